@@ -1,0 +1,143 @@
+/* The configuration: from YAML text to an immutable, validated, refcounted snapshot. Opens no files, no sockets.
+ *
+ * A snapshot is built by one thread, then read by all; whoever holds a reference may read everything in it. A running
+ * exchange keeps the snapshot it started with. Names of keys: design of the configuration file in README.md;
+ * types, limits and defaults: schema.def, from which the loader, `larder check --print-schema` and the
+ * documentation are made. */
+#ifndef LARDER_CONF_CONF_H
+#define LARDER_CONF_CONF_H
+
+#include "base/log.h"
+#include "base/ref.h"
+#include "base/span.h"
+#include "base/str.h"
+
+struct conf_mark { /* where in the file; 1-based, as editors count; column in characters */
+    unsigned line, column;
+};
+
+struct conf_listen {
+    struct span address; /* as written, "0.0.0.0:5000" */
+    struct span host;    /* "0.0.0.0", "::1" */
+    uint16_t port;       /* 0: the kernel picks one */
+    struct conf_mark mark;
+};
+
+/* Policy that `defaults` sets and a rule may override. */
+struct conf_policy {
+    int64_t tag_ttl_ms;
+    int64_t stale_if_error_ms;
+    int64_t negative_ttl_ms;
+    bool serve_on_404; /* on_upstream_404: serve (true) or refuse */
+    bool finish_abandoned; /* on_abandoned: finish (true) a fill that nobody waits for, or keep what is there */
+};
+
+struct conf_endpoint {
+    struct span url; /* as written, without a trailing slash */
+    bool tls;
+    struct span host; /* without brackets, lower case */
+    uint16_t port;
+    struct span prefix; /* path before /v2/, "" or "/mirror" */
+    struct conf_mark mark;
+};
+
+struct conf_timeouts {
+    int64_t connect_ms, first_byte_ms, idle_ms;
+};
+
+/* How a registry is reached. Every registry that a rule names has one, written or implied. */
+struct conf_upstream {
+    struct span registry; /* canonical name: "docker.io", "registry.corp.example:8443" */
+    const struct conf_endpoint *endpoints;
+    size_t n_endpoints; /* at least 1 */
+    struct conf_timeouts timeouts;
+    uint64_t max_connections; /* per endpoint, all cores together */
+    uint64_t max_manifest;    /* bytes */
+    unsigned index;           /* position in conf->upstreams */
+};
+
+struct conf_rule {
+    struct span name;
+    struct span source;        /* as written: "docker.io/library/hello-world", "mcr.microsoft.com/dotnet/(star)" */
+    struct span target;        /* as written */
+    bool wildcard;
+    struct span registry;      /* canonical */
+    struct span source_prefix; /* repository at upstream; for a wildcard what comes before the star: "" or "dotnet/" */
+    struct span target_prefix; /* likewise for our side */
+    const struct conf_upstream *upstream;
+    struct conf_policy policy;
+    struct conf_mark mark;
+    unsigned index; /* position in conf->rules: the label of counters */
+};
+
+struct conf_rules; /* compiled matcher */
+
+struct conf {
+    struct ref ref;
+    struct arena *arena;
+    struct span file; /* name for messages */
+
+    const struct conf_listen *listen;
+    size_t n_listen;
+    struct conf_listen admin;
+    unsigned workers; /* 0: one per processor */
+
+    struct span store_path;
+    uint64_t store_max_size; /* 0: no limit */
+
+    /* limits of the client side */
+    struct {
+        int64_t header_ms, idle_ms, send_ms, drain_ms;
+        uint64_t max_connections; /* all cores together */
+    } client;
+
+    const struct conf_upstream *upstreams;
+    size_t n_upstreams;
+    const struct conf_rule *rules;
+    size_t n_rules;
+    bool mirror; /* ?ns= is answered */
+
+    enum log_level log_level;
+    enum log_format log_format;
+    bool log_access;
+
+    struct conf_rules *compiled;
+};
+
+/* One complaint: the place, what is wrong, and what to do. */
+struct conf_error {
+    struct conf_mark mark; /* line 0: the file as a whole */
+    char text[512];
+};
+
+struct conf_errors {
+    struct conf_error *list;
+    size_t n;
+    size_t cap; /* the loader stops after so many */
+};
+
+/* Builds a snapshot from the file's text; `file` is only used in messages. NULL: at least one error was written.
+ * All independent mistakes are reported in one go, in file order. */
+struct conf *conf_load(struct span text, struct span file, struct conf_errors *errors) MUSTCHECK;
+
+struct conf *conf_ref(struct conf *c);
+void conf_unref(struct conf *c); /* NULL is a no-op */
+
+/* "file:line:column: text" */
+void conf_error_text(const struct conf_error *e, struct span file, struct str *out);
+
+/* Finds the rule for a client's repository (by target), and the repository's name at upstream. NULL: none.
+ * A rule without wildcard wins over a wildcard; wildcards never overlap. Cost does not depend on how many
+ * rules there are. */
+const struct conf_rule *conf_match_target(const struct conf *c, struct span repo, struct str *upstream_repo);
+
+/* The same by source, for ?ns=REGISTRY: repo is the client's name in that registry ("nginx" at docker.io means
+ * "library/nginx"). ns is as the client wrote it (any case, aliases); an unknown or malformed one gives NULL. Among the
+ * rules whose source covers it, one without wildcard wins, then the longest. */
+const struct conf_rule *conf_match_source(const struct conf *c, struct span ns, struct span repo,
+    struct str *upstream_repo);
+
+/* The table of keys, as text for people: key, type, default, what it means. */
+void conf_schema_text(struct str *out);
+
+#endif
