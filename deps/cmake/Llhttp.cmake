@@ -1,0 +1,10 @@
+# Builds the target llhttp from the sources that Debian's node-llhttp installs: there is no package with a C library of it.
+find_path(Llhttp_SOURCE_DIR llhttp.c PATHS /usr/share/llhttp NO_DEFAULT_PATH)
+find_path(Llhttp_INCLUDE_DIR llhttp.h PATHS /usr/share/include/llhttp NO_DEFAULT_PATH)
+if(NOT Llhttp_SOURCE_DIR OR NOT Llhttp_INCLUDE_DIR)
+    message(FATAL_ERROR "llhttp's sources are not in /usr/share/llhttp: install node-llhttp, or run deps/install.sh build")
+endif()
+mark_as_advanced(Llhttp_SOURCE_DIR Llhttp_INCLUDE_DIR)
+add_library(llhttp STATIC ${Llhttp_SOURCE_DIR}/llhttp.c ${Llhttp_SOURCE_DIR}/api.c ${Llhttp_SOURCE_DIR}/http.c)
+target_include_directories(llhttp SYSTEM PUBLIC ${Llhttp_INCLUDE_DIR})
+target_compile_options(llhttp PRIVATE -w)
