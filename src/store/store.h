@@ -1,0 +1,130 @@
+/* The store: verified content by digest, partial content of fills, and the index.
+ *
+ *   <path>/oci-layout                   so that other tools can read the pool
+ *   <path>/blobs/<algorithm>/<hex>      whole, verified objects (blobs and manifests alike)
+ *   <path>/partial/<algorithm>-<hex>    at most one per digest: what a fill has so far
+ *   <path>/index/                       LMDB: tags, links, objects
+ *   <path>/lock                         held by the process that serves from this store
+ *
+ * Names of things:
+ *   repo      a repository at upstream as text, "docker.io/library/nginx": canonical registry, "/", repository
+ *   tag       (repo, tag) -> digest, media type, when upstream last confirmed it
+ *   link      (repo, digest) -> media type: this upstream repository has this content. Content is only served through
+ *             a rule whose repository is linked to it
+ *   object    digest -> size: the content is in blobs/
+ *
+ * An object is durable (fdatasync, rename, directory sync) before the index names it, so a crash leaves nothing, a
+ * partial file, or the whole object.
+ *
+ * Thread: the handle is shared by all cores. Look-ups go through a reader that belongs to one core and never
+ * block on a lock. Changes are queued to one writer thread, which commits what has gathered as one transaction. */
+#ifndef LARDER_STORE_STORE_H
+#define LARDER_STORE_STORE_H
+
+#include "base/digest.h"
+#include "base/err.h"
+#include "base/span.h"
+#include "core/core.h"
+#include "registry/media.h"
+#include "registry/name.h"
+
+#define NAME_KEY_MAX (NAME_REGISTRY_MAX + 1 + NAME_REPO_MAX)
+
+struct store;
+
+/* Opens or creates; blocking, before the cores start. NULL: `why` says what failed, with the path (not writable,
+ * used by process N, index of another version, a file where a folder is expected, ...). */
+struct store *store_open(struct span path, struct str *why) MUSTCHECK;
+/* After the cores have ended. Waits for queued changes. */
+void store_close(struct store *s);
+
+struct store_totals {
+    uint64_t objects, bytes; /* whole objects */
+};
+void store_totals(struct store *s, struct store_totals *out); /* any thread, cheap */
+
+/* ---- look-ups (a core's own reader) ---- */
+
+struct store_reader;
+
+struct store_reader *store_reader_new(struct store *s);
+void store_reader_free(struct store_reader *r);
+
+struct store_tag {
+    struct digest digest;
+    int64_t checked_ms; /* wall clock */
+    char media[MEDIA_TYPE_MAX + 1];
+};
+
+struct store_link {
+    char media[MEDIA_TYPE_MAX + 1]; /* of a manifest, as upstream served it in this repository; "" for a blob */
+};
+
+struct store_object {
+    uint64_t size;
+    int64_t stored_ms;
+};
+
+/* False: not there (a damaged record counts as not there and is logged). */
+bool store_get_tag(struct store_reader *r, struct span repo, struct span tag, struct store_tag *out) MUSTCHECK;
+bool store_get_link(struct store_reader *r, struct span repo, const struct digest *d, struct store_link *out) MUSTCHECK;
+bool store_get_object(struct store_reader *r, const struct digest *d, struct store_object *out) MUSTCHECK;
+
+/* ---- changes ---- */
+
+/* One atomic change of the index, embedded in its owner, with everything it needs by value. `done` runs on `core`
+ * when the change is durable (or failed: err), exactly once. */
+struct store_change {
+    struct core_msg msg;
+    struct list_node node;
+    struct core *core;
+    void (*done)(struct store_change *c);
+    int err; /* 0 or ERR_STORE */
+
+    unsigned what; /* CHANGE_ bits, carried out in this order */
+#define CHANGE_PUT_OBJECT 1u  /* digest, size */
+#define CHANGE_PUT_LINK   2u  /* repo, digest, media */
+#define CHANGE_PUT_TAG    4u  /* repo, tag, digest, media, checked_ms */
+#define CHANGE_DEL_TAG    8u  /* repo, tag */
+#define CHANGE_DEL_OBJECT 16u /* digest: its file is gone or damaged */
+    struct digest digest;
+    uint64_t size;
+    int64_t checked_ms;
+    char repo[NAME_KEY_MAX + 1];
+    char tag[128 + 1];
+    char media[MEDIA_TYPE_MAX + 1];
+};
+
+/* Any core. */
+void store_apply(struct store *s, struct core *core, struct store_change *c, void (*done)(struct store_change *c));
+
+/* ---- partial files: blocking calls, for jobs only ---- */
+
+/* One fill's file. Owner: the flight. Calls on one partial must not overlap, except that readers may read from fd at
+ * any time. */
+struct partial {
+    struct store *store;
+    struct digest digest;
+    int fd;         /* open for reading and writing */
+    uint64_t front; /* at open: how many bytes from 0 are there from an earlier fill (never more than were written) */
+};
+
+/* Opens what an earlier fill left, or creates. The front after a kill is found with SEEK_HOLE and rounded down so
+ * that no byte that was never written counts. 0 or an ERR_ code, errno text in `why`. */
+int partial_open(struct store *s, const struct digest *d, struct partial *out, struct str *why) MUSTCHECK;
+int partial_write(struct partial *p, uint64_t off, const void *bytes, size_t n, struct str *why) MUSTCHECK;
+/* The content is verified and `size` bytes long: sync, rename into blobs/, sync the directory. The descriptor
+ * stays open. */
+int partial_commit(struct partial *p, uint64_t size, struct str *why) MUSTCHECK;
+/* Keeps [0, front) for a later fill (truncates what lies behind), or removes the file. Closes nothing. */
+void partial_keep(struct partial *p, uint64_t front);
+void partial_discard(struct partial *p);
+void partial_close(struct partial *p); /* the descriptor; after the last reader */
+
+/* A small object that is whole in memory (a manifest): written, synced, renamed, directory synced. Blocking. */
+int store_write_object(struct store *s, const struct digest *d, struct span content, struct str *why) MUSTCHECK;
+
+/* Moves a damaged object out of blobs/ (to quarantine/). Blocking. */
+void store_quarantine(struct store *s, const struct digest *d);
+
+#endif
