@@ -25,10 +25,10 @@
 #include "base/err.h"
 #include "base/span.h"
 #include "core/core.h"
-#include "registry/media.h"
-#include "registry/name.h"
 
-#define NAME_KEY_MAX (NAME_REGISTRY_MAX + 1 + NAME_REPO_MAX)
+#define STORE_REPO_MAX  517 /* registry (261), "/", repository (255) */
+#define STORE_TAG_MAX   128
+#define STORE_MEDIA_MAX 255
 
 struct store;
 
@@ -53,11 +53,11 @@ void store_reader_free(struct store_reader *r);
 struct store_tag {
     struct digest digest;
     int64_t checked_ms; /* wall clock */
-    char media[MEDIA_TYPE_MAX + 1];
+    char media[STORE_MEDIA_MAX + 1];
 };
 
 struct store_link {
-    char media[MEDIA_TYPE_MAX + 1]; /* of a manifest, as upstream served it in this repository; "" for a blob */
+    char media[STORE_MEDIA_MAX + 1]; /* of a manifest, as upstream served it in this repository; "" for a blob */
 };
 
 struct store_object {
@@ -90,9 +90,9 @@ struct store_change {
     struct digest digest;
     uint64_t size;
     int64_t checked_ms;
-    char repo[NAME_KEY_MAX + 1];
-    char tag[128 + 1];
-    char media[MEDIA_TYPE_MAX + 1];
+    char repo[STORE_REPO_MAX + 1];
+    char tag[STORE_TAG_MAX + 1];
+    char media[STORE_MEDIA_MAX + 1];
 };
 
 /* Any core. */
