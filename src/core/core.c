@@ -1,14 +1,14 @@
 /* The core: loop, mailbox, timers, deferred work, jobs.
  *
- * Mailbox: one mutex and one list; the bell (uv_async) is rung on the edge from empty to non-empty only. Draining
- * detaches the whole list first, so a message may post others, itself included.
+ * Mailbox: one mutex and one list; the bell (uv_async) is rung on the edge from empty to non-empty only.
+ * Draining detaches the whole list first, so a message may post others, itself included.
  *
  * Timers: a hashed wheel of lists. Arming links into the slot of the due time; re-arming to a later time only
- * changes `due`, and the hand re-links what it finds early. So the common case (an idle timeout pushed back at
- * every request) costs one store. The tick runs only while a timer is armed.
+ * changes `due`, and the hand re-links what it finds early. So the common case (an idle timeout pushed back
+ * at every request) costs one store. The tick runs only while a timer is armed.
  *
- * Life: RUNNING -> QUITTING (core_quit) -> the core's own handles are unreferenced all along, so the loop ends
- * when nobody else's handle is alive; then they are closed. */
+ * Life: RUNNING -> QUITTING (core_quit) -> the core's own handles are unreferenced all along, so the loop
+ * ends when nobody else's handle is alive; then they are closed. */
 #include <uv.h>
 
 #include "base/mem.h"
@@ -242,7 +242,8 @@ void defer_cancel(struct defer *d)
 
 /* ---- jobs ---- */
 
-_Static_assert(sizeof(uv_work_t) <= sizeof(((struct job *)0)->req), "struct job is too small for libuv's request");
+_Static_assert(sizeof(uv_work_t) <= sizeof(((struct job *)0)->req),
+               "struct job is too small for libuv's request");
 
 static struct job *job_of(uv_work_t *req)
 {

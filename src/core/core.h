@@ -42,8 +42,15 @@ int64_t core_now(const struct core *c); /* monotonic ms, cached once per turn of
 #define CORE_SCRATCH (256u << 10)
 char *core_scratch(struct core *c);
 
-enum core_slot { CORE_SLOT_STORE, CORE_SLOT_HTTP, CORE_SLOT_CLIENT, CORE_SLOT_FLIGHT, CORE_SLOT_PROXY, CORE_SLOT_RESOLVE,
-    CORE_SLOTS };
+enum core_slot {
+    CORE_SLOT_STORE,
+    CORE_SLOT_HTTP,
+    CORE_SLOT_CLIENT,
+    CORE_SLOT_FLIGHT,
+    CORE_SLOT_PROXY,
+    CORE_SLOT_RESOLVE,
+    CORE_SLOTS
+};
 void *core_slot(const struct core *c, enum core_slot slot);
 void core_set_slot(struct core *c, enum core_slot slot, void *p);
 
@@ -87,8 +94,8 @@ void defer_cancel(struct defer *d);
 
 /* ---- jobs ---- */
 
-/* `work` runs on a pool thread and may block on disks; `done` runs on the core afterwards, exactly once. The struct
- * must stay until then. Not cancellable: an owner that loses interest waits for `done`. */
+/* `work` runs on a pool thread and may block on disks; `done` runs on the core afterwards, exactly once. The
+ * struct must stay until then. Not cancellable: an owner that loses interest waits for `done`. */
 struct job {
     _Alignas(16) unsigned char req[128];
     struct core *core;

@@ -61,6 +61,6 @@ void op_close(struct op *op, int reason)
 void op_each(struct core *core, void (*each)(const struct op *op, void *arg), void *arg)
 {
     core_check(core);
-    LIST_FOREACH(n, core_ops(core))
-    each(CONTAINER_OF(n, struct op, node), arg);
+    LIST_FOREACH (n, core_ops(core))
+        each(CONTAINER_OF(n, struct op, node), arg);
 }

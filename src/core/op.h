@@ -1,17 +1,18 @@
 /* Resumable operations: the one way in which an asynchronous flow is written.
  *
  * A flow is a struct that embeds `struct op` and everything it waits for. It has a named state and one step
- * function per state. Every callback stores its result, clears its outstanding bit and calls op_run(); it decides
- * nothing. op_run() calls the class's step until it says WAIT or END. Being called while it runs only sets
- * `again`, so nothing recurses. WAIT with nothing outstanding is a lost flow and aborts.
+ * function per state. Every callback stores its result, clears its outstanding bit and calls op_run(); it
+ * decides nothing. op_run() calls the class's step until it says WAIT or END. Being called while it runs only
+ * sets `again`, so nothing recurses. WAIT with nothing outstanding is a lost flow and aborts.
  *
  *   step returns STEP_MORE   go on at once (the state has changed)
  *                STEP_WAIT   parked; some outstanding bit will bring us back
  *                STEP_END    finished; freed as soon as nothing is outstanding any more
  *
- * Closing is a request: op_close(op, reason) records the reason (the first one wins) and runs; the class's step sees
- * op->closing before anything else and returns END once it has cancelled what can be cancelled. After END the
- * struct stays until the last outstanding bit is cleared, then class->free is called: whoever clears it frees.
+ * Closing is a request: op_close(op, reason) records the reason (the first one wins) and runs; the class's
+ * step sees op->closing before anything else and returns END once it has cancelled what can be cancelled.
+ * After END the struct stays until the last outstanding bit is cleared, then class->free is called: whoever
+ * clears it frees.
  *
  * Owner: itself. Thread: its core's. */
 #ifndef LARDER_CORE_OP_H

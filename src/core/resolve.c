@@ -1,8 +1,8 @@
 /* Name resolution with a small cache per core.
  *
- * An entry is LOOKING (a request is on the pool, waiters are listed) or KNOWN (an answer and when it goes stale).
- * Entries are never removed while LOOKING. The table is bounded: when it is full, a stale entry makes room, or the
- * answer is simply not kept. */
+ * An entry is LOOKING (a request is on the pool, waiters are listed) or KNOWN (an answer and when it goes
+ * stale). Entries are never removed while LOOKING. The table is bounded: when it is full, a stale entry makes
+ * room, or the answer is simply not kept. */
 #include <netdb.h>
 #include <stdlib.h>
 #include <uv.h>
@@ -12,10 +12,10 @@
 #include "core/core.h"
 #include "core/resolve.h"
 
-#define RESOLVE_KEEP_MS    30000
-#define RESOLVE_FAILED_MS  2000
-#define RESOLVE_ENTRIES    512
-#define RESOLVE_HOST_MAX   255
+#define RESOLVE_KEEP_MS   30000
+#define RESOLVE_FAILED_MS 2000
+#define RESOLVE_ENTRIES   512
+#define RESOLVE_HOST_MAX  255
 
 struct entry {
     char host[RESOLVE_HOST_MAX + 1];
@@ -166,7 +166,8 @@ bool resolve_start(struct core *c, struct span host, uint16_t port, struct resol
         return true;
     }
     if (!e->looking) {
-        struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+        struct addrinfo hints = {
+            .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
         e->req.data = e;
         int rc = uv_getaddrinfo(core_loop(c), &e->req, on_answer, text, NULL, &hints);
         if (rc != 0) {

@@ -25,7 +25,8 @@ struct resolve_addr {
     socklen_t len;
 };
 
-/* Addresses in the order of the system's preference, with the port filled in. n == 0: failed, `why` says so. */
+/* Addresses in the order of the system's preference, with the port filled in. n == 0: failed, `why` says so.
+ */
 struct resolve_answer {
     struct resolve_addr addr[RESOLVE_ADDRS];
     unsigned n;
@@ -39,8 +40,8 @@ struct resolve_wait {
     void (*done)(struct resolve_wait *w);
 };
 
-/* True: w->answer is there already, done will not be called. False: done is called later, exactly once, unless
- * resolve_cancel comes first. */
+/* True: w->answer is there already, done will not be called. False: done is called later, exactly once,
+ * unless resolve_cancel comes first. */
 bool resolve_start(struct core *c, struct span host, uint16_t port, struct resolve_wait *w) MUSTCHECK;
 void resolve_cancel(struct resolve_wait *w);
 
