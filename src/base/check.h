@@ -10,6 +10,7 @@
 #define LARDER_BASE_CHECK_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define UNUSED(x)   ((void)(x))
@@ -37,6 +38,8 @@
 #define CHECK_MAGIC(p, m) MUST((p) != NULL && (p)->magic == (m))
 
 __attribute__((noreturn)) void check_failed(const char *file, int line, const char *func, const char *what);
+/* Writes the message (at most 1 KiB) to standard error, past the log, waits a second at most, and aborts. */
+__attribute__((noreturn)) void check_die(const char *text, size_t n);
 bool check_soft(const char *file, int line, const char *func, const char *what); /* always false */
 void check_rare(const char *file, int line, const char *func);
 
