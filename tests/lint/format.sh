@@ -1,12 +1,18 @@
 #!/bin/bash
-# Refuses a C file that clang-format 14 would write differently: format.sh [ROOT]. To mend: clang-format -i FILE.
+# Names the C files that clang-format 14 would write differently, and refuses them: format.sh [ROOT]. To mend: clang-format -i FILE.
 set -euo pipefail
-root=$(realpath "${1:-$(dirname "$0")/../..}")
-cd "$root"
+cd "${1:-$(dirname "$0")/../..}"
 mapfile -t files < <(find src tests bench -name '*.[ch]' 2>/dev/null | sort)
 if [ ${#files[@]} -eq 0 ]; then
-    echo "$root: no C file to look at" >&2
+    echo "$PWD: no C file to look at" >&2
     exit 1
 fi
-printf '%s\0' "${files[@]}" | xargs -0 -P 2 -n 40 clang-format --dry-run --Werror
-echo "${#files[@]} files, no difference"
+differ=0
+for file in "${files[@]}"; do
+    if ! first=$(clang-format "$file" | diff -u --label "$file" --label "$file (clang-format -i)" "$file" - | head -n 12; exit "${PIPESTATUS[1]}"); then
+        echo "$first"
+        differ=$((differ + 1))
+    fi
+done
+echo "${#files[@]} files, $differ differ from clang-format's style"
+[ "$differ" -eq 0 ]
