@@ -1,0 +1,36 @@
+"""Fixtures of the flow tests. Nothing is skipped because the program is missing: without LARDER_BIN tests fail."""
+
+import contextlib
+
+import pytest
+
+from lib.larder import Larder
+from lib.upstream import Upstream
+
+
+@pytest.fixture
+def upstream():
+    """A scripted registry, honest until told otherwise."""
+    with Upstream() as up:
+        yield up
+
+
+@pytest.fixture
+def start_larder(tmp_path):
+    """A function that starts a larder; each is stopped at the end and has to end well."""
+    with contextlib.ExitStack() as stack:
+        count = [0]
+
+        def start(upstream=None, run=True, **config):
+            count[0] += 1
+            larder = Larder(tmp_path / ("larder-%d" % count[0]), upstream, **config)
+            stack.callback(larder.clean_up)
+            return larder.start() if run else larder
+
+        yield start
+
+
+@pytest.fixture
+def larder(upstream, start_larder):
+    """larder in front of `upstream`: its repositories are under t/."""
+    return start_larder(upstream)
