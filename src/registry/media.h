@@ -24,8 +24,9 @@ bool media_is_generic(struct span content_type);
 
 /* The manifest's type: the header's if it says something, else the document's own "mediaType" (a JSON string at
  * the top level), else a guess by its fields ("manifests": OCI index, "config" or "layers": OCI manifest,
- * "fsLayers": Docker schema 1). Absent when it is not a JSON object at all. The span points into `body`, into
- * `content_type`, or to a constant. */
+ * "fsLayers": Docker schema 1, signed or not). Absent when that leads to nothing: the body is not a JSON object,
+ * has none of these fields, or has those of an index and of an image at once (CVE-2021-41190). The span points
+ * into `body`, into `content_type`, or to a constant. */
 struct span media_of_manifest(struct span content_type, struct span body);
 
 #endif

@@ -1,0 +1,214 @@
+/* Which type a manifest has. The document's top-level keys are found by a small scanner instead of a JSON
+ * parser: a manifest may have 4 MiB, only three or four keys matter, and the answer has to point into the
+ * body.
+ *
+ * The scanner knows strings and nesting, which is enough to tell a top-level key from a nested one; it does
+ * not check numbers and literals. As in every parser that clients use, the last of several equal keys counts.
+ */
+#include "registry/media.h"
+
+#define OCI_INDEX        "application/vnd.oci.image.index.v1+json"
+#define OCI_MANIFEST     "application/vnd.oci.image.manifest.v1+json"
+#define OCI_ARTIFACT     "application/vnd.oci.artifact.manifest.v1+json"
+#define DOCKER_LIST      "application/vnd.docker.distribution.manifest.list.v2+json"
+#define DOCKER_MANIFEST  "application/vnd.docker.distribution.manifest.v2+json"
+#define DOCKER_V1_SIGNED "application/vnd.docker.distribution.manifest.v1+prettyjws"
+#define DOCKER_V1        "application/vnd.docker.distribution.manifest.v1+json"
+#define ACCEPT_MANIFEST                                                                                      \
+    OCI_INDEX ", " DOCKER_LIST ", " OCI_MANIFEST ", " DOCKER_MANIFEST ", " OCI_ARTIFACT                      \
+              ", " DOCKER_V1_SIGNED ", " DOCKER_V1 ", */*"
+
+#define NESTING_MAX 256 /* containers inside of each other; real manifests have five */
+
+const struct span media_accept_manifest = {.p = ACCEPT_MANIFEST, .n = sizeof(ACCEPT_MANIFEST) - 1};
+
+struct span media_essence(struct span content_type)
+{
+    ptrdiff_t semicolon = span_find(content_type, ';');
+    if (semicolon >= 0)
+        content_type = span_sub(content_type, 0, (size_t)semicolon);
+    return span_trim(content_type);
+}
+
+static bool byte_is_alnum(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+static bool byte_is_token(char c) /* RFC 9110 section 5.6.2 */
+{
+    return byte_is_alnum(c) || (c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL);
+}
+
+/* type "/" subtype, both tokens: what may be sent to clients as Content-Type. */
+static bool type_ok(struct span s)
+{
+    size_t slashes = 0;
+    if (s.n < 3 || s.n > MEDIA_TYPE_MAX || s.p[0] == '/' || s.p[s.n - 1] == '/')
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '/')
+            slashes++;
+        else if (!byte_is_token(s.p[i]))
+            return false;
+    }
+    return slashes == 1;
+}
+
+bool media_is_generic(struct span content_type)
+{
+    struct span type = media_essence(content_type);
+    return type.n == 0 || span_ieq(type, SPAN("application/json")) ||
+           span_ieq(type, SPAN("application/octet-stream")) || span_ieq(type, SPAN("text/plain"));
+}
+
+bool media_manifest_plausible(struct span content_type)
+{
+    struct span type = media_essence(content_type);
+    if (media_is_generic(type))
+        return true;
+    return type_ok(type) && !span_ieq(span_sub(type, 0, 5), SPAN("text/")) &&
+           !span_ieq(type, SPAN("application/xhtml+xml"));
+}
+
+/* Reads a document from the left. After false the position means nothing. */
+struct scan {
+    struct span doc;
+    size_t at;
+};
+
+static char scan_peek(struct scan *s) /* next byte that is not white space; NUL at the end */
+{
+    while (s->at < s->doc.n && memchr(" \t\r\n", s->doc.p[s->at], 4) != NULL)
+        s->at++;
+    return s->at < s->doc.n ? s->doc.p[s->at] : '\0';
+}
+
+static bool scan_take(struct scan *s, char wanted)
+{
+    if (scan_peek(s) != wanted || s->at == s->doc.n)
+        return false;
+    s->at++;
+    return true;
+}
+
+/* A string; *inside is what stands between the quotes, escapes included. */
+static bool scan_string(struct scan *s, struct span *inside)
+{
+    if (!scan_take(s, '"'))
+        return false;
+    size_t start = s->at;
+    while (s->at < s->doc.n) {
+        char c = s->doc.p[s->at++];
+        if (c == '"') {
+            *inside = span_sub(s->doc, start, s->at - 1 - start);
+            return true;
+        }
+        if (c == '\\' && s->at < s->doc.n)
+            s->at++;
+    }
+    return false;
+}
+
+static bool scan_word(struct scan *s) /* number, true, false, null */
+{
+    size_t start = s->at;
+    while (s->at < s->doc.n && (byte_is_alnum(s->doc.p[s->at]) || memchr("+-.", s->doc.p[s->at], 3) != NULL))
+        s->at++;
+    return s->at > start;
+}
+
+/* One value of any kind. Inside of it brackets have to match and commas and colons are not looked at. */
+static bool scan_value(struct scan *s)
+{
+    char closing[NESTING_MAX];
+    size_t depth = 0;
+    do {
+        char c = scan_peek(s);
+        struct span string;
+        if (c == '{' || c == '[') {
+            if (depth == NESTING_MAX)
+                return false;
+            closing[depth++] = c == '{' ? '}' : ']';
+            s->at++;
+        } else if (c == '"') {
+            if (!scan_string(s, &string))
+                return false;
+        } else if (depth > 0 && (c == closing[depth - 1] || c == ',' || c == ':')) {
+            depth -= c == closing[depth - 1];
+            s->at++;
+        } else if (!scan_word(s)) {
+            return false;
+        }
+    } while (depth > 0);
+    return true;
+}
+
+struct fields {
+    struct span media_type; /* absent: none, or not a media type */
+    bool manifests, image, fs_layers, signatures;
+};
+
+static void fields_note(struct fields *f, struct span key, struct span value)
+{
+    char kind = value.p[0];
+    if (span_eq(key, SPAN("mediaType"))) {
+        struct span text = kind == '"' ? span_sub(value, 1, value.n - 2) : SPAN_NONE;
+        f->media_type = type_ok(text) ? text : SPAN_NONE;
+    } else if (span_eq(key, SPAN("manifests"))) {
+        f->manifests = kind == '[';
+    } else if (span_eq(key, SPAN("config"))) {
+        f->image = f->image || kind == '{';
+    } else if (span_eq(key, SPAN("layers"))) {
+        f->image = f->image || kind == '[';
+    } else if (span_eq(key, SPAN("fsLayers"))) {
+        f->fs_layers = kind == '[';
+    } else if (span_eq(key, SPAN("signatures"))) {
+        f->signatures = kind == '[';
+    }
+}
+
+/* The whole document is one object, and nothing but white space follows it. */
+static bool fields_read(struct span body, struct fields *f)
+{
+    struct scan s = {.doc = body};
+    struct span key;
+    if (!scan_take(&s, '{'))
+        return false;
+    if (!scan_take(&s, '}')) {
+        do {
+            if (!scan_string(&s, &key) || !scan_take(&s, ':'))
+                return false;
+            scan_peek(&s);
+            size_t start = s.at;
+            if (!scan_value(&s))
+                return false;
+            fields_note(f, key, span_sub(body, start, s.at - start));
+        } while (scan_take(&s, ','));
+        if (!scan_take(&s, '}'))
+            return false;
+    }
+    scan_peek(&s);
+    return s.at == body.n;
+}
+
+struct span media_of_manifest(struct span content_type, struct span body)
+{
+    struct fields f = {.media_type = SPAN_NONE};
+    if (!media_is_generic(content_type))
+        return media_essence(content_type);
+    if (!fields_read(body, &f))
+        return SPAN_NONE;
+    if (f.media_type.p != NULL)
+        return f.media_type;
+    /* Both an index and an image: clients that read it differently would run different things. */
+    if (f.manifests && f.image)
+        return SPAN_NONE;
+    if (f.manifests)
+        return SPAN(OCI_INDEX);
+    if (f.image)
+        return SPAN(OCI_MANIFEST);
+    if (f.fs_layers)
+        return f.signatures ? SPAN(DOCKER_V1_SIGNED) : SPAN(DOCKER_V1);
+    return SPAN_NONE;
+}
