@@ -1,9 +1,10 @@
-/* The configuration: from YAML text to an immutable, validated, refcounted snapshot. Opens no files, no sockets.
+/* The configuration: from YAML text to an immutable, validated, refcounted snapshot. Opens no files, no
+ * sockets.
  *
- * A snapshot is built by one thread, then read by all; whoever holds a reference may read everything in it. A running
- * exchange keeps the snapshot it started with. Names of keys: design of the configuration file in README.md;
- * types, limits and defaults: schema.def, from which the loader, `larder check --print-schema` and the
- * documentation are made. */
+ * A snapshot is built by one thread, then read by all; whoever holds a reference may read everything in it. A
+ * running exchange keeps the snapshot it started with. Names of keys: design of the configuration file in
+ * README.md; types, limits and defaults: schema.def, from which the loader, `larder check --print-schema` and
+ * the documentation are made. */
 #ifndef LARDER_CONF_CONF_H
 #define LARDER_CONF_CONF_H
 
@@ -28,8 +29,9 @@ struct conf_policy {
     int64_t tag_ttl_ms;
     int64_t stale_if_error_ms;
     int64_t negative_ttl_ms;
-    bool serve_on_404; /* on_upstream_404: serve (true) or refuse */
-    bool finish_abandoned; /* on_abandoned: finish (true) a fill that nobody waits for, or keep what is there */
+    bool serve_on_404;     /* on_upstream_404: serve (true) or refuse */
+    bool finish_abandoned; /* on_abandoned: finish (true) a fill that nobody waits for, or keep what is there
+                            */
 };
 
 struct conf_endpoint {
@@ -58,11 +60,12 @@ struct conf_upstream {
 
 struct conf_rule {
     struct span name;
-    struct span source;        /* as written: "docker.io/library/hello-world", "mcr.microsoft.com/dotnet/(star)" */
-    struct span target;        /* as written */
+    struct span source; /* as written: "docker.io/library/hello-world", "mcr.microsoft.com/dotnet/(star)" */
+    struct span target; /* as written */
     bool wildcard;
     struct span registry;      /* canonical */
-    struct span source_prefix; /* repository at upstream; for a wildcard what comes before the star: "" or "dotnet/" */
+    struct span source_prefix; /* repository at upstream; for a wildcard what comes before the star: "" or
+                                  "dotnet/" */
     struct span target_prefix; /* likewise for our side */
     const struct conf_upstream *upstream;
     struct conf_policy policy;
@@ -113,11 +116,11 @@ struct conf_error {
 struct conf_errors {
     struct conf_error *list;
     size_t n;
-    size_t cap; /* the loader stops after so many */
+    size_t cap; /* at least 1; of more complaints than that the first ones of the file are kept */
 };
 
-/* Builds a snapshot from the file's text; `file` is only used in messages. NULL: at least one error was written.
- * All independent mistakes are reported in one go, in file order. */
+/* Builds a snapshot from the file's text; `file` is only used in messages. NULL: at least one error was
+ * written. All independent mistakes are reported in one go, in file order. */
 struct conf *conf_load(struct span text, struct span file, struct conf_errors *errors) MUSTCHECK;
 
 struct conf *conf_ref(struct conf *c);
@@ -131,11 +134,11 @@ void conf_error_text(const struct conf_error *e, struct span file, struct str *o
  * rules there are. */
 const struct conf_rule *conf_match_target(const struct conf *c, struct span repo, struct str *upstream_repo);
 
-/* The same by source, for ?ns=REGISTRY: repo is the client's name in that registry ("nginx" at docker.io means
- * "library/nginx"). ns is as the client wrote it (any case, aliases); an unknown or malformed one gives NULL. Among the
- * rules whose source covers it, one without wildcard wins, then the longest. */
+/* The same by source, for ?ns=REGISTRY: repo is the client's name in that registry ("nginx" at docker.io
+ * means "library/nginx"). ns is as the client wrote it (any case, aliases); an unknown or malformed one gives
+ * NULL. Among the rules whose source covers it, one without wildcard wins, then the longest. */
 const struct conf_rule *conf_match_source(const struct conf *c, struct span ns, struct span repo,
-    struct str *upstream_repo);
+                                          struct str *upstream_repo);
 
 /* The table of keys, as text for people: key, type, default, what it means. */
 void conf_schema_text(struct str *out);

@@ -1,0 +1,21 @@
+/* How the loader complains: one function that keeps the list in file order, and the helpers that make hints.
+ * Inside the room only. */
+#ifndef LARDER_CONF_COMPLAIN_H
+#define LARDER_CONF_COMPLAIN_H
+
+#include "conf/conf.h"
+
+/* Adds a complaint. The list stays sorted by place; when it is full the complaint farthest down the file is
+ * the one that is left out. Control characters of the operator's text are shown as "?". */
+void complain(struct conf_errors *errors, struct conf_mark at, const char *fmt, ...) PRINTF(3, 4);
+
+/* The operator's text in a message, as the two arguments of "%.*s": at most 80 bytes, whole characters. */
+#define SHOW(s) complain_show_len(s), (s).p != NULL ? (s).p : ""
+int complain_show_len(struct span s);
+
+/* How many single-character edits (insert, delete, replace, swap neighbours) turn `word` into `known`, if
+ * that is few enough for a typing mistake; else COMPLAIN_FAR. */
+#define COMPLAIN_FAR 100u
+unsigned complain_distance(struct span word, struct span known);
+
+#endif

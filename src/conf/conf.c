@@ -1,0 +1,357 @@
+/* From the file's text to a snapshot.
+ *
+ * Order: the tree (yaml_in), then section by section (schema), upstreams before rules because a rule is bound to the
+ * upstream of its registry, and last what concerns several rules (rules). Every part goes on after a mistake, with the
+ * default in the wrong value's place, so that one run shows all mistakes. The snapshot is handed out only if there was
+ * none.
+ *
+ * Invariant: nothing in the snapshot points into the tree, which dies with the scratch arena. */
+#include "conf/conf.h"
+
+#include "base/arena.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "conf/complain.h"
+#include "conf/endpoint.h"
+#include "conf/rule_in.h"
+#include "conf/rules.h"
+#include "conf/schema.h"
+#include "registry/name.h"
+
+enum { GIVE_UP_MS = 30000, STORE_MIN = 1 << 20 };
+
+/* What is needed while the upstreams and rules are collected. */
+struct collect {
+    struct conf_loader *l;
+    struct map upstreams; /* canonical registry -> struct upstream_in */
+    struct map names;     /* rule's name -> struct conf_mark */
+    struct conf_upstream *list;
+    size_t n;
+    struct conf_mark *targets; /* of each rule */
+    struct conf_policy defaults;
+};
+
+struct upstream_in {
+    struct conf_upstream *upstream;
+    struct conf_mark mark;
+};
+
+static void load_listen(struct conf_loader *l, const struct conf_node *list)
+{
+    struct conf *c = l->conf;
+    size_t max = list != NULL ? list->n : 1;
+    struct conf_listen *out = arena_alloc(c->arena, max * sizeof *out);
+    c->listen = out;
+    if (list == NULL) {
+        MUST(endpoint_read_address(l, "listen", (struct conf_mark){0}, SPAN("0.0.0.0:5000"), out));
+        c->n_listen = 1;
+        return;
+    }
+    for (const struct conf_node *node = list->first; node != NULL; node = node->next) {
+        bool ok = schema_load(l, SECTION_LISTEN, node);
+        if (l->value[KEY_LISTEN_tls].node != NULL)
+            schema_load(l, SECTION_LISTEN_TLS, l->value[KEY_LISTEN_tls].node);
+        const struct schema_value *v = &l->value[KEY_LISTEN_address];
+        if (ok && endpoint_read_address(l, "listen[].address", v->mark, v->text, &out[c->n_listen]))
+            c->n_listen++;
+    }
+}
+
+static bool same_address(const struct conf_listen *a, const struct conf_listen *b)
+{
+    return a->port != 0 && a->port == b->port && span_eq(a->host, b->host);
+}
+
+static void check_addresses(struct conf_loader *l)
+{
+    const struct conf *c = l->conf;
+    for (size_t i = 0; i < c->n_listen; i++) {
+        for (size_t j = 0; j < i; j++) {
+            if (!same_address(&c->listen[i], &c->listen[j]))
+                continue;
+            complain(l->errors, c->listen[i].mark,
+                     "listen[].address: '%.*s' is already listened on (line %u); remove one",
+                     SHOW(c->listen[i].address), c->listen[j].mark.line);
+            break;
+        }
+        if (same_address(&c->listen[i], &c->admin)) {
+            const struct conf_listen *at = c->admin.mark.line != 0 ? &c->admin : &c->listen[i];
+            complain(l->errors, at->mark,
+                     "admin.address and a listen entry are both '%.*s'; give one another port",
+                     SHOW(c->admin.address));
+        }
+    }
+}
+
+static void load_admin(struct conf_loader *l, const struct conf_node *map)
+{
+    schema_load(l, SECTION_ADMIN, map);
+    const struct schema_value *v = &l->value[KEY_ADMIN_address];
+    struct conf_mark mark = v->state == VALUE_ABSENT ? (struct conf_mark){0} : v->mark;
+    if (v->state != VALUE_BAD)
+        endpoint_read_address(l, "admin.address", mark, v->text, &l->conf->admin);
+}
+
+static void load_store(struct conf_loader *l, const struct conf_node *map)
+{
+    schema_load(l, SECTION_STORE, map);
+    const struct schema_value *size = &l->value[KEY_STORE_max_size];
+    if (size->n > 0 && size->n < STORE_MIN)
+        complain(l->errors, size->mark,
+                 "store.max_size: '%.*s' is less than 1MiB, and hardly an image would fit; write a unit, as "
+                 "in 100GiB",
+                 SHOW(size->text));
+    l->conf->store_path = arena_span(l->conf->arena, l->value[KEY_STORE_path].text);
+    l->conf->store_max_size = (uint64_t)size->n;
+}
+
+static void load_small(struct conf_loader *l)
+{
+    struct conf *c = l->conf;
+    const struct schema_value *v = l->value;
+    c->workers = (unsigned)v[KEY_ROOT_workers].n;
+    load_admin(l, v[KEY_ROOT_admin].node);
+    load_store(l, v[KEY_ROOT_store].node);
+    schema_load(l, SECTION_MIRROR, v[KEY_ROOT_mirror].node);
+    c->mirror = v[KEY_MIRROR_enabled].n != 0;
+    schema_load(l, SECTION_LOG, v[KEY_ROOT_log].node);
+    c->log_level = (enum log_level)v[KEY_LOG_level].n;
+    c->log_format = (enum log_format)v[KEY_LOG_format].n;
+    c->log_access = v[KEY_LOG_access].n != 0;
+    schema_load(l, SECTION_CLIENT, v[KEY_ROOT_client].node);
+    c->client.header_ms = v[KEY_CLIENT_header_timeout].n;
+    c->client.idle_ms = v[KEY_CLIENT_idle_timeout].n;
+    c->client.send_ms = v[KEY_CLIENT_send_timeout].n;
+    c->client.drain_ms = v[KEY_CLIENT_drain_timeout].n;
+    c->client.max_connections = (uint64_t)v[KEY_CLIENT_max_connections].n;
+}
+
+static void check_patience(struct conf_loader *l, enum schema_id key, const char *name)
+{
+    const struct schema_value *v = &l->value[key];
+    if (v->n >= GIVE_UP_MS)
+        complain(l->errors, v->mark,
+                 "upstreams[].timeouts.%s: must be below 30s, because containerd gives up after 30 s and "
+                 "would not see "
+                 "the error or the cached content that follows",
+                 name);
+}
+
+static void load_timeouts(struct conf_loader *l, const struct conf_node *map, struct conf_timeouts *out)
+{
+    schema_load(l, SECTION_TIMEOUTS, map);
+    check_patience(l, KEY_TIMEOUTS_connect, "connect");
+    check_patience(l, KEY_TIMEOUTS_first_byte, "first_byte");
+    out->connect_ms = l->value[KEY_TIMEOUTS_connect].n;
+    out->first_byte_ms = l->value[KEY_TIMEOUTS_first_byte].n;
+    out->idle_ms = l->value[KEY_TIMEOUTS_idle].n;
+}
+
+static void load_endpoints(struct conf_loader *l, const struct conf_node *list, struct conf_upstream *u)
+{
+    struct conf_endpoint *out = arena_alloc(l->conf->arena, list->n * sizeof *out);
+    u->endpoints = out;
+    for (const struct conf_node *node = list->first; node != NULL; node = node->next) {
+        struct span text;
+        if (schema_string(l, KEY_UPSTREAM_endpoints, node, &text) &&
+            endpoint_read_url(l, node->mark, text, &out[u->n_endpoints]))
+            u->n_endpoints++;
+    }
+}
+
+/* An upstream from the values of its section, all but the registry. */
+static void load_reach(struct conf_loader *l, struct conf_upstream *u)
+{
+    u->max_connections = (uint64_t)l->value[KEY_UPSTREAM_max_connections].n;
+    u->max_manifest = (uint64_t)l->value[KEY_UPSTREAM_max_manifest].n;
+    load_timeouts(l, l->value[KEY_UPSTREAM_timeouts].node, &u->timeouts);
+    if (l->value[KEY_UPSTREAM_endpoints].node != NULL)
+        load_endpoints(l, l->value[KEY_UPSTREAM_endpoints].node, u);
+}
+
+/* The upstream in the next place of the list becomes the one of `registry`, a canonical name that has none yet. */
+static struct conf_upstream *add_upstream(struct collect *k, struct span registry, struct conf_mark mark)
+{
+    struct conf_loader *l = k->l;
+    struct conf_upstream *u = &k->list[k->n];
+    u->index = (unsigned)k->n++;
+    u->registry = arena_span(l->conf->arena, registry);
+    if (u->endpoints == NULL) {
+        struct conf_endpoint *e = arena_alloc(l->conf->arena, sizeof *e);
+        endpoint_of_registry(l, u->registry, mark, e);
+        u->endpoints = e;
+        u->n_endpoints = 1;
+    }
+    struct upstream_in *in = arena_alloc(l->scratch, sizeof *in);
+    *in = (struct upstream_in){.upstream = u, .mark = mark};
+    map_put(&k->upstreams, u->registry, in);
+    return u;
+}
+
+static void load_upstream(struct collect *k, const struct conf_node *node)
+{
+    struct conf_loader *l = k->l;
+    bool ok = schema_load(l, SECTION_UPSTREAM, node);
+    const struct conf_node *realms = l->value[KEY_UPSTREAM_token_realms].node;
+    struct span realm;
+    for (const struct conf_node *r = realms != NULL ? realms->first : NULL; r != NULL; r = r->next)
+        schema_string(l, KEY_UPSTREAM_token_realms, r, &realm);
+    k->list[k->n] = (struct conf_upstream){.registry = SPAN_NONE};
+    load_reach(l, &k->list[k->n]);
+    if (!ok)
+        return;
+
+    const struct schema_value *v = &l->value[KEY_UPSTREAM_registry];
+    char buf[NAME_REGISTRY_MAX + 1];
+    struct str name = STR_INIT(buf);
+    if (!name_registry_canonical(v->text, &name)) {
+        complain(l->errors, v->mark,
+                 "upstreams[].registry: '%.*s' is no registry; write host or host:port only, as in docker.io",
+                 SHOW(v->text));
+        return;
+    }
+    const struct upstream_in *other = map_get(&k->upstreams, str_span(&name));
+    if (other == NULL)
+        add_upstream(k, str_span(&name), v->mark);
+    else
+        complain(l->errors, v->mark,
+                 "upstreams[].registry: '%.*s' is described already (line %u); put all in one entry",
+                 SHOW(str_span(&name)), other->mark.line);
+}
+
+static const struct conf_upstream *upstream_for(struct collect *k, const struct conf_rule *r)
+{
+    const struct upstream_in *in = map_get(&k->upstreams, r->registry);
+    if (in != NULL)
+        return in->upstream;
+    schema_load(k->l, SECTION_UPSTREAM, NULL);
+    k->list[k->n] = (struct conf_upstream){.registry = SPAN_NONE};
+    load_reach(k->l, &k->list[k->n]);
+    return add_upstream(k, r->registry, r->mark);
+}
+
+static void check_name(struct collect *k, struct conf_rule *r)
+{
+    struct conf_loader *l = k->l;
+    const struct schema_value *v = &l->value[KEY_RULE_name];
+    if (!rule_in_name(l))
+        return;
+    r->name = arena_span(l->conf->arena, v->text);
+    const struct conf_mark *other = map_get(&k->names, r->name);
+    if (other != NULL) {
+        complain(l->errors, v->mark,
+                 "rules[].name: '%.*s' is the name of the rule on line %u already; choose another",
+                 SHOW(r->name), other->line);
+        return;
+    }
+    struct conf_mark *mark = arena_alloc(l->scratch, sizeof *mark);
+    *mark = r->mark;
+    map_put(&k->names, r->name, mark);
+}
+
+static void load_rule(struct collect *k, const struct conf_node *node, struct conf_rule *r)
+{
+    struct conf_loader *l = k->l;
+    struct conf *c = l->conf;
+    *r = (struct conf_rule){.mark = node->mark, .index = (unsigned)c->n_rules};
+    schema_load(l, SECTION_RULE, node);
+    check_name(k, r);
+    if (!rule_in_read(l, &k->defaults, r))
+        return;
+    k->targets[c->n_rules] = l->value[KEY_RULE_target].mark;
+    r->upstream = upstream_for(k, r);
+    c->n_rules++;
+}
+
+static size_t list_length(const struct conf_node *list)
+{
+    return list != NULL ? list->n : 0;
+}
+
+static void load_rules(struct conf_loader *l)
+{
+    struct conf *c = l->conf;
+    const struct conf_node *upstreams = l->value[KEY_ROOT_upstreams].node,
+                           *rules = l->value[KEY_ROOT_rules].node;
+    size_t n_rules = list_length(rules), n = list_length(upstreams) + n_rules;
+    struct collect k = {.l = l};
+    map_init(&k.upstreams);
+    map_init(&k.names);
+    k.list = arena_alloc(c->arena, (n + 1) * sizeof *k.list);
+    k.targets = arena_alloc(l->scratch, (n_rules + 1) * sizeof *k.targets);
+    struct conf_rule *out = arena_alloc(c->arena, (n_rules + 1) * sizeof *out);
+
+    schema_load(l, SECTION_DEFAULTS, l->value[KEY_ROOT_defaults].node);
+    rule_in_policy(l, SECTION_DEFAULTS, &k.defaults);
+    for (const struct conf_node *u = upstreams != NULL ? upstreams->first : NULL; u != NULL; u = u->next)
+        load_upstream(&k, u);
+    c->rules = out;
+    for (const struct conf_node *r = rules != NULL ? rules->first : NULL; r != NULL; r = r->next)
+        load_rule(&k, r, &out[c->n_rules]);
+    c->upstreams = k.list;
+    c->n_upstreams = k.n;
+    rules_compile(c, k.targets, l->errors);
+    map_free(&k.upstreams);
+    map_free(&k.names);
+}
+
+/* This version refuses them; their shape is checked all the same, so that the file is right when they are not refused. */
+static void load_credential_sets(struct conf_loader *l)
+{
+    const struct conf_node *list = l->value[KEY_ROOT_credential_sets].node;
+    for (const struct conf_node *node = list != NULL ? list->first : NULL; node != NULL; node = node->next)
+        schema_load(l, SECTION_CREDENTIAL, node);
+}
+
+static void load_all(struct conf_loader *l, struct span text)
+{
+    struct conf_node *root;
+    if (!yaml_in_read(l->scratch, text, l->errors, &root))
+        return;
+    schema_load(l, SECTION_ROOT, root != NULL && root->kind != NODE_NULL ? root : NULL);
+    load_listen(l, l->value[KEY_ROOT_listen].node);
+    load_small(l);
+    check_addresses(l);
+    load_credential_sets(l);
+    load_rules(l);
+}
+
+struct conf *conf_load(struct span text, struct span file, struct conf_errors *errors)
+{
+    MUST(errors->cap > 0);
+    errors->n = 0;
+    struct conf *c = NEW(c);
+    ref_init(&c->ref);
+    c->arena = arena_new();
+    c->file = arena_span(c->arena, file);
+    struct conf_loader l = {.conf = c, .errors = errors, .scratch = arena_new()};
+    load_all(&l, text);
+    arena_free(l.scratch);
+    if (errors->n == 0)
+        return c;
+    conf_unref(c);
+    return NULL;
+}
+
+struct conf *conf_ref(struct conf *c)
+{
+    ref_take(&c->ref);
+    return c;
+}
+
+void conf_unref(struct conf *c)
+{
+    if (c == NULL || !ref_drop(&c->ref))
+        return;
+    rules_free(c->compiled);
+    arena_free(c->arena);
+    mem_free(c);
+}
+
+void conf_error_text(const struct conf_error *e, struct span file, struct str *out)
+{
+    str_add(out, file);
+    if (e->mark.line != 0)
+        str_addf(out, ":%u:%u", e->mark.line, e->mark.column);
+    str_addf(out, ": %s", e->text);
+}
