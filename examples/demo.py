@@ -68,9 +68,9 @@ def read_metrics(admin):
         if name == "larder_requests_total":
             cache = re.search(r'cache="([^"]*)"', labels)
             results[cache.group(1) if cache else "none"] += int(float(value))
-        elif name == "larder_upstream_bytes_total":
+        elif name == "larder_upstream_received_bytes_total":
             received += int(float(value))
-        elif name == "larder_client_bytes_total":
+        elif name == "larder_client_sent_bytes_total":
             sent += int(float(value))
     return results, received, sent
 
