@@ -49,12 +49,13 @@ static const struct unit size_units[] = {
     {SPAN(""), 1}, {SPAN("KiB"), KIB}, {SPAN("MiB"), MIB}, {SPAN("GiB"), GIB}, {SPAN("TiB"), 1024 * GIB},
 };
 
-/* A place and a type for readers: which key, which node (NULL: the table's default), and where complaints go. */
+/* What a reader works on: the file's value, or the table's default, about which it has nothing to complain. */
 struct reading {
     struct conf_loader *l;
     const struct schema_key *key;
-    const struct conf_node *node;
     struct span text;
+    bool quoted;
+    struct conf_mark mark;
 };
 
 #define PATH_FMT      "%s%s: "
@@ -89,9 +90,8 @@ static bool check_range(const struct reading *r, int64_t n)
     struct str lo = STR_INIT(low), hi = STR_INIT(high);
     add_number(&lo, k, k->min);
     add_number(&hi, k, k->max);
-    complain(r->l->errors, r->node->mark,
-             PATH_FMT "'%.*s' is outside the limits; write a value from %s to %s", PATH_ARG(k), SHOW(r->text),
-             low, high);
+    complain(r->l->errors, r->mark, PATH_FMT "'%.*s' is outside the limits; write a value from %s to %s",
+             PATH_ARG(k), SHOW(r->text), low, high);
     return false;
 }
 
@@ -129,11 +129,10 @@ static bool read_duration(const struct reading *r, int64_t *out)
     uint64_t v;
     struct span unit;
     if (split_number(r->text, &v, &unit) && unit.n == 0)
-        complain(r->l->errors, r->node->mark,
-                 PATH_FMT "'%.*s' has no unit; write %.*ss, %.*sm, %.*sh or %.*sd", PATH_ARG(r->key),
-                 SHOW(r->text), SHOW(r->text), SHOW(r->text), SHOW(r->text), SHOW(r->text));
+        complain(r->l->errors, r->mark, PATH_FMT "'%.*s' has no unit; write %.*ss, %.*sm, %.*sh or %.*sd",
+                 PATH_ARG(r->key), SHOW(r->text), SHOW(r->text), SHOW(r->text), SHOW(r->text), SHOW(r->text));
     else
-        complain(r->l->errors, r->node->mark,
+        complain(r->l->errors, r->mark,
                  PATH_FMT
                  "'%.*s' is no duration; write one whole number and one of ms, s, m, h, d, as in 90m",
                  PATH_ARG(r->key), SHOW(r->text));
@@ -150,12 +149,12 @@ static bool read_size(const struct reading *r, int64_t *out)
         unit = span_trim(unit);
         char letter = unit.n > 0 ? (char)(unit.p[0] & ~0x20) : '\0'; /* upper case */
         if (letter == 'K' || letter == 'M' || letter == 'G' || letter == 'T') {
-            complain(r->l->errors, r->node->mark, PATH_FMT "'%.*s' is no size; write %llu%ciB",
-                     PATH_ARG(r->key), SHOW(r->text), (unsigned long long)v, letter);
+            complain(r->l->errors, r->mark, PATH_FMT "'%.*s' is no size; write %llu%ciB", PATH_ARG(r->key),
+                     SHOW(r->text), (unsigned long long)v, letter);
             return false;
         }
     }
-    complain(r->l->errors, r->node->mark,
+    complain(r->l->errors, r->mark,
              PATH_FMT "'%.*s' is no size; write a whole number and KiB, MiB, GiB or TiB, as in 100GiB",
              PATH_ARG(r->key), SHOW(r->text));
     return false;
@@ -169,11 +168,10 @@ static bool read_integer(const struct reading *r, int64_t *out)
         return true;
     }
     uint64_t v;
-    bool quoted = r->node != NULL && r->node->quoted;
-    if (quoted || !span_u64(r->text, INT64_MAX, &v)) {
-        complain(r->l->errors, r->node->mark, PATH_FMT "'%.*s' is no number; write %sa whole number%s",
+    if (r->quoted || !span_u64(r->text, INT64_MAX, &v)) {
+        complain(r->l->errors, r->mark, PATH_FMT "'%.*s' is no number; write %sa whole number%s",
                  PATH_ARG(r->key), SHOW(r->text), automatic ? "auto or " : "",
-                 quoted ? " without quotes" : "");
+                 r->quoted ? " without quotes" : "");
         return false;
     }
     *out = (int64_t)v;
@@ -183,13 +181,12 @@ static bool read_integer(const struct reading *r, int64_t *out)
 static bool read_bool(const struct reading *r, int64_t *out)
 {
     bool yes = span_eq(r->text, SPAN("true"));
-    bool quoted = r->node != NULL && r->node->quoted;
-    if (!quoted && (yes || span_eq(r->text, SPAN("false")))) {
+    if (!r->quoted && (yes || span_eq(r->text, SPAN("false")))) {
         *out = yes;
         return true;
     }
-    complain(r->l->errors, r->node->mark, PATH_FMT "'%.*s' is neither true nor false; write one of the two%s",
-             PATH_ARG(r->key), SHOW(r->text), quoted ? " without quotes" : "");
+    complain(r->l->errors, r->mark, PATH_FMT "'%.*s' is neither true nor false; write one of the two%s",
+             PATH_ARG(r->key), SHOW(r->text), r->quoted ? " without quotes" : "");
     return false;
 }
 
@@ -209,10 +206,10 @@ static bool read_enum(const struct reading *r, int64_t *out)
         }
     }
     if (best != COMPLAIN_FAR)
-        complain(r->l->errors, r->node->mark, PATH_FMT "'%.*s' is not one of %s; did you mean '%.*s'?",
+        complain(r->l->errors, r->mark, PATH_FMT "'%.*s' is not one of %s; did you mean '%.*s'?",
                  PATH_ARG(r->key), SHOW(r->text), r->key->words, SHOW(nearest));
     else
-        complain(r->l->errors, r->node->mark, PATH_FMT "'%.*s' is not one of %s; write one of them",
+        complain(r->l->errors, r->mark, PATH_FMT "'%.*s' is not one of %s; write one of them",
                  PATH_ARG(r->key), SHOW(r->text), r->key->words);
     return false;
 }
@@ -280,7 +277,12 @@ static bool read_list(struct conf_loader *l, const struct schema_key *k, const s
 static bool read_scalar(struct conf_loader *l, const struct schema_key *k, const struct conf_node *node,
                         struct schema_value *v)
 {
-    struct reading r = {.l = l, .key = k, .node = node, .text = node != NULL ? node->text : span_str(k->def)};
+    struct reading r = {.l = l, .key = k, .text = span_str(k->def)};
+    if (node != NULL) {
+        r.text = node->text;
+        r.quoted = node->quoted;
+        r.mark = node->mark;
+    }
     v->text = r.text;
     switch (k->type) {
     case BOOL:

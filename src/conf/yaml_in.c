@@ -147,20 +147,18 @@ static void map_check_keys(struct builder *b, struct conf_node *m)
 {
     struct map seen;
     map_init(&seen);
-    struct conf_node *before = NULL;
-    for (struct conf_node *k = m->first; k != NULL; k = k->next) {
+    for (struct conf_node **link = &m->first, *k = *link; k != NULL; k = *link) {
         const struct conf_node *other = map_get(&seen, k->text);
         if (other == NULL) {
             map_put(&seen, k->text, k);
-            before = k;
+            link = &k->next;
             continue;
         }
         complain(b->errors, k->mark, "key '%.*s' was already given on line %u; remove one of the two",
                  SHOW(k->text), other->mark.line);
-        before->next = k->next;
+        *link = k->next;
         m->n--;
     }
-    m->last = before;
     map_free(&seen);
 }
 

@@ -25,7 +25,7 @@ struct conf_node {
     struct conf_mark mark;
     struct span text;        /* scalar or null: terminated */
     struct conf_node *first; /* list: its items; map: its keys, each with a value */
-    struct conf_node *last;
+    struct conf_node *last;  /* while the tree is built */
     struct conf_node *next;  /* the next item or key */
     struct conf_node *value; /* of a key; never NULL */
     size_t n;                /* items or keys */
