@@ -3,8 +3,9 @@
  * the loop. Concurrent opens of one digest on one core are one job.
  *
  * Trust, but look: the size is compared with the index when a file is opened, and again (fstat: size and link count)
- * every time an open file is taken for a new response, so a file that was truncated or removed behind our back
- * is a miss before any head goes out.
+ * every time an open file is taken for a new response. A file that was truncated or removed behind our back is a
+ * miss before any head goes out; one that was replaced (stored again) is opened anew. A manifest is hashed when it is
+ * opened. For blobs that would cost as much as a fetch; scrubbing finds those.
  *
  * Thread: the core's. */
 #ifndef LARDER_STORE_OPEN_H
@@ -12,7 +13,8 @@
 
 #include "store/store.h"
 
-#define OPEN_INLINE_MAX (64u << 10) /* manifests up to this size are kept in memory */
+#define OPEN_INLINE_MAX   (64u << 10) /* manifests up to this size are kept in memory */
+#define OPEN_INLINE_TOTAL (64u << 20) /* of these, per core */
 
 /* An open object. Valid from open_get or `done` until open_put, also if it is evicted from the set meanwhile. */
 struct open_object {
@@ -34,15 +36,19 @@ enum open_result { OPEN_OK, OPEN_WAIT, OPEN_GONE };
 
 struct open_wait {
     struct list_node node;
-    struct open_object *object; /* in done: taken for the waiter, or NULL: missing, wrong size, unreadable */
+    struct open_object *object; /* in done: taken for the waiter, or NULL */
+    /* In done, with NULL. 0: missing, wrong size, wrong content or unreadable: a miss, and worth store_quarantine.
+     * ERR_STORE: no descriptors or no memory just now: not a miss, the object may be whole. */
+    int err;
     void (*done)(struct open_wait *w);
 };
 
-/* OPEN_OK: *out is taken. OPEN_WAIT: w->done will run once, unless open_cancel comes first. OPEN_GONE: the file that was
- * open is damaged or gone (or descriptors ran out); it is dropped from the set. `inline_bytes`: keep the bytes in memory
- * if the object is small. `size` is what the index says. */
-enum open_result open_get(struct open_set *o, const struct digest *d, uint64_t size, bool inline_bytes,
-    struct open_wait *w, struct open_object **out) MUSTCHECK;
+/* OPEN_OK: *out is taken. OPEN_WAIT: w->done will run once, unless open_cancel comes first. OPEN_GONE: the file that is
+ * open has another size by now: a miss; it is dropped from the set. `verify`: a manifest: its content is compared with
+ * the digest when it is opened, and its bytes are kept in memory if it is small. `size` is what the index says. */
+enum open_result open_get(struct open_set *o, const struct digest *d, uint64_t size, bool verify,
+                          struct open_wait *w, struct open_object **out) MUSTCHECK;
+/* Not waiting: a no-op. */
 void open_cancel(struct open_wait *w);
 void open_put(struct open_set *o, struct open_object *object);
 

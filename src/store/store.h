@@ -4,6 +4,8 @@
  *   <path>/blobs/<algorithm>/<hex>      whole, verified objects (blobs and manifests alike)
  *   <path>/partial/<algorithm>-<hex>    at most one per digest: what a fill has so far
  *   <path>/index/                       LMDB: tags, links, objects
+ *   <path>/tmp/                         small objects being written; cleared at start
+ *   <path>/quarantine/<algorithm>-<hex> objects that were found damaged
  *   <path>/lock                         held by the process that serves from this store
  *
  * Names of things:
@@ -40,6 +42,7 @@ void store_close(struct store *s);
 
 struct store_totals {
     uint64_t objects, bytes; /* whole objects */
+    uint64_t damaged;        /* times a record of the index was found damaged since start */
 };
 void store_totals(struct store *s, struct store_totals *out); /* any thread, cheap */
 
@@ -47,6 +50,7 @@ void store_totals(struct store *s, struct store_totals *out); /* any thread, che
 
 struct store_reader;
 
+/* A reader is used by one thread at a time. All are freed before store_close. */
 struct store_reader *store_reader_new(struct store *s);
 void store_reader_free(struct store_reader *r);
 
@@ -57,7 +61,8 @@ struct store_tag {
 };
 
 struct store_link {
-    char media[STORE_MEDIA_MAX + 1]; /* of a manifest, as upstream served it in this repository; "" for a blob */
+    /* Of a manifest, as upstream served it in this repository; "" for a blob. */
+    char media[STORE_MEDIA_MAX + 1];
 };
 
 struct store_object {
@@ -66,8 +71,10 @@ struct store_object {
 };
 
 /* False: not there (a damaged record counts as not there and is logged). */
-bool store_get_tag(struct store_reader *r, struct span repo, struct span tag, struct store_tag *out) MUSTCHECK;
-bool store_get_link(struct store_reader *r, struct span repo, const struct digest *d, struct store_link *out) MUSTCHECK;
+bool store_get_tag(struct store_reader *r, struct span repo, struct span tag,
+                   struct store_tag *out) MUSTCHECK;
+bool store_get_link(struct store_reader *r, struct span repo, const struct digest *d,
+                    struct store_link *out) MUSTCHECK;
 bool store_get_object(struct store_reader *r, const struct digest *d, struct store_object *out) MUSTCHECK;
 
 /* ---- changes ---- */
@@ -81,7 +88,7 @@ struct store_change {
     void (*done)(struct store_change *c);
     int err; /* 0 or ERR_STORE */
 
-    unsigned what; /* CHANGE_ bits, carried out in this order */
+    unsigned what;            /* CHANGE_ bits, carried out in this order */
 #define CHANGE_PUT_OBJECT 1u  /* digest, size */
 #define CHANGE_PUT_LINK   2u  /* repo, digest, media */
 #define CHANGE_PUT_TAG    4u  /* repo, tag, digest, media, checked_ms */
@@ -96,7 +103,8 @@ struct store_change {
 };
 
 /* Any core. */
-void store_apply(struct store *s, struct core *core, struct store_change *c, void (*done)(struct store_change *c));
+void store_apply(struct store *s, struct core *core, struct store_change *c,
+                 void (*done)(struct store_change *c));
 
 /* ---- partial files: blocking calls, for jobs only ---- */
 
@@ -106,25 +114,32 @@ struct partial {
     struct store *store;
     struct digest digest;
     int fd;         /* open for reading and writing */
-    uint64_t front; /* at open: how many bytes from 0 are there from an earlier fill (never more than were written) */
+    uint64_t front; /* at open: bytes from 0 on that an earlier fill left (never more than were written) */
+    uint64_t block; /* what the file system tells holes in; a power of two, mostly 4096 */
 };
 
 /* Opens what an earlier fill left, or creates. The front after a kill is found with SEEK_HOLE and rounded down so
  * that no byte that was never written counts. 0 or an ERR_ code, errno text in `why`. */
 int partial_open(struct store *s, const struct digest *d, struct partial *out, struct str *why) MUSTCHECK;
+/* An extent ahead of the front starts on a multiple of 64 KiB and of `block`. While there are extents ahead, a write ends
+ * on a multiple of `block`, or where an extent begins, or at the end of the content: a missing part that is smaller
+ * than a block and lies below an extent would be no hole, and would count as written after a kill. */
 int partial_write(struct partial *p, uint64_t off, const void *bytes, size_t n, struct str *why) MUSTCHECK;
 /* The content is verified and `size` bytes long: sync, rename into blobs/, sync the directory. The descriptor
- * stays open. */
+ * stays open. A file of another length is a bug, and ERR_STORE. */
 int partial_commit(struct partial *p, uint64_t size, struct str *why) MUSTCHECK;
-/* Keeps [0, front) for a later fill (truncates what lies behind), or removes the file. Closes nothing. */
+/* Keeps [0, front) for a later fill (truncates what lies behind); with front 0 there is nothing to keep, and the file is
+ * removed. Closes nothing. */
 void partial_keep(struct partial *p, uint64_t front);
-void partial_discard(struct partial *p);
-void partial_close(struct partial *p); /* the descriptor; after the last reader */
+void partial_discard(struct partial *p); /* removes the file, closes nothing */
+void partial_close(struct partial *p);   /* the descriptor; after the last reader */
 
-/* A small object that is whole in memory (a manifest): written, synced, renamed, directory synced. Blocking. */
-int store_write_object(struct store *s, const struct digest *d, struct span content, struct str *why) MUSTCHECK;
+/* A small object that is whole in memory (a manifest) and verified: written, synced, renamed over whatever is there,
+ * directory synced. Blocking. */
+int store_write_object(struct store *s, const struct digest *d, struct span content,
+                       struct str *why) MUSTCHECK;
 
-/* Moves a damaged object out of blobs/ (to quarantine/). Blocking. */
+/* Moves a damaged object out of blobs/ (to quarantine/); none there: a no-op. Blocking. */
 void store_quarantine(struct store *s, const struct digest *d);
 
 #endif
