@@ -153,6 +153,7 @@ static void add_segments(struct span path, size_t root, struct str *out)
                 out->n--;
             while (out->n > root + 1 && out->p[out->n - 1] != '/')
                 out->n--;
+            out->p[out->n] = '\0';
         } else if (!span_eq(segment, SPAN("."))) {
             str_add(out, segment);
             if (rest.p != NULL)
