@@ -7,8 +7,9 @@
  *
  * A record is formatted into a buffer of the thread (8 KiB; longer ones are cut and say so), then handed to the
  * sink: a bounded queue of 1 MiB and one writer thread, so that a slow terminal or pipe never stops a loop. When the
- * queue is full records are dropped and the count is logged later. Before log_start() and after log_stop()
- * records are written directly. Nothing secret may be passed in: there is no scrubbing. */
+ * queue is full records are dropped and the count is logged later. An error is written at once, the rest within
+ * 50 ms. Before log_start() and after log_stop() records are written directly. Nothing secret may be passed in:
+ * there is no scrubbing. */
 #ifndef LARDER_BASE_LOG_H
 #define LARDER_BASE_LOG_H
 
@@ -37,7 +38,8 @@ struct log_field {
 void log_setup(enum log_level level, enum log_format format);
 bool log_enabled(enum log_level level);
 void log_start(void); /* starts the writer thread */
-void log_stop(void);  /* writes what is queued, ends the thread */
+/* Writes what is queued, ends the thread; gives up after 2 s if standard error takes nothing. Not started: a no-op. */
+void log_stop(void);
 uint64_t log_dropped(void);
 int log_level_parse(struct span s);  /* enum log_level or -1 */
 int log_format_parse(struct span s); /* enum log_format or -1 */
