@@ -90,7 +90,7 @@ class Larder:
             upstreams = [{"registry": REGISTRY, "endpoints": [upstream.url],
                           "timeouts": timeouts or {"connect": "2s", "first_byte": "5s", "idle": "5s"}}]
         if rules is None:
-            rules = [{"name": "t", "source": REGISTRY + "/*", "target": "t/*"}]
+            rules = [{"name": "rule-t", "source": REGISTRY + "/*", "target": "t/*"}]
         self.config = {
             "listen": [{"address": "127.0.0.1:%d" % self.port}],
             "admin": {"address": "127.0.0.1:%d" % self.admin_port},

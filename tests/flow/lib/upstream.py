@@ -480,13 +480,13 @@ def _apply(fault, seen, status, headers, body):
         changed = bytearray(body)
         changed[fault.flip] ^= 0x10
         body = bytes(changed)
-    if status == 200 and seen.method == "GET":
-        status, headers, body = _ranged(fault, seen, headers, body)
     headers = dict(headers)
     for name, value in fault.headers.items():
         headers = {k: v for k, v in headers.items() if k.lower() != name.lower()}
         if value is not None:
             headers[name] = value
+    if status == 200 and seen.method == "GET":
+        status, headers, body = _ranged(fault, seen, headers, body)
     return status, headers, body
 
 

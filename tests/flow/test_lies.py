@@ -1,0 +1,269 @@
+"""Upstream lies: right lengths with wrong bytes, wrong digests, wrong types, statuses that mean nothing. Nothing of it is
+stored, nothing of it is a complete answer, and the next request asks again."""
+
+import gzip
+
+import pytest
+
+from lib import images, paths
+from lib.client import Conn, Fetch
+from lib.images import KIB, Image, blob, digest
+from lib.larder import REGISTRY, cache_status
+from lib.upstream import Fault, Gate
+
+APP = "t/app"
+SIZE = 300 * KIB
+PAGE = b"<html><body>Please sign in to this network</body></html>"
+
+
+class Thing:
+    def __init__(self, upstream, size=SIZE, name="lies"):
+        self.data = blob(name, size)
+        self.digest = upstream.add_blob("app", self.data)
+        self.theirs, self.ours = paths.blob("app", self.digest), paths.blob(APP, self.digest)
+
+
+@pytest.fixture
+def thing(upstream):
+    return Thing(upstream)
+
+
+@pytest.fixture
+def image(upstream):
+    return upstream.add("app", Image("lies", (10,)), tag="v1")
+
+
+def assert_not_whole(r):
+    if r.status == 200:
+        assert r.end in ("short", "reset"), r
+    else:
+        assert r.status == 502 and r.error_code == "UNAVAILABLE", r
+
+
+@pytest.mark.parametrize("fault,computed", [
+    (Fault(flip=0), None), (Fault(flip=SIZE // 2), None), (Fault(flip=-1), None),
+    (Fault(body=(PAGE * SIZE)[:SIZE]), digest((PAGE * SIZE)[:SIZE])),
+    (Fault(body=blob("another", SIZE)), digest(blob("another", SIZE))), (Fault(body=b"\0" * SIZE), digest(b"\0" * SIZE))],
+    ids=["first bit", "a bit inside", "last bit", "an HTML page", "another blob", "zeros"])
+def test_right_length_wrong_bytes(larder, upstream, thing, fault, computed):
+    upstream.on(thing.theirs, fault, times=1)
+    fetches = [Fetch(larder.address, thing.ours) for _ in range(3)]
+    wrong = [f for f in fetches if not f.result().good]
+    for f in fetches:
+        if f not in wrong:  # came after the failure and asked again
+            assert f.response.body == thing.data
+    assert wrong, "at least the first got nothing whole"
+    for f in wrong:
+        assert_not_whole(f.response)
+    assert larder.metric("digest_mismatches_total") == 1
+    records = larder.logged(text=thing.digest)
+    assert [r for r in records if r["level"] in ("warn", "error")], "a log line names the digest that was asked for"
+    if computed:
+        assert [r for r in records if computed.split(":")[1] in str(r)], "and the digest that came"
+    larder.wait_idle()
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data, "the next request asks again"
+    assert larder.stored(thing.digest)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 32 * KIB, 32 * KIB + 1])
+def test_a_small_blob_with_wrong_bytes_is_an_error_or_short(larder, upstream, size):
+    """All of it lies in the tail that is withheld, so not a byte of it goes out."""
+    thing = Thing(upstream, size, "small")
+    upstream.on(thing.theirs, Fault(flip=-1))
+    r = larder.get(thing.ours)
+    assert_not_whole(r)
+    assert r.status == 502 or len(r.body) <= max(0, size - 32 * KIB)
+    assert larder.stored_objects() == [] and larder.partials() == []
+
+
+def test_wrong_last_byte_for_many(larder, upstream, thing):
+    gate = Gate()
+    upstream.on(thing.theirs, Fault(flip=-1, hold={SIZE - 1: gate}))
+    fetches = [Fetch(larder.address, thing.ours) for _ in range(10)]
+    gate.wait_reached()
+    for f in fetches:
+        f.wait_got(SIZE - 32 * KIB)
+    gate.release()
+    for f in fetches:
+        r = f.result()
+        assert r.status == 200 and r.end in ("short", "reset") and len(r.body) == SIZE - 32 * KIB
+    assert larder.stored_objects() == [] and upstream.count() == 1
+
+
+def test_wrong_bytes_every_time(larder, upstream, thing):
+    upstream.on(thing.theirs, Fault(flip=5))
+    for n in range(3):
+        assert_not_whole(larder.get(thing.ours))
+        larder.wait_idle()
+    assert larder.metric("digest_mismatches_total") == upstream.count() == 3
+    assert larder.stored_objects() == [] and larder.partials() == []
+
+
+def test_wrong_bytes_for_a_client_that_asked_for_a_part(larder, upstream, thing):
+    upstream.on(thing.theirs, Fault(flip=200 * KIB))
+    larder.get(thing.ours, {"Range": "bytes=0-10"})
+    larder.wait_idle()
+    assert larder.stored_objects() == []
+
+
+def test_manifest_by_digest_with_other_bytes(larder, upstream, image):
+    other = Image("other", (10,))
+    upstream.on(paths.manifest("app", image.digest), Fault(body=other.manifest), nth=1)
+    r = larder.get(paths.manifest(APP, image.digest))
+    assert r.status == 502 and r.error_code == "UNAVAILABLE"
+    assert larder.stored_objects() == [] and larder.metric("digest_mismatches_total") == 1
+    assert larder.get(paths.manifest(APP, image.digest)).body == image.manifest
+
+
+@pytest.mark.parametrize("reference", ["tag", "digest"])
+def test_manifest_whose_digest_header_lies(larder, upstream, image, reference):
+    target = paths.manifest("app", "v1" if reference == "tag" else image.digest)
+    upstream.on(target, Fault(headers={"Docker-Content-Digest": digest(b"a lie")}), method="GET", nth=1)
+    r = larder.get(target.replace("/v2/app", "/v2/t/app"))
+    assert r.status == 502 and r.error_code == "UNAVAILABLE"
+    assert larder.stored_objects() == []
+    r = larder.get(target.replace("/v2/app", "/v2/t/app"))
+    assert r.body == image.manifest and r.header("Docker-Content-Digest") == image.digest
+
+
+@pytest.mark.parametrize("said", [None, "not a digest", "sha512"])
+def test_digest_headers_that_are_absent_or_of_another_kind(larder, upstream, image, said):
+    """The canonical digest may be of another algorithm than the one asked for."""
+    value = digest(image.manifest, "sha512") if said == "sha512" else said
+    upstream.on(paths.manifest("app", "v1"), Fault(headers={"Docker-Content-Digest": value, "ETag": None}))
+    r = larder.get(paths.manifest(APP, "v1"))
+    if said == "not a digest" and r.status == 502:
+        return
+    assert r.good and r.body == image.manifest and r.header("Docker-Content-Digest").split(":")[0] in ("sha256", "sha512")
+
+
+def test_blob_headers_that_lie_do_not_matter(larder, upstream, thing):
+    upstream.on(thing.theirs, Fault(headers={"Docker-Content-Digest": digest(b"a lie"), "ETag": '"x"', "Content-Type": "text/html",
+                                             "Set-Cookie": "a=b", "Location": "/lie", "WWW-Authenticate": "Basic realm=x"}))
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data and r.header("Docker-Content-Digest") == thing.digest
+    for name in ("Set-Cookie", "Location", "WWW-Authenticate"):
+        assert r.header(name) is None
+
+
+EMPTY = {"an empty 200": Fault(status=200, body=b""), "204": Fault(status=204), "206": Fault(range="unasked"), "304": Fault(status=304),
+         "a page": Fault(status=200, body=PAGE, headers={"Content-Type": "text/html"}),
+         "203": Fault(status=203), "299": Fault(status=299), "300": Fault(status=300, body=b"choose"), "999": Fault(status=999, body=b"")}
+
+
+@pytest.mark.parametrize("what", EMPTY)
+@pytest.mark.parametrize("reference", ["tag", "digest"])
+def test_answers_that_are_no_manifest(larder, upstream, image, what, reference):
+    target = paths.manifest("app", "v1" if reference == "tag" else image.digest)
+    upstream.on(target, EMPTY[what], method="GET", nth=1)
+    ours = target.replace("/v2/app", "/v2/t/app")
+    r = larder.get(ours)
+    assert r.status == 502 and r.error_code == "UNAVAILABLE", r
+    assert larder.stored_objects() == []
+    assert larder.get(ours).body == image.manifest
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_answers_that_are_no_blob(larder, upstream, thing, what):
+    upstream.on(thing.theirs, EMPTY[what], nth=1)
+    r = larder.get(thing.ours)
+    assert_not_whole(r)
+    assert larder.stored_objects() == []
+    larder.wait_idle()
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data
+
+
+def test_the_page_of_a_captive_portal_as_a_manifest(larder, upstream, image):
+    """200, text/html, to everything. Clients that go on to the next mirror must not be told 404 or 200."""
+    upstream.on(lambda s: True, Fault(status=200, body=PAGE, headers={
+        "Content-Type": "text/html", "Docker-Content-Digest": None, "ETag": None}))
+    for reference in ("v1", image.digest):
+        for method in ("GET", "HEAD"):
+            r = larder.request(method, paths.manifest(APP, reference))
+            assert r.status == 502 and PAGE not in r.body
+    assert larder.stored_objects() == []
+
+
+def test_the_truly_empty_blob_is_fine(larder, upstream):
+    thing = Thing(upstream, 0)
+    for _ in range(2):
+        r = larder.get(thing.ours)
+        assert r.good and r.body == b"" and r.header("Content-Length") == "0"
+    assert larder.stored(thing.digest) and upstream.count() == 1
+
+
+@pytest.mark.parametrize("fault", [Fault(status=404), Fault(status=405), Fault(status=501), Fault(status=400),
+                                   Fault(headers={"Docker-Content-Digest": None}),
+                                   Fault(framing="none"), Fault(length=5), Fault(headers={"Content-Type": "text/html"}),
+                                   Fault(headers={"Docker-Content-Digest": digest(b"x")})],
+                         ids=["404", "405", "501", "400", "no digest", "no length", "wrong length", "wrong type", "wrong digest"])
+def test_head_and_get_disagree_and_get_decides(larder, upstream, image, fault):
+    upstream.on(lambda s: True, fault, method="HEAD")
+    assert larder.get(paths.manifest(APP, "v1")).body == image.manifest
+    r = larder.head(paths.manifest(APP, "v1"))
+    assert r.status == 200 and r.header("Docker-Content-Digest") == image.digest
+    assert r.header("Content-Length") == str(len(image.manifest)) and r.header("Content-Type") == image.media_type
+    assert larder.get(paths.blob(APP, image.config)).body == image.config_bytes
+
+
+@pytest.mark.parametrize("fault", [Fault(status=405), Fault(framing="none"), Fault(headers={"Docker-Content-Digest": None})],
+                         ids=["405", "no length", "no digest"])
+def test_head_of_something_cold_where_upstreams_head_is_of_no_use(larder, upstream, image, fault):
+    upstream.on(lambda s: True, fault, method="HEAD")
+    for reference in ("v1", image.digest):
+        r = larder.head(paths.manifest(APP, reference))
+        assert r.status == 200 and r.header("Docker-Content-Digest") == image.digest
+        assert r.header("Content-Length") == str(len(image.manifest))
+
+
+def test_head_says_yes_and_get_says_no(larder, upstream, image):
+    upstream.on(lambda s: True, Fault(status=404), method="GET")
+    assert larder.get(paths.manifest(APP, "v1")).status == 404
+    assert larder.get(paths.blob(APP, image.config)).status == 404
+
+
+def test_content_encoding_is_not_unpacked_and_not_served(larder, upstream, image):
+    """The bytes under a digest are the bytes; an upstream that packs them unasked has other bytes."""
+    packed = gzip.compress(image.manifest)
+    upstream.on(paths.manifest("app", image.digest), Fault(body=packed, headers={"Content-Encoding": "gzip"}))
+    assert larder.get(paths.manifest(APP, image.digest)).status == 502
+    assert larder.stored_objects() == []
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+@pytest.mark.parametrize("by_tag", [False, True])
+def test_a_manifest_above_the_limit(upstream, start_larder, framing, by_tag):
+    larder = start_larder(upstream, upstreams=[{"registry": REGISTRY, "endpoints": [upstream.url], "max_manifest": "64KiB"}])
+    upstream.on(lambda s: True, Fault(framing=framing), method="GET")
+    inside = b'{"schemaVersion":2,"config":{},"layers":[]}'.ljust(64 * KIB)
+    good = upstream.add_manifest("app", inside, images.OCI_MANIFEST, tag="good")
+    bad = upstream.add_manifest("app", inside + b" ", images.OCI_MANIFEST, tag="bad")
+    assert larder.get(paths.manifest(APP, "good" if by_tag else good)).body == inside
+    r = larder.get(paths.manifest(APP, "bad" if by_tag else bad))
+    assert r.status == 502 and "limit" in r.json()["errors"][0]["message"]
+    assert not larder.stored(bad)
+
+
+def test_a_manifest_of_4_mib_is_accepted(larder, upstream):
+    data = b'{"schemaVersion":2,"config":{},"layers":[]}'.ljust(4 * 1024 * KIB)
+    name = upstream.add_manifest("app", data, images.OCI_MANIFEST, tag="big")
+    for reference in ("big", name):
+        r = larder.get(paths.manifest(APP, reference))
+        assert r.good and r.body == data
+    assert cache_status(r)[0] == "hit"
+
+
+def test_a_wrong_answer_does_not_spoil_the_connection_for_the_next(larder, upstream, image, thing):
+    """Bodies where none belong, and bodies that are not read to the end, with good requests right behind them."""
+    for fault in (Fault(status=304, body=b"a body on 304"), Fault(status=204, body=b"a body on 204"),
+                  Fault(status=404, body=b"x" * 500 * KIB), Fault(body=PAGE, headers={"Content-Type": "text/html"}, status=200)):
+        upstream.clear()
+        upstream.on(paths.manifest("app", "v1"), fault, method="GET")
+        with Conn(larder.address) as conn:
+            assert conn.exchange("GET", paths.manifest(APP, "v1")).status in (502, 404)
+            assert conn.exchange("GET", paths.blob(APP, image.config)).body == image.config_bytes
+            assert conn.exchange("GET", paths.blob(APP, image.layers[0])).body == image.blobs[image.layers[0]]
+        fresh = Thing(upstream, 1000, "fresh-%s" % fault.status)
+        assert larder.get(fresh.ours).body == fresh.data

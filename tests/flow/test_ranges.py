@@ -1,0 +1,231 @@
+"""Ranges: on what is stored, on what is arriving, and on what nobody has asked for yet."""
+
+import random
+import re
+
+import pytest
+
+from lib import paths
+from lib.client import Fetch
+from lib.images import KIB, MIB, blob
+from lib.larder import wait_until
+from lib.upstream import Fault
+
+APP = "t/app"
+
+
+class Thing:
+    def __init__(self, upstream, size, name="ranges"):
+        self.data = blob(name, size)
+        self.digest = upstream.add_blob("app", self.data)
+        self.theirs, self.ours = paths.blob("app", self.digest), paths.blob(APP, self.digest)
+
+
+def assert_part(r, data, first, last):
+    """A 206 with bytes first to last."""
+    assert r.status == 206 and r.clean, r
+    assert r.header("Content-Range") == "bytes %d-%d/%d" % (first, last, len(data))
+    assert r.header("Content-Length") == str(last - first + 1)
+    assert r.body == data[first:last + 1]
+    assert r.header("Accept-Ranges") == "bytes"
+
+
+@pytest.fixture(params=["stored", "cold"])
+def thing(request, upstream, larder):
+    """2048 bytes as in the conformance tests of the distribution-spec, stored or not."""
+    thing = Thing(upstream, 2048)
+    if request.param == "stored":
+        assert larder.get(thing.ours).good
+    return thing
+
+
+@pytest.mark.parametrize("asked,first,last", [
+    ("bytes=500-1499", 500, 1499), ("bytes=500-", 500, 2047), ("bytes=-500", 1548, 2047), ("bytes=2000-5000", 2000, 2047),
+    ("bytes=0-", 0, 2047), ("bytes=0-0", 0, 0), ("bytes=2047-", 2047, 2047), ("bytes=-1", 2047, 2047),
+    ("bytes=-5000", 0, 2047), ("bytes=0-2047", 0, 2047), ("BYTES=0-1", 0, 1), ("bytes= 5-6", 5, 6),
+    ("bytes=0-18446744073709551614", 0, 2047)])
+def test_one_range(larder, upstream, thing, asked, first, last):
+    assert_part(larder.get(thing.ours, {"Range": asked}), thing.data, first, last)
+    assert upstream.sent(thing.theirs) <= 1.1 * len(thing.data)
+    assert larder.get(thing.ours).body == thing.data
+
+
+@pytest.mark.parametrize("asked", ["bytes=2048-", "bytes=5000-10000", "bytes=-0"])
+def test_a_range_that_cannot_be_satisfied(larder, thing, asked):
+    r = larder.get(thing.ours, {"Range": asked})
+    assert r.status == 416 and r.header("Content-Range") == "bytes */2048"
+    assert r.error_code == "RANGE_INVALID"
+
+
+@pytest.mark.parametrize("asked", ["bytes=500-0", "bytes=", "bytes=a-b", "bytes=5", "items=0-5", "bytes=--5", "", "bytes=1-2-3",
+                                   "bytes:0-5"])
+def test_what_is_not_a_range_is_ignored(larder, thing, asked):
+    r = larder.get(thing.ours, {"Range": asked})
+    assert r.status == 200 and r.body == thing.data
+
+
+def test_head_ignores_ranges(larder, thing):
+    larder.get(thing.ours)
+    r = larder.head(thing.ours, {"Range": "bytes=0-5"})
+    assert r.status == 200 and r.header("Content-Length") == "2048" and r.header("Accept-Ranges") == "bytes"
+
+
+def test_if_range(larder, thing):
+    part = {"Range": "bytes=10-19"}
+    larder.get(thing.ours)
+    assert_part(larder.get(thing.ours, dict(part, **{"If-Range": '"%s"' % thing.digest})), thing.data, 10, 19)
+    for other in ('"sha256:%s"' % ("0" * 64), 'W/"%s"' % thing.digest, "Thu, 01 Jan 2026 00:00:00 GMT"):
+        r = larder.get(thing.ours, dict(part, **{"If-Range": other}))
+        assert r.status == 200 and r.body == thing.data
+
+
+def parts_of(r):
+    """[(first, last, total, bytes)] of a multipart/byteranges body."""
+    boundary = re.fullmatch(r'multipart/byteranges; ?boundary="?([^"]+)"?', r.header("Content-Type"))[1].encode()
+    assert r.header("Content-Range") is None
+    pieces = (b"\r\n" + r.body).split(b"\r\n--" + boundary)
+    assert pieces[0] == b"" and pieces[-1].startswith(b"--")
+    found = []
+    for piece in pieces[1:-1]:
+        head, _, data = piece.partition(b"\r\n\r\n")
+        first, last, total = map(int, re.search(rb"(?i)content-range: bytes (\d+)-(\d+)/(\d+)", head).groups())
+        assert re.search(rb"(?i)content-type: application/octet-stream", head)
+        found.append((first, last, total, data))
+    return found
+
+
+@pytest.mark.parametrize("asked,expected", [
+    ("bytes=0-9,100-199", [(0, 9), (100, 199)]),
+    ("bytes=100-199, 0-9", [(100, 199), (0, 9)]),
+    ("bytes=-5,0-0,2000-", [(2043, 2047), (0, 0), (2000, 2047)]),
+    ("bytes=0-1,0-1,1-2", [(0, 1), (0, 1), (1, 2)]),
+    ("bytes=0-1,5000-6000,3-4", [(0, 1), (3, 4)]),
+    ("bytes=" + ",".join("%d-%d" % (n, n) for n in range(0, 2000, 10)), [(n, n) for n in range(0, 2000, 10)])])
+def test_several_ranges(larder, thing, asked, expected):
+    r = larder.get(thing.ours, {"Range": asked})
+    assert r.clean
+    if r.status == 416:
+        assert r.header("Content-Range") == "bytes */2048"
+        return
+    assert r.status == 206
+    assert parts_of(r) == [(a, b, 2048, thing.data[a:b + 1]) for a, b in expected]
+    assert larder.get(thing.ours).body == thing.data
+
+
+def test_several_ranges_of_which_one_is_left(larder, thing):
+    assert_part(larder.get(thing.ours, {"Range": "bytes=0-1,5000-6000"}), thing.data, 0, 1)
+
+
+def test_several_ranges_of_which_none_is_left(larder, thing):
+    assert larder.get(thing.ours, {"Range": "bytes=4000-4001,5000-6000"}).status == 416
+
+
+def test_ranges_of_an_empty_blob(larder, upstream):
+    thing = Thing(upstream, 0)
+    assert larder.get(thing.ours, {"Range": "bytes=0-"}).status in (200, 416)
+    assert larder.get(thing.ours).good
+
+
+def test_ranges_of_what_is_arriving(larder, upstream):
+    """Answered from the growing file: what is there at once, what is not as soon as it is there."""
+    thing = Thing(upstream, 4 * MIB)
+    gate = upstream.hold(thing.theirs, at=2 * MIB, nth=1)
+    whole = Fetch(larder.address, thing.ours)
+    whole.wait_got(2 * MIB)
+    assert_part(larder.get(thing.ours, {"Range": "bytes=0-99"}), thing.data, 0, 99)
+    assert_part(larder.get(thing.ours, {"Range": "bytes=1000000-1999999"}), thing.data, 1000000, 1999999)
+    assert upstream.count() == 1
+    across = Fetch(larder.address, thing.ours, {"Range": "bytes=%d-%d" % (MIB, 3 * MIB - 1)})
+    across.wait_got(MIB)
+    gate.release()
+    assert_part(across.result(), thing.data, MIB, 3 * MIB - 1)
+    assert whole.result().body == thing.data
+    assert upstream.sent(thing.theirs) <= 1.1 * len(thing.data)
+
+
+@pytest.mark.parametrize("asked,first", [("bytes=-1000", 8 * MIB - 1000), ("bytes=8000000-8000999", 8000000)])
+def test_a_small_range_at_the_end_does_not_wait_for_the_rest(larder, upstream, asked, first):
+    thing = Thing(upstream, 8 * MIB)
+    held = upstream.hold(lambda s: s.path == thing.theirs and not s.range, at=100 * KIB)
+    whole = Fetch(larder.address, thing.ours)
+    whole.wait_got(100 * KIB)
+    assert_part(larder.get(thing.ours, {"Range": asked}), thing.data, first, first + 999)
+    held.release()
+    assert whole.result().body == thing.data
+    assert upstream.sent(thing.theirs) <= 1.1 * len(thing.data)
+
+
+@pytest.mark.parametrize("asked,first,last", [("bytes=-1000", 8 * MIB - 1000, 8 * MIB - 1), ("bytes=8000000-", 8000000, 8 * MIB - 1),
+                                              ("bytes=100-199", 100, 199)])
+def test_a_range_of_a_cold_blob(larder, upstream, asked, first, last):
+    thing = Thing(upstream, 8 * MIB)
+    assert_part(larder.get(thing.ours, {"Range": asked}), thing.data, first, last)
+    wait_until(lambda: larder.stored(thing.digest), "the blob is filled behind it")
+    assert larder.get(thing.ours).body == thing.data
+    larder.wait_idle()
+    assert larder.metric("upstream_received_bytes_total") <= 1.1 * len(thing.data)
+
+
+def test_ten_open_ended_ranges_each_closed_after_a_piece(larder, upstream):
+    """How containerd fetches in parallel. An abort of one disturbs none, and upstream's bytes are not multiplied."""
+    piece = MIB
+    thing = Thing(upstream, 10 * piece)
+    upstream.on(thing.theirs, Fault(rate=20 * MIB))
+    fetches = [Fetch(larder.address, thing.ours, {"Range": "bytes=%d-" % (n * piece)}, leave_at=piece) for n in range(10)]
+    for n, f in enumerate(fetches):
+        r = f.result()
+        assert r.status == 206 and r.header("Content-Range") == "bytes %d-%d/%d" % (n * piece, 10 * piece - 1, 10 * piece)
+        assert r.body[:piece] == thing.data[n * piece:(n + 1) * piece]
+    wait_until(lambda: larder.stored(thing.digest), "the blob is stored")
+    assert larder.get(thing.ours).body == thing.data
+    larder.wait_idle()
+    assert larder.metric("upstream_received_bytes_total") <= 1.1 * len(thing.data)
+    assert upstream.sent(thing.theirs) <= 1.1 * len(thing.data)
+
+
+def test_random_ranges_while_it_arrives(larder, upstream):
+    thing = Thing(upstream, 3 * MIB)
+    upstream.on(thing.theirs, Fault(rate=4 * MIB))
+    dice = random.Random(7)
+    fetches, wanted = [Fetch(larder.address, thing.ours)], []
+    for _ in range(40):
+        first = dice.randrange(len(thing.data))
+        last = min(len(thing.data) - 1, first + dice.choice([0, 100, 10000, 300000]))
+        wanted.append((first, last))
+        fetches.append(Fetch(larder.address, thing.ours, {"Range": "bytes=%d-%d" % (first, last)}))
+    assert fetches[0].result().body == thing.data
+    for (first, last), f in zip(wanted, fetches[1:]):
+        assert_part(f.result(), thing.data, first, last)
+    larder.wait_idle()
+    assert larder.metric("upstream_received_bytes_total") <= 1.1 * len(thing.data)
+
+
+def test_ranges_when_upstream_ignores_them(larder, upstream):
+    thing = Thing(upstream, MIB)
+    upstream.on(thing.theirs, Fault(range="ignore"))
+    assert_part(larder.get(thing.ours, {"Range": "bytes=-100"}), thing.data, MIB - 100, MIB - 1)
+    assert larder.get(thing.ours).body == thing.data
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_ranges_when_upstream_does_not_say_the_length(larder, upstream, framing):
+    thing = Thing(upstream, MIB)
+    upstream.on(thing.theirs, Fault(framing=framing, range="ignore"), method="GET")
+    r = larder.get(thing.ours, {"Range": "bytes=100-199"})
+    assert r.clean and (r.status == 200 and r.body == thing.data or r.status == 206 and r.body == thing.data[100:200])
+    r = larder.get(thing.ours, {"Range": "bytes=-10"})
+    assert r.clean and (r.status == 200 and r.body == thing.data or r.status == 206 and r.body == thing.data[-10:])
+
+
+def test_a_range_of_wrong_bytes_is_not_stored(larder, upstream):
+    """A part cannot be verified before it is sent, but what is stored always is."""
+    thing = Thing(upstream, MIB)
+    upstream.on(thing.theirs, Fault(flip=500000), times=3)
+    larder.get(thing.ours, {"Range": "bytes=0-99"})
+    larder.wait_idle()
+    assert not larder.stored(thing.digest)
+    r = larder.get(thing.ours)
+    while not r.good:
+        assert upstream.count() < 20
+        r = larder.get(thing.ours)
+    assert r.body == thing.data
