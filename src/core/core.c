@@ -18,6 +18,8 @@
 #define WHEEL_SLOTS 1024
 #define WHEEL_TICK  50 /* ms */
 
+#define DEFERRED_TURN 128 /* deferred runs per turn of the loop; the rest waits for the next turn */
+
 #define CORE_MAGIC 0xc04e0001u
 
 struct core {
@@ -197,11 +199,8 @@ void timer_disarm(struct timer *t)
 
 static void run_deferred(struct core *c)
 {
-    struct list now;
-    list_init(&now);
-    list_move_all(&now, &c->deferred);
     struct list_node *n;
-    while ((n = list_pop_front(&now)) != NULL) {
+    for (unsigned i = 0; i < DEFERRED_TURN && (n = list_pop_front(&c->deferred)) != NULL; i++) {
         struct defer *d = CONTAINER_OF(n, struct defer, node);
         d->run(d);
     }

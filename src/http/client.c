@@ -1,0 +1,686 @@
+/* Upstream connections and calls.
+ *
+ * A call's states, and who moves it:
+ *
+ *   WAITING     the origin has its maximum of connections    -> CONNECTING.. when one is given back (upconn_gone)
+ *   RESOLVING   the name is being looked up                  -> CONNECTING (on_resolved)
+ *   CONNECTING  addresses are tried one after the other      -> SENT (on_stream_ready)
+ *   SENT        the request is out, the head is not there    -> HEADED (read_head)
+ *   HEADED      the body is being read                       -> END (call_read)
+ *   FAILED      from any of them
+ *
+ * A connection (upconn) is BUSY with one call or IDLE in its origin's list, newest first: the ones that are not needed
+ * grow old and are closed by their timer. An idle connection that becomes readable has been closed (or spoken out of
+ * turn) and goes.
+ *
+ * What came with the head, but behind it, waits in `spill`; after that call_read reads from the socket into the caller's
+ * memory and lets the parser find the body in place: with Content-Length nothing is copied. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/map.h"
+#include "base/mem.h"
+#include "http/client.h"
+#include "net/stream.h"
+
+#define UPCONN_MAGIC  0x0c110001u
+#define KEEP_IDLE_MS  30000
+#define KEEP_IDLE_MAX 32 /* per origin and core */
+#define READ_HEAD     16384
+#define ORIGIN_KEY    300
+
+struct upconn {
+    unsigned magic;
+    struct place *place;
+    struct stream *stream;
+    struct call *call;     /* NULL: idle */
+    struct list_node node; /* place->idle, when idle */
+    struct timer idle;
+    bool used;   /* has answered a request */
+    bool answer; /* a byte of the present answer has come */
+    bool closing;
+    struct h1 parser;
+    struct h1_head head;
+    size_t request_n, request_sent;
+    char *request; /* until it is sent */
+    char *spill;
+    size_t spill_n, spill_at;
+    char head_buf[CALL_HEAD_MAX];
+};
+
+/* What one core knows of one origin. */
+struct place {
+    char key[ORIGIN_KEY];
+    size_t key_n;
+    struct pool *pool;
+    struct list idle, waiting;
+    unsigned n_conns, n_idle;
+};
+
+struct pool {
+    struct core *core;
+    struct map places;
+    bool draining;
+};
+
+static void call_go_on(struct call *call);
+static void on_stream_ready(struct stream *s, unsigned events);
+static void place_serve(struct place *pl);
+
+/* ---- states and events ---- */
+
+static void call_enter(struct call *call, enum call_state state)
+{
+    call->state = state;
+}
+
+static void on_later(struct defer *d)
+{
+    struct call *call = CONTAINER_OF(d, struct call, later);
+    if (!call->started) {
+        call->started = true;
+        call_go_on(call);
+        return;
+    }
+    call->event(call);
+}
+
+/* Tells the owner, later in this turn: never from within its own call. */
+static void call_tell(struct call *call)
+{
+    defer_start(call->pool->core, &call->later);
+}
+
+static void upconn_close(struct upconn *u);
+
+static void call_fail(struct call *call, int err, const char *what, const char *detail)
+{
+    if (call->state == CALL_FAILED)
+        return;
+    call->err = err;
+    struct str why = STR_INIT(call->why);
+    str_addz(&why, what);
+    if (detail != NULL && detail[0] != 0) {
+        str_add(&why, SPAN(": "));
+        str_addz(&why, detail);
+    }
+    resolve_cancel(&call->resolve);
+    list_remove(&call->node);
+    timer_disarm(&call->timer);
+    call_enter(call, CALL_FAILED);
+    if (call->conn != NULL)
+        upconn_close(call->conn);
+    call_tell(call);
+}
+
+/* ---- connections ---- */
+
+static struct place *place_of(struct pool *p, const struct origin *o)
+{
+    char key[ORIGIN_KEY];
+    struct str k = STR_INIT(key);
+    str_addc(&k, o->tls ? 's' : 'p');
+    str_addu(&k, o->port);
+    str_addc(&k, ' ');
+    str_add(&k, o->host);
+    struct place *pl = map_get(&p->places, str_span(&k));
+    if (pl != NULL)
+        return pl;
+    NEW(pl);
+    memcpy(pl->key, key, k.n);
+    pl->key_n = k.n;
+    pl->pool = p;
+    list_init(&pl->idle);
+    list_init(&pl->waiting);
+    map_put(&p->places, span_of(pl->key, pl->key_n), pl);
+    return pl;
+}
+
+static void upconn_close(struct upconn *u)
+{
+    struct place *pl = u->place;
+    if (u->call != NULL) {
+        u->call->conn = NULL;
+        u->call = NULL;
+    } else {
+        pl->n_idle--;
+        COUNT(core_counters(pl->pool->core), upstream_idle, -1);
+    }
+    list_remove(&u->node);
+    timer_disarm(&u->idle);
+    stream_close(u->stream, false);
+    u->magic = 0;
+    mem_free(u->request);
+    mem_free(u->spill);
+    mem_free(u);
+    pl->n_conns--;
+    place_serve(pl);
+}
+
+static void on_idle_over(struct timer *t)
+{
+    upconn_close(CONTAINER_OF(t, struct upconn, idle));
+}
+
+static void upconn_keep(struct upconn *u)
+{
+    struct place *pl = u->place;
+    u->call = NULL;
+    u->used = true;
+    FREE(u->request);
+    FREE(u->spill);
+    pl->n_idle++;
+    COUNT(core_counters(pl->pool->core), upstream_idle, 1);
+    list_push_front(&pl->idle, &u->node);
+    timer_arm(pl->pool->core, &u->idle, KEEP_IDLE_MS);
+    stream_want(u->stream, STREAM_READ);
+    if (pl->n_idle > KEEP_IDLE_MAX)
+        upconn_close(CONTAINER_OF(list_last(&pl->idle), struct upconn, node));
+    else
+        place_serve(pl);
+}
+
+/* A connection came free or closed: the first call that waits may go on. */
+static void place_serve(struct place *pl)
+{
+    struct list_node *n = list_first(&pl->waiting);
+    if (n == NULL)
+        return;
+    struct call *call = CONTAINER_OF(n, struct call, node);
+    if (pl->n_idle == 0 && pl->n_conns >= call->origin.max_connections)
+        return;
+    list_remove(n);
+    timer_arm(pl->pool->core, &call->timer, call->connect_ms);
+    call->started = false; /* on_later starts it again from the top */
+    call_tell(call);
+}
+
+static struct upconn *upconn_new(struct place *pl, struct call *call, struct stream *stream)
+{
+    struct upconn *u = mem_alloc(sizeof *u);
+    memset(u, 0, offsetof(struct upconn, head_buf));
+    u->magic = UPCONN_MAGIC;
+    u->place = pl;
+    u->stream = stream;
+    u->call = call;
+    call->conn = u;
+    stream->owner = u;
+    stream->ready = on_stream_ready;
+    u->head.buf = u->head_buf;
+    u->head.cap = sizeof u->head_buf;
+    timer_init(&u->idle, on_idle_over);
+    pl->n_conns++;
+    COUNT(core_counters(pl->pool->core), upstream_connects, 1);
+    return u;
+}
+
+/* ---- sending the request ---- */
+
+static void request_write(struct upconn *u)
+{
+    struct call *call = u->call;
+    char buf[CALL_REQUEST_MAX];
+    struct str s = STR_INIT(buf);
+    str_add(&s, call->head_only ? SPAN("HEAD ") : SPAN("GET "));
+    str_add(&s, call->target);
+    str_add(&s, SPAN(" HTTP/1.1\r\nHost: "));
+    str_add(&s, call->host_field);
+    str_add(&s, SPAN("\r\nUser-Agent: larder\r\nAccept-Encoding: identity\r\n"));
+    str_add(&s, call->fields);
+    str_add(&s, SPAN("\r\n"));
+    MUST(!s.cut); /* the owner bounds target and fields */
+    u->request = mem_alloc(s.n);
+    memcpy(u->request, buf, s.n);
+    u->request_n = s.n;
+    u->request_sent = 0;
+}
+
+static bool request_send(struct upconn *u)
+{
+    while (u->request_sent < u->request_n) {
+        struct iovec v = {u->request + u->request_sent, u->request_n - u->request_sent};
+        ssize_t n = stream_writev(u->stream, &v, 1, false);
+        if (n == STREAM_AGAIN) {
+            stream_want(u->stream, STREAM_READ | STREAM_WRITE);
+            return true;
+        }
+        if (n < 0)
+            return false;
+        u->request_sent += (size_t)n;
+    }
+    FREE(u->request);
+    u->request_n = u->request_sent = 0;
+    stream_want(u->stream, STREAM_READ);
+    return true;
+}
+
+static void call_broke(struct call *call, int err, const char *what, const char *detail);
+
+static void call_send(struct call *call)
+{
+    struct upconn *u = call->conn;
+    h1_init_response(&u->parser, &u->head, call->head_only);
+    u->answer = false;
+    request_write(u);
+    call_enter(call, CALL_SENT);
+    timer_arm(call->pool->core, &call->timer, call->first_byte_ms);
+    if (!request_send(u))
+        call_broke(call, ERR_UP_CLOSED, "the request could not be sent", stream_why(u->stream));
+}
+
+/* ---- connecting ---- */
+
+static void call_connect(struct call *call)
+{
+    const char *why = "no address";
+    struct place *pl = place_of(call->pool, &call->origin);
+    while (call->address < call->resolve.answer.n) {
+        struct stream *s = tcp_connect(call->pool->core, &call->resolve.answer.addr[call->address], &why);
+        if (s != NULL) {
+            upconn_new(pl, call, s);
+            call_enter(call, CALL_CONNECTING);
+            stream_want(s, STREAM_WRITE);
+            return;
+        }
+        call->address++;
+    }
+    COUNT(core_counters(call->pool->core), upstream_connect_failures, 1);
+    call_fail(call, ERR_UP_CONNECT, "connect", why);
+}
+
+static void connect_done(struct upconn *u)
+{
+    struct call *call = u->call;
+    if (tcp_connected(u->stream)) {
+        call_send(call);
+        return;
+    }
+    char why[96];
+    struct str s = STR_INIT(why);
+    str_addz(&s, stream_why(u->stream));
+    upconn_close(u);
+    call->address++;
+    if (call->address < call->resolve.answer.n) {
+        call_connect(call);
+        return;
+    }
+    COUNT(core_counters(call->pool->core), upstream_connect_failures, 1);
+    call_fail(call, ERR_UP_CONNECT, "connect", why);
+}
+
+static void call_resolved(struct call *call)
+{
+    if (call->resolve.answer.n == 0) {
+        call_fail(call, ERR_UP_RESOLVE, "name look-up", call->resolve.answer.why);
+        return;
+    }
+    call->address = 0;
+    call_connect(call);
+}
+
+static void on_resolved(struct resolve_wait *w)
+{
+    call_resolved(CONTAINER_OF(w, struct call, resolve));
+}
+
+/* From the top: a kept-alive connection, or a new one, or a place in the queue. */
+static void call_go_on(struct call *call)
+{
+    struct core *core = call->pool->core;
+    struct place *pl = place_of(call->pool, &call->origin);
+    if (call->origin.tls) {
+        call_fail(call, ERR_UP_CONNECT, "connect", "https is not supported by this version");
+        return;
+    }
+    struct list_node *n;
+    while (!call->retried && (n = list_first(&pl->idle)) != NULL) {
+        struct upconn *u = CONTAINER_OF(n, struct upconn, node);
+        if (!tcp_idle_ok(u->stream)) {
+            upconn_close(u);
+            continue;
+        }
+        list_remove(&u->node);
+        timer_disarm(&u->idle);
+        pl->n_idle--;
+        COUNT(core_counters(core), upstream_idle, -1);
+        COUNT(core_counters(core), upstream_reused, 1);
+        u->call = call;
+        call->conn = u;
+        call->reused = true;
+        call_send(call);
+        return;
+    }
+    if (pl->n_conns >= call->origin.max_connections) {
+        call_enter(call, CALL_WAITING);
+        timer_arm(core, &call->timer, call->first_byte_ms);
+        list_push_back(&pl->waiting, &call->node);
+        return;
+    }
+    call->reused = false;
+    call_enter(call, CALL_RESOLVING);
+    if (resolve_start(core, call->origin.host, call->origin.port, &call->resolve))
+        call_resolved(call);
+}
+
+/* ---- receiving ---- */
+
+/* The connection broke or spoke nonsense. Before any byte of the answer on a kept-alive connection: once more. */
+static void call_broke(struct call *call, int err, const char *what, const char *detail)
+{
+    struct upconn *u = call->conn;
+    if (call->reused && !call->retried && !u->answer && err == ERR_UP_CLOSED && call->state == CALL_SENT) {
+        call->retried = true;
+        COUNT(core_counters(call->pool->core), upstream_retries, 1);
+        upconn_close(u);
+        timer_arm(call->pool->core, &call->timer, call->connect_ms);
+        call_go_on(call);
+        return;
+    }
+    call_fail(call, err, what, detail);
+}
+
+static void on_call_timer(struct timer *t)
+{
+    struct call *call = CONTAINER_OF(t, struct call, timer);
+    static const char *const what[] = {
+        [CALL_WAITING] = "no free connection to the registry in time",
+        [CALL_RESOLVING] = "name look-up took too long",
+        [CALL_CONNECTING] = "connect took too long",
+        [CALL_SENT] = "no answer in time",
+        [CALL_HEADED] = "the answer's body stopped coming",
+    };
+    MUST(call->state < ARRAY_LEN(what) && what[call->state] != NULL);
+    if (call->state == CALL_CONNECTING || call->state == CALL_RESOLVING)
+        COUNT(core_counters(call->pool->core), upstream_connect_failures, 1);
+    call_fail(call, call->state == CALL_WAITING ? ERR_BUSY : ERR_UP_TIMEOUT, what[call->state], NULL);
+}
+
+static void spill_keep(struct upconn *u, const char *p, size_t n)
+{
+    if (n == 0)
+        return;
+    u->spill = mem_alloc(n);
+    memcpy(u->spill, p, n);
+    u->spill_n = n;
+    u->spill_at = 0;
+}
+
+static void head_complete(struct call *call, const char *rest, size_t n)
+{
+    struct upconn *u = call->conn;
+    if (u->head.status < 200) { /* 100, 103: the real answer follows on the same connection */
+        enum h1_event end;
+        (void)h1_feed(&u->parser, rest, 0, &end);
+        h1_next(&u->parser, &u->head, call->head_only);
+        return;
+    }
+    spill_keep(u, rest, n);
+    call->head = &u->head;
+    call_enter(call, CALL_HEADED);
+    timer_disarm(&call->timer);
+    stream_want(u->stream, 0);
+    call_tell(call);
+}
+
+static void feed_head(struct upconn *u, const char *p, size_t n)
+{
+    struct call *call = u->call;
+    while (n > 0) {
+        enum h1_event event;
+        size_t used = h1_feed(&u->parser, p, n, &event);
+        p += used;
+        n -= used;
+        if (event == H1_ERROR) {
+            call_broke(call, ERR_UP_PROTOCOL, "malformed answer", h1_error(&u->parser));
+            return;
+        }
+        if (event == H1_HEADED)
+            head_complete(call, p, n);
+        if (call->state != CALL_SENT)
+            return;
+    }
+}
+
+static void read_head(struct upconn *u)
+{
+    struct call *call = u->call;
+    char *buf = core_scratch(call->pool->core);
+    ssize_t n = stream_recv(u->stream, buf, READ_HEAD);
+    if (n == STREAM_AGAIN)
+        return;
+    if (n <= 0) {
+        call_broke(call, ERR_UP_CLOSED,
+                   u->answer ? "closed in the middle of the head" : "closed without an answer",
+                   n == STREAM_BROKEN ? stream_why(u->stream) : NULL);
+        return;
+    }
+    u->answer = true;
+    feed_head(u, buf, (size_t)n);
+}
+
+static void on_stream_ready(struct stream *s, unsigned events)
+{
+    struct upconn *u = s->owner;
+    CHECK_MAGIC(u, UPCONN_MAGIC);
+    struct call *call = u->call;
+    if (call == NULL) {
+        upconn_close(u);
+        return;
+    }
+    switch (call->state) {
+    case CALL_CONNECTING:
+        connect_done(u);
+        break;
+    case CALL_SENT:
+        if ((events & STREAM_WRITE) != 0 && u->request != NULL && !request_send(u)) {
+            call_broke(call, ERR_UP_CLOSED, "the request could not be sent", stream_why(s));
+            break;
+        }
+        if ((events & STREAM_READ) != 0)
+            read_head(u);
+        break;
+    case CALL_HEADED:
+        stream_want(s, 0); /* call_read asks again */
+        timer_disarm(&call->timer);
+        call->event(call);
+        break;
+    default:
+        stream_want(s, 0);
+        break;
+    }
+}
+
+/* ---- the body ---- */
+
+/* Runs `n` bytes at p through the parser and gathers the body's bytes at `to` (p may lie in the same buffer at or
+ * behind `to`). Returns how many; *done: the message ended; -1: malformed. *left: bytes behind the message's end. */
+static ssize_t gather(struct upconn *u, const char *p, size_t n, char *to, bool *done)
+{
+    size_t got = 0;
+    for (;;) {
+        enum h1_event event;
+        size_t used = h1_feed(&u->parser, p, n, &event);
+        p += used;
+        n -= used;
+        switch (event) {
+        case H1_BODY:
+            if (to + got != u->parser.body.p)
+                memmove(to + got, u->parser.body.p, u->parser.body.n);
+            got += u->parser.body.n;
+            break;
+        case H1_DONE:
+            *done = true;
+            if (n > 0)
+                u->closing = true; /* it spoke out of turn: not to be used again */
+            return (ssize_t)got;
+        case H1_MORE:
+            return (ssize_t)got;
+        case H1_HEADED:
+        case H1_ERROR:
+            return -1;
+        }
+    }
+}
+
+static ssize_t body_ended(struct call *call)
+{
+    call_enter(call, CALL_END);
+    timer_disarm(&call->timer);
+    stream_want(call->conn->stream, 0);
+    return 0;
+}
+
+static ssize_t call_read_end(struct call *call)
+{
+    struct upconn *u = call->conn;
+    u->closing = true;
+    if (h1_eof(&u->parser) == H1_DONE)
+        return body_ended(call);
+    call_fail(call, ERR_UP_SHORT, "the answer ended early", NULL);
+    return CALL_BROKEN;
+}
+
+/* One piece of input: from the spill, else from the socket into buf. */
+static ssize_t next_input(struct upconn *u, char *buf, size_t n, const char **from)
+{
+    if (u->spill != NULL) {
+        size_t have = u->spill_n - u->spill_at;
+        size_t take = have < n ? have : n;
+        *from = u->spill + u->spill_at;
+        u->spill_at += take;
+        return (ssize_t)take;
+    }
+    *from = buf;
+    return stream_recv(u->stream, buf, n);
+}
+
+ssize_t call_read(struct call *call, char *buf, size_t n)
+{
+    struct upconn *u = call->conn;
+    if (call->state == CALL_FAILED)
+        return CALL_BROKEN;
+    if (call->state == CALL_END)
+        return 0;
+    MUST(call->state == CALL_HEADED);
+    if (!u->head.has_body)
+        return body_ended(call);
+    for (;;) {
+        const char *from;
+        ssize_t in = next_input(u, buf, n, &from);
+        if (in == STREAM_AGAIN) {
+            if (call->timer.due == 0)
+                timer_arm(call->pool->core, &call->timer, call->idle_ms);
+            stream_want(u->stream, STREAM_READ);
+            return CALL_AGAIN;
+        }
+        if (in == STREAM_BROKEN) {
+            call_fail(call, ERR_UP_SHORT, "the connection broke", stream_why(u->stream));
+            return CALL_BROKEN;
+        }
+        if (in == 0)
+            return call_read_end(call);
+        timer_disarm(&call->timer);
+        bool done = false;
+        ssize_t got = gather(u, from, (size_t)in, buf, &done);
+        if (u->spill != NULL && u->spill_at == u->spill_n)
+            FREE(u->spill);
+        if (got < 0) {
+            call_fail(call, ERR_UP_PROTOCOL, "malformed body", h1_error(&u->parser));
+            return CALL_BROKEN;
+        }
+        if (got > 0)
+            COUNT(core_counters(call->pool->core), bytes_from_upstream, got);
+        if (done) {
+            (void)body_ended(call);
+            return got;
+        }
+        if (got > 0)
+            return got;
+    }
+}
+
+void call_pause(struct call *call)
+{
+    if (call->state != CALL_HEADED)
+        return;
+    timer_disarm(&call->timer);
+    stream_want(call->conn->stream, 0);
+}
+
+/* ---- life ---- */
+
+void call_start(struct pool *p, struct call *call)
+{
+    core_check(p->core);
+    call->pool = p;
+    call->state = CALL_RESOLVING;
+    call->err = 0;
+    call->why[0] = 0;
+    call->head = NULL;
+    call->conn = NULL;
+    call->node = (struct list_node){0};
+    call->resolve = (struct resolve_wait){.done = on_resolved};
+    call->reused = call->retried = call->started = false;
+    timer_init(&call->timer, on_call_timer);
+    defer_init(&call->later, on_later);
+    timer_arm(p->core, &call->timer, call->connect_ms);
+    COUNT(core_counters(p->core), upstream_active, 1);
+    call_tell(call);
+}
+
+void call_end(struct call *call)
+{
+    if (call->state == CALL_IDLE)
+        return;
+    defer_cancel(&call->later);
+    timer_disarm(&call->timer);
+    resolve_cancel(&call->resolve);
+    list_remove(&call->node);
+    COUNT(core_counters(call->pool->core), upstream_active, -1);
+    struct upconn *u = call->conn;
+    bool whole = call->state == CALL_END || (call->state == CALL_HEADED && u != NULL && !u->head.has_body);
+    call->state = CALL_IDLE;
+    call->conn = NULL;
+    call->head = NULL;
+    if (u == NULL)
+        return;
+    if (whole && u->head.keep_alive && !u->closing && !call->pool->draining) {
+        upconn_keep(u);
+        return;
+    }
+    upconn_close(u);
+}
+
+struct pool *pool_new(struct core *core)
+{
+    struct pool *p;
+    NEW(p);
+    p->core = core;
+    map_init(&p->places);
+    return p;
+}
+
+void pool_drain(struct pool *p)
+{
+    p->draining = true;
+    size_t pos = 0;
+    struct place *pl;
+    while ((pl = map_next(&p->places, &pos)) != NULL) {
+        struct list_node *n;
+        while ((n = list_first(&pl->idle)) != NULL)
+            upconn_close(CONTAINER_OF(n, struct upconn, node));
+    }
+}
+
+void pool_free(struct pool *p)
+{
+    pool_drain(p);
+    size_t pos = 0;
+    struct place *pl;
+    while ((pl = map_next(&p->places, &pos)) != NULL) {
+        MUST(pl->n_conns == 0 && list_empty(&pl->waiting));
+        mem_free(pl);
+    }
+    map_free(&p->places);
+    mem_free(p);
+}

@@ -1,0 +1,98 @@
+/* The client's side of HTTP/1.1 on one core: one request at a time per connection, kept-alive connections in a pool per
+ * origin, bounded numbers and waits.
+ *
+ * A call is one request and its answer, embedded in its owner:
+ *
+ *   call_start(pool, call)       then call->event(call) whenever something changed; look at call->state
+ *   CALL_HEADED                  call->head is valid; read the body with call_read until CALL_END
+ *   CALL_FAILED                  call->err and call->why say what happened
+ *   call_end(call)               exactly once, at any moment: gives the connection back (if the answer was read to
+ *                                its end and may be followed by another) or closes it. No event comes after it.
+ *
+ * If a kept-alive connection breaks before any byte of the answer, the request is sent once more on a new one (only GET and
+ * HEAD are sent, so this is safe: RFC 9110 section 9.2.2).
+ *
+ * Timeouts: connect_ms for name and connection together, first_byte_ms from the request to the complete head and for
+ * waiting until a connection is free, idle_ms between two pieces of the body while the owner wants to read.
+ *
+ * Thread: the core's. */
+#ifndef LARDER_HTTP_CLIENT_H
+#define LARDER_HTTP_CLIENT_H
+
+#include "base/err.h"
+#include "core/core.h"
+#include "core/resolve.h"
+#include "http/h1.h"
+
+#define CALL_HEAD_MAX    32768 /* bytes of an answer's head */
+#define CALL_REQUEST_MAX 6144  /* bytes of a request's head */
+
+struct pool;
+struct upconn;
+
+struct origin {
+    struct span host; /* name or address, lower case, without brackets */
+    uint16_t port;
+    bool tls;
+    unsigned max_connections; /* on this core */
+};
+
+enum call_state {
+    CALL_IDLE,
+    CALL_WAITING,
+    CALL_RESOLVING,
+    CALL_CONNECTING,
+    CALL_SENT,
+    CALL_HEADED,
+    CALL_END,
+    CALL_FAILED
+};
+
+struct call {
+    /* set by the owner before call_start; spans must stay until call_end */
+    struct origin origin;
+    bool head_only;         /* HEAD instead of GET */
+    struct span target;     /* path and query */
+    struct span host_field; /* value of the Host field */
+    struct span fields;     /* further header lines, each with CRLF */
+    int64_t connect_ms, first_byte_ms, idle_ms;
+    void (*event)(struct call *call);
+
+    /* results */
+    enum call_state state;
+    int err;       /* ERR_ code */
+    char why[160]; /* in words, for the log */
+    const struct h1_head *head;
+    bool reused; /* on a kept-alive connection */
+
+    /* the client's own */
+    struct pool *pool;
+    struct upconn *conn;
+    struct list_node node; /* waiting for a connection of the origin */
+    struct timer timer;
+    struct defer later;
+    struct resolve_wait resolve;
+    unsigned address; /* the one being tried */
+    bool retried, started;
+};
+
+struct pool *pool_new(struct core *core);
+/* Closes idle connections; no call may be under way. */
+void pool_free(struct pool *p);
+/* Closes idle connections now and keeps none from here on. */
+void pool_drain(struct pool *p);
+
+/* Always ends in an event, never in a callback from within. */
+void call_start(struct pool *p, struct call *call);
+
+#define CALL_AGAIN  (-1) /* an event will come */
+#define CALL_BROKEN (-2) /* state is CALL_FAILED */
+
+/* Body bytes into buf: > 0; 0: the end, state is CALL_END; or CALL_AGAIN, CALL_BROKEN. buf is also used as room for
+ * framing, so n should be at least 16 KiB. Bytes are read from the connection straight into buf. */
+ssize_t call_read(struct call *call, char *buf, size_t n) MUSTCHECK;
+/* The owner cannot take more now: stop watching the connection, and the idle time. The next call_read ends the pause. */
+void call_pause(struct call *call);
+void call_end(struct call *call);
+
+#endif

@@ -1,0 +1,857 @@
+/* The server connection.
+ *
+ * States of a connection, and what it waits for:
+ *
+ *   IDLE    no exchange                       read; idle timeout
+ *   HEAD    a request has begun               read; header timeout (not prolonged by bytes)
+ *   BUSY    the handler has the exchange      read (only to learn that the client is gone, or to keep a little of what it
+ *                                             pipelines); no timeout
+ *   SEND    an answer is going out            write, or the body's wake, or a job that reads ahead; send timeout, pushed
+ *                                             back whenever bytes leave
+ *   LINGER  answered and shut, the request's  read and throw away, 2 s, so that the peer reads our answer before it
+ *           rest may still come               sees a reset
+ *   CLOSED  no stream; the struct goes when its exchange does
+ *
+ *   IDLE -> HEAD -> BUSY -> SEND -> IDLE | LINGER | CLOSED        conn_go is the only setter
+ *
+ * Sending: what must go out first (head, chunk frames) is in x->out. Then the body is pulled: memory goes out with x->out
+ * in one writev, file bytes by sendfile after a look whether they are in memory. If they are not, a job reads them
+ * first; the loop never waits for a disk. At most SEND_TURN bytes leave per turn of the loop, then the others' turn.
+ *
+ * A half-closed client (it sent FIN, but reads on) gets its answer; a broken connection is told to the handler. */
+#include <errno.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "http/server.h"
+#include "net/listen.h"
+#include "net/stream.h"
+
+#define CONN_MAGIC     0xc0110001u
+#define EXCHANGE_MAGIC 0xe4c40001u
+
+#define SEND_TURN     (256u << 10)
+#define WARM_WINDOW   (1u << 20) /* file bytes that one look (or one job) covers */
+#define PENDING_MAX   (64u << 10)
+#define LINGER_MS     2000
+#define LINGER_BYTES  (1u << 20)
+#define FREE_MAX      64
+#define CHUNK_MAX     (1u << 20)
+#define LISTENERS_MAX 16
+
+enum conn_state { CONN_IDLE, CONN_HEAD, CONN_BUSY, CONN_SEND, CONN_LINGER, CONN_CLOSED };
+
+struct conn {
+    unsigned magic;
+    uint8_t state;
+    bool last;        /* close after this answer */
+    bool half_closed; /* the client has ended its side */
+    bool in_input;    /* conn_input is on the stack: it goes on by itself */
+    uint32_t lingered;
+    struct server *server;
+    struct stream *stream;
+    struct exchange *x;
+    struct list_node node; /* server->conns[state] */
+    struct timer timer;
+    char *pending; /* bytes that came while an exchange was under way */
+    size_t pending_n;
+    struct h1 parser;
+};
+
+struct server {
+    struct core *core;
+    struct server_config config;
+    struct list conns[CONN_CLOSED]; /* by state */
+    unsigned n_conns;
+    struct list free;
+    unsigned n_free;
+    bool draining;
+    int64_t date_s;
+    char date[40];
+    size_t date_n;
+    struct listener *listeners[LISTENERS_MAX];
+    unsigned n_listeners;
+};
+
+static void conn_input(struct conn *k, const char *p, size_t n);
+static void send_run(struct conn *k);
+static void on_send_defer(struct defer *d);
+
+/* ---- exchanges ---- */
+
+static struct exchange *exchange_take(struct server *s, struct conn *k)
+{
+    struct list_node *n = list_pop_front(&s->free);
+    struct exchange *x;
+    if (n != NULL) {
+        x = CONTAINER_OF(n, struct exchange, node);
+        s->n_free--;
+    } else {
+        x = mem_alloc(sizeof *x);
+    }
+    memset(x, 0, offsetof(struct exchange, in_buf));
+    x->magic = EXCHANGE_MAGIC;
+    x->core = s->core;
+    x->conn = k;
+    x->req.buf = x->in_buf;
+    x->req.cap = sizeof x->in_buf;
+    x->warm_fd = -1;
+    x->out = STR_INIT(x->out_buf);
+    x->began_ns = clock_mono_ns();
+    defer_init(&x->run, on_send_defer);
+    return x;
+}
+
+static void exchange_give(struct server *s, struct exchange *x)
+{
+    MUST(!x->reading_ahead);
+    defer_cancel(&x->run);
+    x->magic = 0;
+    if (s->n_free >= FREE_MAX) {
+        mem_free(x);
+        return;
+    }
+    list_push_front(&s->free, &x->node);
+    s->n_free++;
+}
+
+/* ---- the connection's life ---- */
+
+static void conn_go(struct conn *k, enum conn_state state)
+{
+    list_remove(&k->node);
+    k->state = (uint8_t)state;
+    if (state != CONN_CLOSED)
+        list_push_back(&k->server->conns[state], &k->node);
+    switch (state) {
+    case CONN_IDLE:
+        timer_arm(k->server->core, &k->timer, k->server->config.idle_ms);
+        break;
+    case CONN_HEAD:
+        timer_arm(k->server->core, &k->timer, k->server->config.header_ms);
+        break;
+    case CONN_SEND:
+        timer_arm(k->server->core, &k->timer, k->server->config.send_ms);
+        break;
+    case CONN_LINGER:
+        timer_arm(k->server->core, &k->timer, LINGER_MS);
+        break;
+    case CONN_BUSY:
+    case CONN_CLOSED:
+        timer_disarm(&k->timer);
+        break;
+    }
+}
+
+static void conn_free_if_done(struct conn *k)
+{
+    if (k->state != CONN_CLOSED || k->x != NULL || k->in_input)
+        return;
+    struct server *s = k->server;
+    FREE(k->pending);
+    k->magic = 0;
+    mem_free(k);
+    s->n_conns--;
+    COUNT(core_counters(s->core), connections_open, -1);
+}
+
+/* Ends the exchange: tells the handler unless it gave up itself, and frees what can be freed now. */
+static void exchange_end(struct exchange *x, bool complete, const char *why)
+{
+    struct conn *k = x->conn;
+    if (x->reading_ahead) { /* the file must stay open until the job is done */
+        x->dropped = true;
+        x->why = why;
+        return;
+    }
+    if (x->body != NULL) {
+        x->body->ops->stop(x->body);
+        x->body = NULL;
+    }
+    x->complete = complete;
+    x->why = why;
+    if (x->answered && x->finished != NULL)
+        x->finished(x);
+    k->x = NULL;
+    exchange_give(k->server, x);
+}
+
+static void conn_close(struct conn *k, bool reset, const char *why)
+{
+    if (k->state == CONN_CLOSED)
+        return;
+    stream_close(k->stream, reset);
+    k->stream = NULL;
+    struct exchange *x = k->x;
+    enum conn_state was = (enum conn_state)k->state;
+    conn_go(k, CONN_CLOSED);
+    if (x != NULL) {
+        if (was == CONN_BUSY) {
+            MUST(x->gone != NULL);
+            x->gone(x); /* the handler calls exchange_drop, now or later */
+            return;
+        }
+        exchange_end(x, false, why);
+    }
+    conn_free_if_done(k);
+}
+
+static void conn_linger(struct conn *k)
+{
+    stream_shut(k->stream);
+    stream_want(k->stream, STREAM_READ);
+    FREE(k->pending);
+    k->pending_n = 0;
+    conn_go(k, CONN_LINGER);
+}
+
+/* The answer is out. */
+static void conn_answered(struct conn *k)
+{
+    struct exchange *x = k->x;
+    bool unread_body = x->req.has_body || x->fault != 0;
+    bool close = k->last || k->half_closed || k->server->draining;
+    exchange_end(x, true, NULL);
+    if (close && unread_body) {
+        conn_linger(k);
+        return;
+    }
+    if (close) {
+        conn_close(k, false, NULL);
+        return;
+    }
+    conn_go(k, CONN_IDLE);
+    stream_want(k->stream, STREAM_READ);
+    if (k->in_input || k->pending_n == 0)
+        return;
+    char *p = k->pending;
+    size_t n = k->pending_n;
+    k->pending = NULL;
+    k->pending_n = 0;
+    conn_input(k, p, n);
+    mem_free(p);
+}
+
+static void on_conn_timer(struct timer *t)
+{
+    struct conn *k = CONTAINER_OF(t, struct conn, timer);
+    CHECK_MAGIC(k, CONN_MAGIC);
+    if (k->state == CONN_HEAD && k->x != NULL && h1_started(&k->parser)) {
+        COUNT(core_counters(k->server->core), client_timeouts, 1);
+        k->x->fault = 408;
+        k->last = true;
+        conn_go(k, CONN_BUSY);
+        k->server->config.request(k->x, k->server->config.arg);
+        return;
+    }
+    if (k->state == CONN_SEND)
+        COUNT(core_counters(k->server->core), client_timeouts, 1);
+    conn_close(k, k->state == CONN_SEND, "the client took nothing for too long");
+}
+
+/* ---- receiving ---- */
+
+static bool pending_add(struct conn *k, const char *p, size_t n)
+{
+    if (n == 0)
+        return true;
+    if (k->pending_n + n > PENDING_MAX + CORE_SCRATCH)
+        return false;
+    k->pending = mem_realloc(k->pending, k->pending_n + n);
+    memcpy(k->pending + k->pending_n, p, n);
+    k->pending_n += n;
+    return true;
+}
+
+static void conn_dispatch(struct conn *k, enum h1_event event)
+{
+    struct exchange *x = k->x;
+    if (event == H1_ERROR) {
+        COUNT(core_counters(k->server->core), bad_requests, 1);
+        enum h1_fault f = h1_fault(&k->parser);
+        x->fault = f == H1_FAULT_TARGET_SIZE ? 414 : f == H1_FAULT_HEAD_SIZE ? 431 : 400;
+        x->why = h1_error(&k->parser);
+    }
+    if (event != H1_DONE ||
+        !x->req.keep_alive) /* a request with a body: answered, but its body is not read */
+        k->last = true;
+    conn_go(k, CONN_BUSY);
+    k->server->config.request(x, k->server->config.arg);
+}
+
+/* Runs what came through the parser, request by request, as long as the answers go out at once. */
+static void conn_input(struct conn *k, const char *p, size_t n)
+{
+    k->in_input = true;
+    while (n > 0 && (k->state == CONN_IDLE || k->state == CONN_HEAD)) {
+        if (k->x == NULL) {
+            k->x = exchange_take(k->server, k);
+            h1_next(&k->parser, &k->x->req, false);
+            conn_go(k, CONN_HEAD);
+        }
+        enum h1_event event;
+        size_t used = h1_feed(&k->parser, p, n, &event);
+        p += used;
+        n -= used;
+        if (event != H1_MORE)
+            conn_dispatch(k, event);
+    }
+    k->in_input = false;
+    if (k->state == CONN_CLOSED)
+        conn_free_if_done(k);
+    else if (k->state != CONN_LINGER && n > 0)
+        (void)pending_add(k, p, n); /* bounded by one read */
+}
+
+static void conn_readable_busy(struct conn *k)
+{
+    char *buf = core_scratch(k->server->core);
+    ssize_t n = k->pending_n < PENDING_MAX ? stream_recv(k->stream, buf, PENDING_MAX) : STREAM_AGAIN;
+    unsigned keep = k->state == CONN_SEND ? STREAM_WRITE : 0;
+    if (n > 0) {
+        (void)pending_add(k, buf, (size_t)n);
+    } else if (n == 0) {
+        k->half_closed = true;
+        stream_want(k->stream, keep);
+    } else if (n == STREAM_BROKEN) {
+        conn_close(k, true, stream_why(k->stream));
+        return;
+    }
+    if (k->pending_n >= PENDING_MAX)
+        stream_want(k->stream, keep);
+}
+
+static void conn_readable_linger(struct conn *k)
+{
+    ssize_t n = stream_recv(k->stream, core_scratch(k->server->core), CORE_SCRATCH);
+    if (n > 0)
+        k->lingered += (uint32_t)n;
+    if (n == 0 || n == STREAM_BROKEN || k->lingered > LINGER_BYTES)
+        conn_close(k, false, NULL);
+}
+
+static void conn_readable(struct conn *k)
+{
+    if (k->state == CONN_LINGER) {
+        conn_readable_linger(k);
+        return;
+    }
+    if (k->state == CONN_BUSY || k->state == CONN_SEND) {
+        conn_readable_busy(k);
+        return;
+    }
+    char *buf = core_scratch(k->server->core);
+    ssize_t n = stream_recv(k->stream, buf, PENDING_MAX);
+    if (n > 0)
+        conn_input(k, buf, (size_t)n);
+    else if (n != STREAM_AGAIN)
+        conn_close(k, false, "the client closed the connection");
+}
+
+static void on_ready(struct stream *stream, unsigned events)
+{
+    struct conn *k = stream->owner;
+    CHECK_MAGIC(k, CONN_MAGIC);
+    if ((events & STREAM_WRITE) != 0 && k->state == CONN_SEND)
+        send_run(k); /* may close */
+    else if ((events & STREAM_READ) != 0)
+        conn_readable(k);
+}
+
+/* ---- sending ---- */
+
+enum sent { SENT_SOME, SENT_FULL, SENT_WAIT, SENT_ALL, SENT_FAIL };
+
+static void send_wake(void *arg)
+{
+    struct exchange *x = arg;
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
+    defer_start(x->core, &x->run);
+}
+
+static void on_send_defer(struct defer *d)
+{
+    struct exchange *x = CONTAINER_OF(d, struct exchange, run);
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
+    if (x->conn->state == CONN_SEND && !x->reading_ahead)
+        send_run(x->conn);
+}
+
+/* One byte at `off`: is its page in memory? Errors count as yes: sendfile will tell. */
+static bool page_in_memory(int fd, off_t off)
+{
+    char byte;
+    struct iovec v = {&byte, 1};
+    return preadv2(fd, &v, 1, off, RWF_NOWAIT) >= 0 || errno != EAGAIN;
+}
+
+static void on_ahead_work(struct job *j)
+{
+    struct exchange *x = CONTAINER_OF(j, struct exchange, read_ahead);
+    char buf[65536];
+    uint64_t done = 0;
+    while (done < x->ahead_len) {
+        size_t want = x->ahead_len - done < sizeof buf ? (size_t)(x->ahead_len - done) : sizeof buf;
+        ssize_t n = pread(x->ahead_fd, buf, want, x->ahead_off + (off_t)done);
+        if (n <= 0)
+            return; /* sendfile meets the same error and ends the answer */
+        done += (uint64_t)n;
+    }
+}
+
+static void on_ahead_done(struct job *j)
+{
+    struct exchange *x = CONTAINER_OF(j, struct exchange, read_ahead);
+    x->reading_ahead = false;
+    struct conn *k = x->conn;
+    if (x->dropped) {
+        exchange_end(x, false, x->why);
+        conn_free_if_done(k);
+        return;
+    }
+    x->warm_fd = x->ahead_fd;
+    x->warm_to = x->ahead_off + (off_t)x->ahead_len;
+    send_run(k);
+}
+
+/* True: the next bytes are in memory, at least up to x->warm_to. False: a job is fetching them. */
+static bool file_warm(struct exchange *x, const struct body_piece *piece)
+{
+    if (piece->fd == x->warm_fd && piece->off < x->warm_to)
+        return true;
+    uint64_t window = piece->len < WARM_WINDOW ? piece->len : WARM_WINDOW;
+    off_t end = piece->off + (off_t)window;
+    if (page_in_memory(piece->fd, end - 1) && (window <= 16384 || page_in_memory(piece->fd, piece->off))) {
+        x->warm_fd = piece->fd;
+        x->warm_to = end;
+        return true;
+    }
+    x->ahead_fd = piece->fd;
+    x->ahead_off = piece->off;
+    x->ahead_len = window;
+    x->reading_ahead = true;
+    COUNT(core_counters(x->core), cold_windows, 1);
+    job_start(x->core, &x->read_ahead, on_ahead_work, on_ahead_done);
+    return false;
+}
+
+static void body_took(struct exchange *x, uint64_t n)
+{
+    x->body->ops->took(x->body, n);
+    x->sent += n;
+    if (!x->chunked) {
+        x->left -= n;
+        return;
+    }
+    x->chunk_left -= n;
+    if (x->chunk_left == 0)
+        str_add(&x->out, SPAN("\r\n"));
+}
+
+/* Opens a chunk for the piece, or cuts it to what the framing still allows. */
+static void frame_piece(struct exchange *x, struct body_piece *piece)
+{
+    if (!x->chunked) {
+        if (piece->len > x->left)
+            piece->len = x->left;
+        return;
+    }
+    if (x->chunk_left == 0) {
+        x->chunk_left = piece->len < CHUNK_MAX ? piece->len : CHUNK_MAX;
+        str_addf(&x->out, "%zx\r\n", (size_t)x->chunk_left);
+    }
+    if (piece->len > x->chunk_left)
+        piece->len = x->chunk_left;
+}
+
+static enum sent body_end(struct exchange *x, bool well)
+{
+    if (!well)
+        return SENT_FAIL;
+    if (x->chunked) {
+        str_add(&x->out, SPAN("0\r\n\r\n"));
+    } else if (x->left > 0 && !x->until_close) {
+        RARE();
+        return SENT_FAIL; /* fewer bytes than the head promised */
+    }
+    x->body_ended = true;
+    return SENT_SOME;
+}
+
+/* Writes x->out, and a piece of memory behind it. */
+static enum sent send_memory(struct conn *k, const struct body_piece *piece, bool more)
+{
+    struct exchange *x = k->x;
+    struct iovec iov[2];
+    unsigned n = 0;
+    size_t head = x->out.n - x->out_sent;
+    if (head > 0)
+        iov[n++] = (struct iovec){x->out.p + x->out_sent, head};
+    if (piece != NULL)
+        iov[n++] = (struct iovec){(char *)(uintptr_t)piece->mem, (size_t)piece->len};
+    ssize_t put = stream_writev(k->stream, iov, n, more);
+    if (put == STREAM_AGAIN)
+        return SENT_FULL;
+    if (put < 0)
+        return SENT_FAIL;
+    size_t of_head = (size_t)put < head ? (size_t)put : head;
+    x->out_sent += of_head;
+    if (x->out_sent == x->out.n) {
+        str_reset(&x->out);
+        x->out_sent = 0;
+    }
+    if ((size_t)put > of_head)
+        body_took(x, (size_t)put - of_head);
+    return SENT_SOME;
+}
+
+static enum sent send_file(struct conn *k, const struct body_piece *piece)
+{
+    struct exchange *x = k->x;
+    if (!file_warm(x, piece))
+        return SENT_WAIT;
+    uint64_t n = piece->len;
+    if (n > (uint64_t)(x->warm_to - piece->off))
+        n = (uint64_t)(x->warm_to - piece->off);
+    if (n > SEND_TURN)
+        n = SEND_TURN;
+    ssize_t put = stream_sendfile(k->stream, piece->fd, piece->off, (size_t)n, true);
+    if (put == STREAM_AGAIN)
+        return SENT_FULL;
+    if (put <= 0)
+        return SENT_FAIL; /* broken, or the file is shorter than promised */
+    body_took(x, (uint64_t)put);
+    return SENT_SOME;
+}
+
+/* One transfer. */
+static enum sent send_step(struct conn *k)
+{
+    struct exchange *x = k->x;
+    struct body_piece piece = {0};
+    enum body_status st = BODY_END;
+    if (!x->body_ended && x->body != NULL) {
+        st = x->left == 0 && !x->chunked ? BODY_END : x->body->ops->pull(x->body, &piece);
+        if (st == BODY_END || st == BODY_FAIL) {
+            enum sent s = body_end(x, st == BODY_END);
+            if (s == SENT_FAIL)
+                return s;
+        } else if (st == BODY_PIECE) {
+            frame_piece(x, &piece);
+        }
+    }
+    bool out = x->out.n > x->out_sent;
+    if (st == BODY_PIECE && piece.mem != NULL)
+        return send_memory(k, &piece, false);
+    if (out)
+        return send_memory(k, NULL, st == BODY_PIECE);
+    if (st == BODY_PIECE)
+        return send_file(k, &piece);
+    return st == BODY_WAIT ? SENT_WAIT : SENT_ALL;
+}
+
+static void send_run(struct conn *k)
+{
+    struct exchange *x = k->x;
+    uint64_t before = x->sent;
+    for (;;) {
+        enum sent s = send_step(k);
+        if (s == SENT_SOME && x->sent - before < SEND_TURN)
+            continue;
+        if (x->sent != before) {
+            timer_arm(k->server->core, &k->timer, k->server->config.send_ms);
+            COUNT(core_counters(k->server->core), bytes_to_clients, x->sent - before);
+        }
+        switch (s) {
+        case SENT_SOME:
+            defer_start(x->core, &x->run);
+            return;
+        case SENT_FULL:
+            if (k->timer.due == 0)
+                timer_arm(k->server->core, &k->timer, k->server->config.send_ms);
+            stream_want(k->stream, STREAM_WRITE);
+            return;
+        case SENT_WAIT: /* for the source, not for the client: its time does not run */
+            timer_disarm(&k->timer);
+            stream_want(k->stream, k->half_closed || k->pending_n >= PENDING_MAX ? 0 : STREAM_READ);
+            return;
+        case SENT_ALL:
+            conn_answered(k);
+            return;
+        case SENT_FAIL:
+            conn_close(k, x->until_close, "the answer was cut short");
+            return;
+        }
+    }
+}
+
+/* ---- the handler's side ---- */
+
+static void head_date(struct server *s, struct str *out)
+{
+    int64_t now = clock_wall_ms() / 1000;
+    if (now != s->date_s) {
+        struct str d = STR_INIT(s->date);
+        clock_add_http_date(&d, now * 1000);
+        s->date_n = d.n;
+        s->date_s = now;
+    }
+    str_add(out, SPAN("Date: "));
+    str_add(out, span_of(s->date, s->date_n));
+    str_add(out, SPAN("\r\n"));
+}
+
+static const char *reason_of(unsigned status)
+{
+    static const struct {
+        unsigned status;
+        const char *reason;
+    } known[] = {{200, "OK"},
+                 {206, "Partial Content"},
+                 {304, "Not Modified"},
+                 {400, "Bad Request"},
+                 {403, "Forbidden"},
+                 {404, "Not Found"},
+                 {405, "Method Not Allowed"},
+                 {408, "Request Timeout"},
+                 {414, "URI Too Long"},
+                 {416, "Range Not Satisfiable"},
+                 {429, "Too Many Requests"},
+                 {431, "Request Header Fields Too Large"},
+                 {500, "Internal Server Error"},
+                 {502, "Bad Gateway"},
+                 {503, "Service Unavailable"},
+                 {504, "Gateway Timeout"}};
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+        if (known[i].status == status)
+            return known[i].reason;
+    }
+    return "";
+}
+
+void exchange_begin(struct exchange *x, unsigned status)
+{
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
+    MUST(!x->answered);
+    x->status = status;
+    str_reset(&x->out);
+    str_add(&x->out, SPAN("HTTP/1.1 "));
+    str_addu(&x->out, status);
+    str_addc(&x->out, ' ');
+    str_addz(&x->out, reason_of(status));
+    str_add(&x->out, SPAN("\r\n"));
+    head_date(x->conn->server, &x->out);
+}
+
+struct str *exchange_head(struct exchange *x)
+{
+    return &x->out;
+}
+
+void exchange_field(struct exchange *x, struct span name, struct span value)
+{
+    str_add(&x->out, name);
+    str_add(&x->out, SPAN(": "));
+    str_add(&x->out, value);
+    str_add(&x->out, SPAN("\r\n"));
+}
+
+static void head_framing(struct exchange *x, uint64_t length)
+{
+    bool http10 = x->req.minor == 0;
+    if (length != LENGTH_UNKNOWN && x->status != 304) {
+        str_add(&x->out, SPAN("Content-Length: "));
+        str_addu(&x->out, length);
+        str_add(&x->out, SPAN("\r\n"));
+    } else if (length == LENGTH_UNKNOWN && !http10) {
+        str_add(&x->out, SPAN("Transfer-Encoding: chunked\r\n"));
+        x->chunked = true;
+    } else if (length == LENGTH_UNKNOWN) {
+        x->until_close = true;
+        x->conn->last = true;
+    }
+    if (x->conn->last || x->conn->half_closed || x->conn->server->draining) {
+        x->conn->last = true;
+        str_add(&x->out, SPAN("Connection: close\r\n"));
+    } else if (http10) {
+        str_add(&x->out, SPAN("Connection: keep-alive\r\n"));
+    }
+    str_add(&x->out, SPAN("\r\n"));
+}
+
+void exchange_send(struct exchange *x, uint64_t length, struct body *body, bool close)
+{
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
+    struct conn *k = x->conn;
+    MUST(!x->answered && k->x == x);
+    if (close || x->fault != 0)
+        k->last = true;
+    head_framing(x, length);
+    x->answered = true;
+    x->headed_ns = clock_mono_ns();
+    x->left = length;
+    if (x->req.method == H1_HEAD && body != NULL) {
+        body->ops->stop(body);
+        body = NULL;
+    }
+    if (body == NULL) {
+        x->chunked = false;
+        x->left = 0;
+    }
+    x->body = body;
+    if (body != NULL) {
+        body->wake = send_wake;
+        body->wake_arg = x;
+    }
+    if (k->state == CONN_CLOSED) { /* the client went away and the handler answers all the same */
+        exchange_end(x, false, "the client went away");
+        conn_free_if_done(k);
+        return;
+    }
+    MUST(k->state == CONN_BUSY);
+    if (!SOFT(!x->out.cut)) { /* what goes into a head is bounded by whoever writes it */
+        conn_close(k, true, "response head too large");
+        return;
+    }
+    conn_go(k, CONN_SEND);
+    send_run(k);
+}
+
+void exchange_drop(struct exchange *x)
+{
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
+    struct conn *k = x->conn;
+    MUST(!x->answered);
+    if (k->state != CONN_CLOSED) {
+        stream_close(k->stream, true);
+        k->stream = NULL;
+        conn_go(k, CONN_CLOSED);
+    }
+    exchange_end(x, false, "dropped");
+    conn_free_if_done(k);
+}
+
+/* ---- a body of a few bytes ---- */
+
+struct text_body {
+    struct body base;
+    size_t n, at;
+    char bytes[];
+};
+
+static enum body_status text_pull(struct body *b, struct body_piece *piece)
+{
+    struct text_body *t = CONTAINER_OF(b, struct text_body, base);
+    if (t->at == t->n)
+        return BODY_END;
+    *piece = (struct body_piece){.mem = t->bytes + t->at, .len = t->n - t->at};
+    return BODY_PIECE;
+}
+
+static void text_took(struct body *b, uint64_t n)
+{
+    CONTAINER_OF(b, struct text_body, base)->at += (size_t)n;
+}
+
+static void text_stop(struct body *b)
+{
+    mem_free(CONTAINER_OF(b, struct text_body, base));
+}
+
+struct body *body_of_text(struct span text)
+{
+    static const struct body_ops ops = {text_pull, text_took, text_stop};
+    struct text_body *t = mem_zalloc(sizeof *t + text.n);
+    t->base.ops = &ops;
+    t->n = text.n;
+    if (text.n > 0)
+        memcpy(t->bytes, text.p, text.n);
+    return &t->base;
+}
+
+/* ---- the server ---- */
+
+static void on_accepted(struct core *core, int fd, void *arg)
+{
+    struct server *s = arg;
+    struct counters *c = core_counters(core);
+    if (s->draining || s->n_conns >= s->config.max_connections) {
+        COUNT(c, connections_refused, 1);
+        close(fd);
+        return;
+    }
+    struct stream *stream = tcp_accepted(core, fd);
+    if (stream == NULL)
+        return;
+    struct conn *k;
+    NEW(k);
+    k->magic = CONN_MAGIC;
+    k->server = s;
+    k->stream = stream;
+    stream->ready = on_ready;
+    stream->owner = k;
+    k->parser.request = true;
+    timer_init(&k->timer, on_conn_timer);
+    s->n_conns++;
+    COUNT(c, connections_accepted, 1);
+    COUNT(c, connections_open, 1);
+    conn_go(k, CONN_IDLE);
+    stream_want(stream, STREAM_READ);
+}
+
+struct server *server_new(struct core *core, const struct server_config *config)
+{
+    struct server *s;
+    NEW(s);
+    s->core = core;
+    s->config = *config;
+    s->date_s = -1;
+    list_init(&s->free);
+    for (size_t i = 0; i < ARRAY_LEN(s->conns); i++)
+        list_init(&s->conns[i]);
+    return s;
+}
+
+void server_listen(struct server *s, int fd)
+{
+    MUST(s->n_listeners < LISTENERS_MAX);
+    s->listeners[s->n_listeners++] = listener_start(s->core, fd, on_accepted, s);
+}
+
+void server_drain(struct server *s)
+{
+    if (s->draining)
+        return;
+    s->draining = true;
+    for (unsigned i = 0; i < s->n_listeners; i++)
+        listener_stop(s->listeners[i]);
+    s->n_listeners = 0;
+    LIST_FOREACH_SAFE (n, tmp, &s->conns[CONN_IDLE])
+        conn_close(CONTAINER_OF(n, struct conn, node), false, NULL);
+}
+
+void server_abort(struct server *s)
+{
+    server_drain(s);
+    for (size_t i = 0; i < ARRAY_LEN(s->conns); i++) {
+        struct list_node *n;
+        while ((n = list_first(&s->conns[i])) != NULL)
+            conn_close(CONTAINER_OF(n, struct conn, node), true, "the server is stopping");
+    }
+}
+
+unsigned server_connections(const struct server *s)
+{
+    return s->n_conns;
+}
+
+void server_free(struct server *s)
+{
+    MUST(s->n_conns == 0 && s->n_listeners == 0);
+    struct list_node *n;
+    while ((n = list_pop_front(&s->free)) != NULL)
+        mem_free(CONTAINER_OF(n, struct exchange, node));
+    mem_free(s);
+}

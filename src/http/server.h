@@ -1,0 +1,101 @@
+/* The server's side of HTTP/1.1 on one core: connections, requests one at a time, responses.
+ *
+ * A connection without a request owns no buffer. A request and its answer are one `struct exchange`, taken from a
+ * free list at the first byte of the request and given back when the answer is out.
+ *
+ *   handler.request(x)   a request is complete, or was refused by the parser (x->fault). The handler answers exactly once,
+ *                        now or later:  exchange_begin, exchange_field..., exchange_send
+ *   x->gone              the client went away before the answer began: the handler must call exchange_drop soon
+ *   x->finished          the answer is out, or was cut (x->complete says which). The last call about this exchange
+ *
+ * Timeouts: a request head must be complete within header_ms; a connection without request is closed after idle_ms; a
+ * client that takes nothing for send_ms is dropped. While the handler works there is none: it has its own.
+ *
+ * Owner: exchanges belong to the server, the handler borrows one from request until finished (or exchange_drop).
+ * Thread: the core's. */
+#ifndef LARDER_HTTP_SERVER_H
+#define LARDER_HTTP_SERVER_H
+
+#include "base/body.h"
+#include "base/str.h"
+#include "core/core.h"
+#include "http/h1.h"
+
+#define EXCHANGE_REQUEST_MAX  16384 /* bytes of a request head */
+#define EXCHANGE_RESPONSE_MAX 4096  /* bytes of a response head */
+#define LENGTH_UNKNOWN        UINT64_MAX
+
+struct server;
+struct conn;
+
+struct exchange {
+    unsigned magic;
+    struct core *core;
+    struct h1_head req;
+    int fault; /* 0, or the HTTP status that the parser wants: 400, 408, 414, 431 */
+
+    void *user; /* the handler's three */
+    void (*gone)(struct exchange *x);
+    void (*finished)(struct exchange *x);
+
+    unsigned status;   /* of the answer */
+    uint64_t sent;     /* bytes of the body that went out */
+    bool complete;     /* in finished: the whole answer went out */
+    const char *why;   /* in finished, when not complete */
+    int64_t began_ns;  /* first byte of the request (monotonic) */
+    int64_t headed_ns; /* the answer's head was handed over; 0 before */
+
+    /* the server's own */
+    struct list_node node;
+    struct conn *conn;
+    struct body *body;
+    uint64_t left;       /* bytes of the body still to come, unless chunked */
+    uint64_t chunk_left; /* of the chunk that is being sent */
+    bool chunked, until_close, answered, body_ended;
+    struct str out; /* the head, then the chunks' frames: what must go out before the next piece */
+    size_t out_sent;
+    struct defer run;
+    struct job read_ahead;
+    bool reading_ahead, dropped;
+    int ahead_fd;
+    off_t ahead_off, warm_to; /* file bytes below warm_to were seen in memory */
+    uint64_t ahead_len;
+    int warm_fd;
+    char in_buf[EXCHANGE_REQUEST_MAX];
+    char out_buf[EXCHANGE_RESPONSE_MAX];
+};
+
+struct server_config {
+    int64_t header_ms, idle_ms, send_ms;
+    unsigned max_connections; /* on this core */
+    void (*request)(struct exchange *x, void *arg);
+    void *arg;
+};
+
+struct server *server_new(struct core *core, const struct server_config *config);
+/* Listens on a socket from listen_open. At most 16 per server. */
+void server_listen(struct server *s, int fd);
+/* Stops listening, closes idle connections, says Connection: close on the others. */
+void server_drain(struct server *s);
+/* Cuts every connection. */
+void server_abort(struct server *s);
+unsigned server_connections(const struct server *s);
+void server_free(struct server *s); /* drained, no connection left */
+
+/* Starts the answer: status line, Date. */
+void exchange_begin(struct exchange *x, unsigned status);
+/* One more header field. A field that does not fit makes the answer a 500: the sum of fields is the handler's to bound. */
+void exchange_field(struct exchange *x, struct span name, struct span value);
+/* The builder of the head, for values that are made of parts: whole lines with CRLF. */
+struct str *exchange_head(struct exchange *x);
+/* Ends the head with the framing and sends. `body` (may be NULL: nothing) belongs to the server from here on; for
+ * HEAD it is stopped unread. length LENGTH_UNKNOWN: chunked, or for HTTP/1.0 until close. `close`: this was
+ * the connection's last answer. */
+void exchange_send(struct exchange *x, uint64_t length, struct body *body, bool close);
+/* The handler gives up without an answer: the connection is cut. `finished` is not called. */
+void exchange_drop(struct exchange *x);
+
+/* A body of a few bytes, copied. */
+struct body *body_of_text(struct span text);
+
+#endif
