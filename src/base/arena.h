@@ -10,9 +10,10 @@ struct arena;
 
 struct arena *arena_new(void);
 void arena_free(struct arena *a); /* NULL is a no-op */
-void *arena_alloc(struct arena *a, size_t size) __attribute__((returns_nonnull)); /* zeroed, aligned for anything */
-char *arena_strndup(struct arena *a, const char *p, size_t n);                    /* terminated copy */
-struct span arena_span(struct arena *a, struct span s);                           /* copy, terminated too */
-size_t arena_size(const struct arena *a);                                         /* bytes handed out */
+/* Zeroed, aligned for anything. */
+void *arena_alloc(struct arena *a, size_t size) __attribute__((returns_nonnull));
+char *arena_strndup(struct arena *a, const char *p, size_t n); /* terminated copy */
+struct span arena_span(struct arena *a, struct span s);        /* copy, terminated too */
+size_t arena_size(const struct arena *a);                      /* bytes handed out */
 
 #endif

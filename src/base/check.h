@@ -13,15 +13,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define UNUSED(x)   ((void)(x))
-#define MUSTCHECK   __attribute__((warn_unused_result))
+#define UNUSED(x)    ((void)(x))
+#define MUSTCHECK    __attribute__((warn_unused_result))
 #define PRINTF(f, a) __attribute__((format(printf, f, a)))
-#define LIKELY(c)   __builtin_expect(!!(c), 1)
-#define UNLIKELY(c) __builtin_expect(!!(c), 0)
+#define LIKELY(c)    __builtin_expect(!!(c), 1)
+#define UNLIKELY(c)  __builtin_expect(!!(c), 0)
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
 /* The structure that embeds `ptr` as its member `member`. */
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #define MUST(c)                                                                                              \
     do {                                                                                                     \

@@ -8,7 +8,7 @@
 int64_t clock_wall_ms(void);
 int64_t clock_mono_ms(void);
 int64_t clock_mono_ns(void);
-void clock_add_rfc3339(struct str *s, int64_t wall_ms); /* 2026-01-31T12:00:00.123Z */
+void clock_add_rfc3339(struct str *s, int64_t wall_ms);   /* 2026-01-31T12:00:00.123Z */
 void clock_add_http_date(struct str *s, int64_t wall_ms); /* RFC 9110 section 5.6.7 IMF-fixdate */
 
 #endif

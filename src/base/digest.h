@@ -12,7 +12,7 @@ enum digest_alg { DIGEST_NONE = 0, DIGEST_SHA256 = 1, DIGEST_SHA512 = 2 };
 #define DIGEST_TEXT_MAX (7 + 128 + 1) /* with the terminator */
 
 struct digest {
-    uint8_t alg; /* enum digest_alg; DIGEST_NONE: no digest */
+    uint8_t alg;                 /* enum digest_alg; DIGEST_NONE: no digest */
     uint8_t raw[DIGEST_RAW_MAX]; /* zero beyond digest_raw_len() */
 };
 
@@ -23,10 +23,10 @@ enum digest_parse {
 };
 
 enum digest_parse digest_parse(struct span text, struct digest *out) MUSTCHECK;
-size_t digest_raw_len(const struct digest *d); /* 32, 64; 0 for DIGEST_NONE */
+size_t digest_raw_len(const struct digest *d);       /* 32, 64; 0 for DIGEST_NONE */
 const char *digest_alg_name(const struct digest *d); /* "sha256" */
 bool digest_eq(const struct digest *a, const struct digest *b);
-void digest_add(struct str *s, const struct digest *d); /* "sha256:..." */
+void digest_add(struct str *s, const struct digest *d);    /* "sha256:..." */
 void digest_addhex(struct str *s, const struct digest *d); /* the hexadecimal part only */
 /* Into a buffer of DIGEST_TEXT_MAX; returns buf. */
 char *digest_text(const struct digest *d, char buf[DIGEST_TEXT_MAX]);

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 
+/* clang-format off */
 /*    name                 status  OCI code             words */
 #define ERR_TABLE(X)                                                                                         \
     X(OK,                  200, "",                 "ok")                                                    \
@@ -50,6 +51,7 @@ enum err {
 #undef X
     ERR_COUNT
 };
+/* clang-format on */
 
 const char *err_name(int e);  /* "UP_TIMEOUT" */
 const char *err_words(int e); /* never NULL */

@@ -33,7 +33,8 @@ struct log_field {
 #define LOG_I(n, v)  ((struct log_field){.name = (n), .kind = LOG_FIELD_INT, .i = (v)})
 #define LOG_U(n, v)  ((struct log_field){.name = (n), .kind = LOG_FIELD_UINT, .u = (v)})
 #define LOG_D(n, v)  ((struct log_field){.name = (n), .kind = LOG_FIELD_DIGEST, .d = (v)})
-#define LOG_MS(n, v) ((struct log_field){.name = (n), .kind = LOG_FIELD_MS, .i = (v)}) /* microseconds in, "1.234" ms out */
+#define LOG_MS(n, v)                                                                                         \
+    ((struct log_field){.name = (n), .kind = LOG_FIELD_MS, .i = (v)}) /* microseconds in, "1.234" ms out */
 
 void log_setup(enum log_level level, enum log_format format);
 bool log_enabled(enum log_level level);
@@ -44,13 +45,14 @@ uint64_t log_dropped(void);
 int log_level_parse(struct span s);  /* enum log_level or -1 */
 int log_format_parse(struct span s); /* enum log_format or -1 */
 
-void log_write(enum log_level level, const char *group, const char *msg, const struct log_field *fields, size_t n);
+void log_write(enum log_level level, const char *group, const char *msg, const struct log_field *fields,
+               size_t n);
 
 #define log_emit(level, group, msg, ...)                                                                     \
     do {                                                                                                     \
         if (log_enabled(level))                                                                              \
             log_write((level), (group), (msg), (const struct log_field[]){__VA_ARGS__},                      \
-                sizeof((const struct log_field[]){__VA_ARGS__}) / sizeof(struct log_field));                 \
+                      sizeof((const struct log_field[]){__VA_ARGS__}) / sizeof(struct log_field));           \
     } while (0)
 
 #define log_error(group, msg, ...) log_emit(LOG_ERROR, group, msg, __VA_ARGS__)

@@ -15,7 +15,7 @@ struct map {
 uint64_t map_hash(struct span key);
 
 void map_init(struct map *m);
-void map_free(struct map *m); /* the table only; values belong to the caller */
+void map_free(struct map *m);                        /* the table only; values belong to the caller */
 void *map_get(const struct map *m, struct span key); /* NULL: absent */
 void *map_get_hashed(const struct map *m, struct span key, uint64_t hash);
 void map_put(struct map *m, struct span key, void *value); /* the key must be absent (MUST); value not NULL */

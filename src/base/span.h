@@ -15,10 +15,10 @@ struct span {
     size_t n;
 };
 
-#define SPAN(literal)  ((struct span){.p = (literal), .n = sizeof(literal) - 1})
-#define SPAN_NONE      ((struct span){.p = NULL, .n = 0})
-#define SPAN_FMT       "%.*s" /* printf("... " SPAN_FMT, SPAN_ARG(s)) */
-#define SPAN_ARG(s)    (int)(s).n, (s).p != NULL ? (s).p : ""
+#define SPAN(literal) ((struct span){.p = (literal), .n = sizeof(literal) - 1})
+#define SPAN_NONE     ((struct span){.p = NULL, .n = 0})
+#define SPAN_FMT      "%.*s" /* printf("... " SPAN_FMT, SPAN_ARG(s)) */
+#define SPAN_ARG(s)   (int)(s).n, (s).p != NULL ? (s).p : ""
 
 static inline struct span span_of(const char *p, size_t n)
 {
@@ -38,7 +38,7 @@ static inline bool span_eq(struct span a, struct span b)
 /* Bytes [from, from + n) of s, cut to what s has. */
 struct span span_sub(struct span s, size_t from, size_t n);
 struct span span_from(struct span s, size_t from);
-struct span span_trim(struct span s); /* without blanks and tabs at both ends */
+struct span span_trim(struct span s);        /* without blanks and tabs at both ends */
 bool span_ieq(struct span a, struct span b); /* ASCII case ignored */
 bool span_starts(struct span s, struct span prefix);
 bool span_ends(struct span s, struct span suffix);

@@ -70,10 +70,16 @@ static const char str_hex[16] = "0123456789abcdef";
 void str_addhex(struct str *s, const void *bytes, size_t n)
 {
     const unsigned char *b = bytes;
+    char text[128];
+    size_t at = 0;
 
     for (size_t i = 0; i < n; i++) {
-        char pair[2] = {str_hex[b[i] >> 4], str_hex[b[i] & 15]};
-        str_add(s, span_of(pair, 2));
+        text[at++] = str_hex[b[i] >> 4];
+        text[at++] = str_hex[b[i] & 15];
+        if (at == sizeof(text) || i == n - 1) {
+            str_add(s, span_of(text, at));
+            at = 0;
+        }
     }
 }
 

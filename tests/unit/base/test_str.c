@@ -28,6 +28,22 @@ static void appends(void **state)
     assert_ptr_equal(str_span(&s).p, buf);
 }
 
+static void hex_of_any_length(void **state)
+{
+    UNUSED(state);
+    unsigned char bytes[200];
+    char buf[401];
+    memset(bytes, 0x5a, sizeof(bytes));
+    for (size_t n = 0; n <= sizeof(bytes); n++) {
+        struct str s = STR_INIT(buf);
+        str_addhex(&s, bytes, n);
+        assert_int_equal(s.n, 2 * n);
+        assert_false(s.cut);
+        for (size_t i = 0; i < s.n; i++)
+            assert_int_equal(buf[i], i % 2 == 0 ? '5' : 'a');
+    }
+}
+
 static void a_text_that_fits_exactly_is_not_cut(void **state)
 {
     UNUSED(state);
@@ -161,6 +177,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(appends),
+        cmocka_unit_test(hex_of_any_length),
         cmocka_unit_test(a_text_that_fits_exactly_is_not_cut),
         cmocka_unit_test(a_cut_text_is_a_prefix),
         cmocka_unit_test(json_escapes),
