@@ -28,6 +28,7 @@
 #include <lmdb.h>
 #include <pthread.h>
 #include <string.h>
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "base/clock.h"
