@@ -3,10 +3,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "child.h"
@@ -135,6 +135,27 @@ static void records_without_fields(void **state)
     catch_begin();
     log_debug("main", "a \"b\"\n");
     assert_string_equal(catch_end().p + TIME_LEN, " debug main: a \\\"b\\\"\\n\n");
+}
+
+/* The second is formatted once and kept; so one record in this second, and one in the next. */
+static void time_is_that_of_the_record(void **state)
+{
+    UNUSED(state);
+    int64_t first = clock_wall_ms() / 1000;
+    for (int64_t now = 0; now / 1000 <= first; usleep(1000)) {
+        char before[32], after[32];
+        struct str b = STR_INIT(before), a = STR_INIT(after);
+        now = clock_wall_ms();
+        if (now / 1000 == first && caught != NULL)
+            continue;
+        clock_add_rfc3339(&b, now);
+        catch_begin();
+        log_info("g", "m");
+        struct span record = catch_end();
+        clock_add_rfc3339(&a, clock_wall_ms());
+        assert_true(memcmp(record.p + 9, before, TIME_LEN) >= 0);
+        assert_true(memcmp(record.p + 9, after, TIME_LEN) <= 0);
+    }
 }
 
 static int evaluated;
@@ -501,6 +522,7 @@ int main(void)
         cmocka_unit_test_teardown(json_record, forget),
         cmocka_unit_test_teardown(text_record, forget),
         cmocka_unit_test_teardown(records_without_fields, forget),
+        cmocka_unit_test_teardown(time_is_that_of_the_record, forget),
         cmocka_unit_test_teardown(levels_filter, forget),
         cmocka_unit_test_teardown(names_of_levels_and_formats, forget),
         cmocka_unit_test_teardown(a_long_text_is_cut_and_says_so, forget),
