@@ -7,13 +7,13 @@
 
 #define URL_MAX 8192
 
-struct url { /* spans point into the parsed text */
-    bool tls;         /* https */
-    struct span host; /* without brackets; lower case as written is not enforced */
-    bool ipv6;        /* host was in brackets */
-    uint16_t port;    /* explicit or the scheme's default */
-    bool has_port;    /* it was written */
-    struct span path; /* "" or begins with "/"; raw, not decoded */
+struct url {           /* spans point into the parsed text */
+    bool tls;          /* https */
+    struct span host;  /* without brackets; lower case as written is not enforced */
+    bool ipv6;         /* host was in brackets */
+    uint16_t port;     /* explicit or the scheme's default */
+    bool has_port;     /* it was written */
+    struct span path;  /* "" or begins with "/"; raw, not decoded */
     struct span query; /* absent, or the raw text after "?" */
 };
 

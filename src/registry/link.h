@@ -9,7 +9,8 @@
 
 /* From upstream's header value (one or several links) finds the one with rel="next" and writes
  * `</v2/NAME/tags/list?QUERY>; rel="next"` where path is our own path and ns (may be absent) is appended as
- * "&ns=". False: no next link, nothing written. */
+ * "&ns=". False: no next link, or one without a query (the first page again), unfit for a header or too long for
+ * out; nothing is written then. */
 bool link_rewrite(struct span upstream_value, struct span path, struct span ns, struct str *out);
 
 #endif

@@ -145,7 +145,7 @@ static bool scan_value(struct scan *s)
 }
 
 struct fields {
-    struct span media_type; /* absent: none, or not a media type */
+    struct span media_type; /* absent: none, or not the type of a manifest */
     bool manifests, image, fs_layers, signatures;
 };
 
@@ -154,7 +154,8 @@ static void fields_note(struct fields *f, struct span key, struct span value)
     char kind = value.p[0];
     if (span_eq(key, SPAN("mediaType"))) {
         struct span text = kind == '"' ? span_sub(value, 1, value.n - 2) : SPAN_NONE;
-        f->media_type = type_ok(text) ? text : SPAN_NONE;
+        bool telling = type_ok(text) && media_manifest_plausible(text) && !media_is_generic(text);
+        f->media_type = telling ? text : SPAN_NONE;
     } else if (span_eq(key, SPAN("manifests"))) {
         f->manifests = kind == '[';
     } else if (span_eq(key, SPAN("config"))) {

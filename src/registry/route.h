@@ -1,6 +1,7 @@
 /* From a request target to what is asked. The path is percent-decoded once, checked against the grammar, and
  * only the parsed form is used afterwards, so that no spelling reaches a file name or an upstream.
- * The path is read from its right end: a repository may have segments called "blobs", "manifests" or "v2".
+ * The path is read from its right end: a repository may have segments called "blobs", "manifests" or "v2". An
+ * encoded slash ("%2F") is not a separator, so it makes the name, tag or digest that holds it invalid.
  *
  * Pure; any thread. The spans in the result point into `scratch`, which the caller keeps as long as the route. */
 #ifndef LARDER_REGISTRY_ROUTE_H
@@ -28,7 +29,8 @@ struct route {
     struct span tag;      /* ROUTE_MANIFEST by tag, else absent */
     struct digest digest; /* else DIGEST_NONE */
     struct span ns;       /* ?ns=, decoded: absent when there is none; containerd's name of the registry */
-    struct span query;    /* the raw query without "?" and without any ns parameter, for relaying; may be empty */
+    struct span
+        query; /* the raw query without "?" and without any ns parameter, for relaying; may be empty */
 };
 
 /* 0, or the ERR_ code for the client: BAD_REQUEST (bad encoding, NUL, control characters, backslash, two ns),
