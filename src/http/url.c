@@ -111,7 +111,7 @@ void url_add_host(const struct url *u, struct str *out)
 
 bool url_same_origin(const struct url *a, const struct url *b)
 {
-    return a->tls == b->tls && a->port == b->port && a->ipv6 == b->ipv6 && span_ieq(a->host, b->host);
+    return a->tls == b->tls && a->port == b->port && span_ieq(a->host, b->host);
 }
 
 /* scheme = ALPHA *( ALPHA / DIGIT / "+" / "-" / "." ) ":" */
