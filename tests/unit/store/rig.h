@@ -1,0 +1,206 @@
+/* What the tests of the store share: a folder of their own, a store in it, and a core that runs on a thread. The
+ * test's thread asserts; the core's thread only carries out. */
+#ifndef LARDER_TESTS_STORE_RIG_H
+#define LARDER_TESTS_STORE_RIG_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "base/str.h"
+#include "store/store_int.h"
+
+struct rig {
+    char dir[64];  /* removed at the end */
+    char path[96]; /* <dir>/store */
+    struct store *store;
+    struct core *core;
+    pthread_t thread;
+};
+
+static inline void *rig_run_core(void *arg)
+{
+    core_run(arg);
+    return NULL;
+}
+
+static inline void rig_open(struct rig *r)
+{
+    char why[1024] = "";
+    struct str w = STR_INIT(why);
+    r->store = store_open(span_str(r->path), &w);
+    if (r->store == NULL)
+        fail_msg("store_open: %s", why);
+}
+
+static inline void rig_close(struct rig *r)
+{
+    store_close(r->store);
+    r->store = NULL;
+}
+
+/* cmocka's setup: a folder, nothing in it yet. */
+static inline int rig_setup_folder(void **state)
+{
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    struct rig *r = calloc(1, sizeof *r);
+    snprintf(r->dir, sizeof r->dir, "store-test-XXXXXX");
+    if (mkdtemp(r->dir) == NULL)
+        return -1;
+    snprintf(r->path, sizeof r->path, "%s/store", r->dir);
+    *state = r;
+    return 0;
+}
+
+/* With an open store and a running core. */
+static inline int rig_setup(void **state)
+{
+    if (rig_setup_folder(state) != 0)
+        return -1;
+    struct rig *r = *state;
+    rig_open(r);
+    r->core = core_new(0);
+    return r->core != NULL ? pthread_create(&r->thread, NULL, rig_run_core, r->core) : -1;
+}
+
+static inline int rig_remove(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static inline int rig_teardown(void **state)
+{
+    struct rig *r = *state;
+    if (r->core != NULL) {
+        core_quit(r->core);
+        pthread_join(r->thread, NULL);
+        core_free(r->core);
+    }
+    if (r->store != NULL)
+        store_close(r->store);
+    nftw(r->dir, rig_remove, 16, FTW_DEPTH | FTW_PHYS);
+    free(r);
+    return 0;
+}
+
+/* ---- running something on the core, and waiting for it ---- */
+
+struct rig_call {
+    struct core_msg msg;
+    void (*fn)(void *arg);
+    void *arg;
+    sem_t done;
+};
+
+static inline void rig_on_call(struct core_msg *m)
+{
+    struct rig_call *c = CONTAINER_OF(m, struct rig_call, msg);
+    c->fn(c->arg);
+    sem_post(&c->done);
+}
+
+static inline void rig_wait(sem_t *s)
+{
+    while (sem_wait(s) != 0)
+        ;
+}
+
+static inline void rig_on_core(struct rig *r, void (*fn)(void *arg), void *arg)
+{
+    struct rig_call c = {.fn = fn, .arg = arg};
+    sem_init(&c.done, 0, 0);
+    core_msg_init(&c.msg, rig_on_call);
+    core_post(r->core, &c.msg);
+    rig_wait(&c.done);
+    sem_destroy(&c.done);
+}
+
+/* ---- changes ---- */
+
+struct rig_change {
+    struct store_change c;
+    sem_t *done;
+    unsigned times;
+    bool on_core;
+};
+
+static inline void rig_changed(struct store_change *c)
+{
+    struct rig_change *x = CONTAINER_OF(c, struct rig_change, c);
+    x->times++;
+    x->on_core = core_is_current(c->core);
+    sem_post(x->done);
+}
+
+/* Applies one change and waits; its result. */
+static inline int rig_apply(struct rig *r, const struct store_change *what)
+{
+    sem_t done;
+    sem_init(&done, 0, 0);
+    struct rig_change x = {.c = *what, .done = &done};
+    store_apply(r->store, r->core, &x.c, rig_changed);
+    rig_wait(&done);
+    sem_destroy(&done);
+    assert_int_equal(x.times, 1);
+    assert_true(x.on_core);
+    return x.c.err;
+}
+
+/* ---- content ---- */
+
+static inline struct digest rig_digest_of(const void *bytes, size_t n)
+{
+    struct hasher h;
+    struct digest d;
+    hasher_init(&h, DIGEST_SHA256);
+    hasher_update(&h, bytes, n);
+    hasher_finish(&h, &d);
+    return d;
+}
+
+static inline struct digest rig_digest(unsigned i)
+{
+    return rig_digest_of(&i, sizeof i);
+}
+
+/* "<path>/<folder>/<name of the digest>" */
+static inline void rig_file(const struct rig *r, enum store_dir dir, const struct digest *d, char out[512])
+{
+    char name[STORE_NAME_MAX];
+    if (dir == STORE_DIR_SHA256 || dir == STORE_DIR_SHA512)
+        store_blob_name(d, name);
+    else
+        store_flat_name(d, name);
+    snprintf(out, 512, "%s/%s/%s", r->path, store_dir_name(dir), name);
+}
+
+static inline bool rig_exists(const struct rig *r, enum store_dir dir, const struct digest *d)
+{
+    char path[512];
+    rig_file(r, dir, d, path);
+    return access(path, F_OK) == 0;
+}
+
+static inline void rig_write_file(const char *path, const void *bytes, size_t n)
+{
+    int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0640);
+    assert_true(fd >= 0);
+    assert_int_equal(store_write_all(fd, 0, bytes, n), 0);
+    close(fd);
+}
+
+#endif

@@ -1,0 +1,243 @@
+/* Partial files: the front after a clean end and after a kill, commit, keep, discard. */
+#include "rig.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+static const struct digest *digest(void)
+{
+    static struct digest d;
+    d = rig_digest(7);
+    return &d;
+}
+
+static void open_partial(struct rig *r, struct partial *p)
+{
+    char why[1024] = "";
+    struct str w = STR_INIT(why);
+    if (partial_open(r->store, digest(), p, &w) != 0)
+        fail_msg("partial_open: %s", why);
+}
+
+/* n bytes that are not zero at off. */
+static void fill(struct partial *p, uint64_t off, size_t n)
+{
+    char why[1024] = "";
+    struct str w = STR_INIT(why);
+    char *bytes = malloc(n);
+    memset(bytes, 'z', n);
+    if (partial_write(p, off, bytes, n, &w) != 0)
+        fail_msg("partial_write: %s", why);
+    free(bytes);
+}
+
+static uint64_t front_after(struct rig *r, struct partial *p)
+{
+    partial_close(p);
+    open_partial(r, p);
+    return p->front;
+}
+
+static void test_in_order(void **state)
+{
+    struct rig *r = *state;
+    struct partial p;
+    open_partial(r, &p);
+    assert_int_equal(p.front, 0);
+    assert_true(p.block >= 4096);
+    fill(&p, 0, 10001);
+    assert_int_equal(front_after(r, &p), 10001);
+    fill(&p, 10001, 1 << 20);
+    assert_int_equal(front_after(r, &p), 10001 + (1 << 20));
+    partial_close(&p);
+    partial_close(&p); /* again: a no-op */
+}
+
+static void test_commit(void **state)
+{
+    struct rig *r = *state;
+    char why[1024] = "", byte = 0;
+    struct str w = STR_INIT(why);
+    struct partial p;
+    open_partial(r, &p);
+    fill(&p, 0, 5000);
+    assert_int_equal(partial_commit(&p, 4999, &w), ERR_STORE);
+    assert_non_null(strstr(why, "has 5000 bytes and should have 4999"));
+    assert_int_equal(partial_commit(&p, 5001, &w), ERR_STORE);
+    assert_true(rig_exists(r, STORE_DIR_PARTIAL, digest()));
+    assert_false(rig_exists(r, STORE_DIR_SHA256, digest()));
+    assert_int_equal(partial_commit(&p, 5000, &w), 0);
+    assert_false(rig_exists(r, STORE_DIR_PARTIAL, digest()));
+    char path[512];
+    struct stat st;
+    rig_file(r, STORE_DIR_SHA256, digest(), path);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 5000);
+    assert_int_equal(pread(p.fd, &byte, 1, 4999), 1); /* still open for readers */
+    assert_int_equal(byte, 'z');
+    assert_int_equal(front_after(r, &p), 0); /* a new fill begins with nothing */
+    assert_int_equal(partial_commit(&p, 0, &w), 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 0);
+    partial_close(&p);
+}
+
+static void test_commit_that_cannot_move(void **state)
+{
+    struct rig *r = *state;
+    char why[1024] = "", path[512];
+    struct str w = STR_INIT(why);
+    struct partial p;
+    open_partial(r, &p);
+    fill(&p, 0, 10);
+    rig_file(r, STORE_DIR_SHA256, digest(), path);
+    assert_int_equal(mkdir(path, 0750), 0);
+    assert_int_equal(partial_commit(&p, 10, &w), ERR_STORE);
+    assert_non_null(strstr(why, path));
+    assert_true(rig_exists(r, STORE_DIR_PARTIAL, digest()));
+    partial_close(&p);
+}
+
+static void test_keep_and_discard(void **state)
+{
+    struct rig *r = *state;
+    struct partial p;
+    open_partial(r, &p);
+    fill(&p, 0, 70000);
+    fill(&p, 1 << 20, 100);
+    partial_keep(&p, 65000);
+    assert_int_equal(front_after(r, &p), 65000);
+    partial_keep(&p, 0);
+    assert_false(rig_exists(r, STORE_DIR_PARTIAL, digest()));
+    assert_int_equal(front_after(r, &p), 0);
+    fill(&p, 0, 10);
+    partial_discard(&p);
+    assert_false(rig_exists(r, STORE_DIR_PARTIAL, digest()));
+    partial_discard(&p); /* again: a no-op */
+    partial_close(&p);
+}
+
+static bool tells_holes(const struct partial *p)
+{
+    return lseek(p->fd, 0, SEEK_HOLE) < lseek(p->fd, 0, SEEK_END);
+}
+
+static void test_the_front_ends_below_a_hole(void **state)
+{
+    struct rig *r = *state;
+    struct partial p;
+    open_partial(r, &p);
+    uint64_t ahead = 16 * (p.block > 65536 ? p.block : 65536);
+    fill(&p, ahead, 4096);
+    if (!tells_holes(&p))
+        skip();
+    assert_int_equal(front_after(r, &p), 0);
+    fill(&p, 0, 1);
+    assert_int_equal(front_after(r, &p), 0);
+    fill(&p, 0, p.block + 1); /* the second block is begun, so the first is all that may be believed */
+    assert_int_equal(front_after(r, &p), p.block);
+    fill(&p, 0, 3 * p.block);
+    assert_int_equal(front_after(r, &p), 2 * p.block);
+    fill(&p, 0, ahead - p.block);
+    assert_int_equal(front_after(r, &p), ahead - 2 * p.block);
+    fill(&p, 0, ahead); /* the hole is closed */
+    assert_int_equal(front_after(r, &p), ahead + 4096);
+    partial_close(&p);
+}
+
+/* What a fill does that is killed: writes in order by odd pieces, and extents ahead by the rule of partial_write. */
+static void fill_until_killed(struct rig *r, int ready)
+{
+    char why[1024];
+    struct str w = STR_INIT(why);
+    static char bytes[1 << 20];
+    memset(bytes, 'z', sizeof bytes);
+    struct partial p;
+    if (partial_open(r->store, digest(), &p, &w) != 0)
+        _exit(1);
+    uint64_t size = 8 << 20, ahead = 0, off = 0;
+    for (unsigned turn = 0; off < size; turn++) {
+        size_t n = 1 + (turn * 7919) % 40000;
+        if (turn % 8 == 3) {
+            ahead = (off / p.block / 16 + 4) * 16 * p.block;
+            if (partial_write(&p, ahead, bytes, 5000, &w) != 0)
+                _exit(2);
+        }
+        if (off < ahead)
+            n += (size_t)(p.block - (off + n) % p.block);
+        if (partial_write(&p, off, bytes, n, &w) != 0 || (turn == 5 && write(ready, "1", 1) != 1))
+            _exit(3);
+        off += n;
+    }
+    for (;;)
+        pause();
+}
+
+static void test_killed_at_any_moment(void **state)
+{
+    struct rig *r = *state;
+    static char bytes[16 << 20];
+    uint64_t believed = 0;
+    for (unsigned round = 0; round < 30; round++) {
+        int ready[2];
+        char byte;
+        assert_int_equal(pipe(ready), 0);
+        pid_t child = fork();
+        if (child == 0)
+            fill_until_killed(r, ready[1]);
+        close(ready[1]);
+        assert_int_equal(read(ready[0], &byte, 1), 1);
+        usleep(round * 50);
+        kill(child, SIGKILL);
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        close(ready[0]);
+        struct partial p;
+        open_partial(r, &p);
+        assert_true(p.front < sizeof bytes);
+        assert_int_equal(pread(p.fd, bytes, p.front, 0), p.front);
+        for (uint64_t i = 0; i < p.front; i++)
+            if (bytes[i] != 'z')
+                fail_msg("byte %llu of %llu was never written", (unsigned long long)i,
+                         (unsigned long long)p.front);
+        believed += p.front;
+        partial_discard(&p);
+        partial_close(&p);
+    }
+    assert_true(believed > 0);
+}
+
+static void test_what_is_no_file_is_refused(void **state)
+{
+    struct rig *r = *state;
+    char why[1024] = "", path[512], target[512];
+    struct str w = STR_INIT(why);
+    struct partial p;
+    rig_file(r, STORE_DIR_PARTIAL, digest(), path);
+    snprintf(target, sizeof target, "%s/elsewhere", r->dir);
+    rig_write_file(target, "precious", 8);
+    assert_int_equal(symlink("../../elsewhere", path), 0);
+    assert_int_equal(partial_open(r->store, digest(), &p, &w), ERR_STORE);
+    assert_non_null(strstr(why, path));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkdir(path, 0750), 0);
+    assert_int_equal(partial_open(r->store, digest(), &p, &w), ERR_STORE);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(mkfifo(path, 0640), 0);
+    assert_int_equal(partial_open(r->store, digest(), &p, &w), ERR_STORE);
+}
+
+#define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        RIG_TEST(test_in_order),
+        RIG_TEST(test_commit),
+        RIG_TEST(test_commit_that_cannot_move),
+        RIG_TEST(test_keep_and_discard),
+        RIG_TEST(test_the_front_ends_below_a_hole),
+        RIG_TEST(test_killed_at_any_moment),
+        RIG_TEST(test_what_is_no_file_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
