@@ -1,0 +1,312 @@
+"""Upstreams that are silent, gone, or do not speak HTTP: bounded waits, bounded descriptors, clear errors, hits as fast as
+ever, and everything back at the idle level afterwards."""
+
+import contextlib
+import re
+import socket
+
+import pytest
+
+from lib import paths
+from lib.client import Fetch
+from lib.images import KIB, Image, blob
+from lib.larder import REGISTRY, wait_until
+from lib.ports import free_port
+from lib.upstream import Fault
+
+APP = "t/app"
+SHORT = {"connect": "1s", "first_byte": "3s", "idle": "3s"}
+
+
+class Thing:
+    def __init__(self, upstream, name, size=100 * KIB):
+        self.data = blob(name, size)
+        self.digest = upstream.add_blob("app", self.data)
+        self.theirs, self.ours = paths.blob("app", self.digest), paths.blob(APP, self.digest)
+
+
+@pytest.fixture
+def image(upstream):
+    return upstream.add("app", Image("silence", (10,)), tag="v1")
+
+
+def assert_error(r, *statuses):
+    assert r.status in statuses and r.clean, r
+    assert r.error_code == "UNAVAILABLE"
+
+
+def test_silent_upstreams_end_in_504_and_hits_stay_fast(upstream, start_larder, image):
+    larder = start_larder(upstream, timeouts=SHORT)
+    assert larder.get(paths.manifest(APP, "v1")).good
+    cached = Thing(upstream, "cached")
+    assert larder.get(cached.ours).good
+    larder.wait_idle()
+    before = larder.descriptors()
+    silent = [Thing(upstream, "silent-%d" % n) for n in range(20)]
+    for n, thing in enumerate(silent):
+        upstream.on(thing.theirs, Fault(silent="request" if n % 2 else "head"))
+    upstream.tag("app", "silent", image.digest)
+    upstream.on(paths.manifest("app", "silent"), Fault(silent="request"))
+    waiting = [Fetch(larder.address, t.ours) for t in silent for _ in range(3)]
+    waiting += [Fetch(larder.address, paths.manifest(APP, "silent"), method=m) for m in ("GET", "HEAD")]
+    wait_until(lambda: upstream.count("GET", re.compile("blobs")) >= 21, "all are asked for")
+    for _ in range(20):
+        assert larder.get(paths.manifest(APP, "v1")).good
+        assert larder.get(cached.ours).body == cached.data
+    assert all(f.is_alive() for f in waiting), "the hits did not wait for the silent ones"
+    for f in waiting:
+        r = f.result()
+        larder.check_answer(r)
+        assert r.status == 504, r
+    assert upstream.count() < 3 + 21 * 4, "tries are bounded"
+    larder.wait_idle()
+    wait_until(lambda: larder.descriptors() <= before + 8, "descriptors are given back")
+    upstream.clear()
+    assert larder.get(silent[0].ours).body == silent[0].data
+
+
+def test_accepted_and_never_answered(upstream, start_larder, image):
+    larder = start_larder(upstream, timeouts=SHORT)
+    upstream.accept_fault = lambda n: "silent"
+    fetches = [Fetch(larder.address, target) for target in
+               (paths.manifest(APP, "v1"), paths.manifest(APP, image.digest), paths.blob(APP, image.config))]
+    for f in fetches:
+        assert_error(f.result(), 504)
+    larder.wait_idle()
+    upstream.accept_fault = None
+    assert larder.get(paths.manifest(APP, image.digest)).good
+
+
+def test_silence_after_the_head_and_in_the_body(upstream, start_larder):
+    """The head has gone out by then, so the only honest end is a short one; or all is repaired by a resume."""
+    larder = start_larder(upstream, timeouts=SHORT)
+    at = [0, 1, 50 * KIB, 100 * KIB - 1]
+    things = [Thing(upstream, "stops-%d" % n) for n in range(len(at) * 2)]
+    for n, thing in enumerate(things):
+        for_ever = n < len(at)
+        upstream.on(thing.theirs, Fault(silent=at[n % len(at)]), times=None if for_ever else 1)
+    fetches = [Fetch(larder.address, t.ours) for t in things]
+    for n, (f, thing) in enumerate(zip(fetches, things)):
+        r = f.result()
+        if n >= len(at):
+            assert r.good and r.body == thing.data, "silent once at %d: resumed" % at[n % len(at)]
+        else:
+            assert r.status == 504 or r.status == 200 and r.end in ("short", "reset"), r
+            assert r.status == 504 or thing.data.startswith(r.body)
+            assert not larder.stored(thing.digest)
+    larder.wait_idle()
+
+
+def test_a_drip_is_served_as_a_drip_and_no_more(upstream, start_larder):
+    """A byte now and then is progress: no idle timeout, and the client gets each byte as it comes."""
+    larder = start_larder(upstream, timeouts=SHORT, client_limits={"drain_timeout": "1s"})
+    thing = Thing(upstream, "drip")
+    upstream.on(thing.theirs, Fault(drip=(1, 0.2)))
+    f = Fetch(larder.address, thing.ours)
+    f.wait_got(25)
+    assert f.is_alive()
+    f.leave()
+    f.result()
+
+
+def test_a_drip_does_not_hold_up_the_end(upstream, start_larder):
+    larder = start_larder(upstream, client_limits={"drain_timeout": "1s"})
+    thing = Thing(upstream, "drip")
+    upstream.on(thing.theirs, Fault(drip=(1, 0.2)))
+    f = Fetch(larder.address, thing.ours)
+    f.wait_got(2)
+    larder.stop()
+    assert not f.result().good
+
+
+def test_connections_refused(upstream, start_larder, image):
+    larder = start_larder(upstream)
+    upstream.stop()
+    for target in (paths.manifest(APP, "v1"), paths.manifest(APP, image.digest), paths.blob(APP, image.config),
+                   paths.tags(APP)):
+        assert_error(larder.get(target), 502, 503)
+    assert larder.metric("upstream_connect_failures_total") >= 1
+    upstream.start()
+    assert larder.get(paths.blob(APP, image.config)).good
+
+
+@pytest.mark.parametrize("how", ["rst", "fin"])
+def test_connections_that_end_at_once(upstream, start_larder, image, how):
+    larder = start_larder(upstream)
+    upstream.accept_fault = lambda n: how
+    for target in (paths.manifest(APP, "v1"), paths.blob(APP, image.config)):
+        assert_error(larder.get(target), 502, 503)
+    assert upstream.connections < 20, "tries are bounded"
+    upstream.accept_fault = None
+    assert larder.get(paths.blob(APP, image.config)).good
+
+
+@contextlib.contextmanager
+def port_that_drops_syns():
+    """A listener whose queue is full: the kernel lets further SYNs fall."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        port = free_port()
+        listener.bind(("127.0.0.1", port))
+        listener.listen(0)
+        while True:
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0.5)
+            try:
+                filler.connect(("127.0.0.1", port))
+            except socket.timeout:
+                break
+        yield port
+
+
+def test_lost_syns(start_larder, upstream):
+    with port_that_drops_syns() as port:
+        larder = start_larder(upstream, upstreams=[{"registry": REGISTRY, "endpoints": ["http://127.0.0.1:%d" % port],
+                                                    "timeouts": SHORT}])
+        before = larder.descriptors()
+        fetches = [Fetch(larder.address, paths.blob(APP, "sha256:" + "%064x" % n)) for n in range(10)]
+        for f in fetches:
+            assert_error(f.result(), 502, 503, 504)
+        larder.wait_idle()
+        wait_until(lambda: larder.descriptors() <= before + 8, "descriptors are given back")
+
+
+def test_a_name_that_does_not_resolve(start_larder, upstream, image):
+    """Names under .invalid never do (RFC 6761)."""
+    larder = start_larder(upstream, upstreams=[
+        {"registry": REGISTRY, "endpoints": [upstream.url]},
+        {"registry": "other.test", "endpoints": ["http://registry.invalid:80"], "timeouts": SHORT}],
+        rules=[{"name": "good", "source": REGISTRY + "/*", "target": "t/*"},
+               {"name": "lost", "source": "other.test/*", "target": "lost/*"}])
+    fetches = [Fetch(larder.address, paths.manifest("lost/app", "v%d" % n)) for n in range(10)]
+    for _ in range(5):
+        assert larder.get(paths.manifest(APP, "v1")).good, "others do not wait for the resolver"
+    for f in fetches:
+        assert_error(f.result(), 502, 503, 504)
+    larder.wait_idle()
+
+
+GARBAGE = {
+    "not HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "zeros": b"\0" * 500,
+    "an HTTP/2 frame": b"\0\0\x12\x04\0\0\0\0\0" + b"\0\x03\0\0\0\x80\0\x04\0\x01\0\0\0\x05\0\xff\xff\xff",
+    "an HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a TLS alert": b"\x15\x03\x01\0\x02\x02\x46",
+    "half a status line": b"HTTP/1.1 2",
+    "half a head": b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Le",
+    "HTTP/0.9": b"<html>hello</html>",
+    "another version": b"HTTP/3.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "a status of one digit": b"HTTP/1.1 2 OK\r\nContent-Length: 0\r\n\r\n",
+    "both framings": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "both framings turned": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+    "a list of lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nhello!",
+    "a signed length": b"HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello",
+    "a bare CR": b"HTTP/1.1 200 OK\r\nX: a\rContent-Length: 5\r\n\r\nhello",
+    "a blank before the colon": b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\nhello",
+    "chunks of no number": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
+    "a chunk of 2^64": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000000\r\nhello\r\n0\r\n\r\n",
+    "another coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhello",
+    "switching protocols": b"HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
+    "a head of 4 MiB": b"HTTP/1.1 200 OK\r\n" + b"X-Filler: " + b"x" * (4 << 20) + b"\r\nContent-Length: 0\r\n\r\n",
+    "20000 fields": b"HTTP/1.1 200 OK\r\n" + b"X-Filler: x\r\n" * 20000 + b"Content-Length: 0\r\n\r\n",
+    "interim answers without end": b"HTTP/1.1 100 Continue\r\n\r\n" * 20000,
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+def test_what_is_not_http_is_502(larder, upstream, image, what):
+    """Also framings by which one answer could be smuggled into another."""
+    upstream.on(lambda s: "/v2/app/" in s.path, Fault(raw=GARBAGE[what]), times=30)
+    for target in (paths.manifest(APP, "v1"), paths.manifest(APP, image.digest), paths.blob(APP, image.config)):
+        r = larder.get(target)
+        if "blobs" in target and r.status == 200:
+            assert r.end in ("short", "reset"), "the head was good, what followed was not"
+            continue
+        assert_error(r, 502)
+        assert "hello" not in r.body.decode("latin-1")
+    assert larder.stored_objects() == []
+    assert upstream.count() < 20, "tries are bounded"
+    larder.wait_idle()
+    upstream.clear()
+    assert larder.get(paths.manifest(APP, image.digest)).body == image.manifest
+
+
+def test_interim_answers_are_passed_over(larder, upstream, image):
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nContent-Length: 7\r\n\r\n"
+    upstream.on(lambda s: True, Fault(before=interim))
+    for target, data in ((paths.manifest(APP, "v1"), image.manifest), (paths.blob(APP, image.config), image.config_bytes)):
+        r = larder.get(target)
+        assert r.good and r.body == data and r.interim == []
+        assert larder.head(target).status == 200
+
+
+def test_64_kib_of_headers_are_taken_or_refused_but_bounded(larder, upstream, image):
+    upstream.on(lambda s: True, Fault(pad=64 * 1000))
+    r = larder.get(paths.blob(APP, image.config))
+    assert r.good and r.body == image.config_bytes or r.status == 502
+    assert r.header("X-Pad-1") is None, "upstream's own headers are not passed on"
+    upstream.clear()
+    assert larder.get(paths.blob(APP, image.config)).good
+
+
+def test_a_kept_connection_that_ended_silently_costs_nothing(larder, upstream):
+    """Each answer's connection is closed without notice; or a request on it is dropped without a byte. Both are retried."""
+    things = [Thing(upstream, "kept-%d" % n, 1000) for n in range(12)]
+    upstream.on(lambda s: s.nth_on_connection == 2, Fault(drop=True), reused=True)
+    upstream.on(re.compile("."), Fault(close_after=True), nth=range(3, 100, 3))
+    for thing in things:
+        r = larder.get(thing.ours)
+        assert r.good and r.body == thing.data
+    for thing in things:
+        served = [s for s in upstream.requests("GET", thing.theirs) if s.status == 200]
+        assert len(served) == 1
+
+
+def test_a_reused_connection_is_retried_once_and_not_for_ever(larder, upstream):
+    first, second = Thing(upstream, "first", 1000), Thing(upstream, "second", 1000)
+    assert larder.get(first.ours).good
+    upstream.on(second.theirs, Fault(drop=True))
+    assert_error(larder.get(second.ours), 502, 503)
+    assert upstream.count("GET", second.theirs) <= 4
+    larder.wait_idle()
+
+
+def test_connections_to_upstream_are_used_again(larder, upstream):
+    for n in range(30):
+        thing = Thing(upstream, "again-%d" % n, 1000)
+        assert larder.get(thing.ours).good
+    assert upstream.count() == 30
+    assert upstream.connections <= 4, "one or two for each loop"
+    assert larder.metric("upstream_connections_reused_total") >= 26
+
+
+def test_the_number_of_connections_to_upstream_is_bounded(upstream, start_larder):
+    larder = start_larder(upstream, workers=2, upstreams=[
+        {"registry": REGISTRY, "endpoints": [upstream.url], "max_connections": 4}])
+    gate = upstream.hold(re.compile("/blobs/"), at="head")
+    things = [Thing(upstream, "bounded-%d" % n, 1000) for n in range(30)]
+    fetches = [Fetch(larder.address, t.ours) for t in things]
+    gate.wait_reached()
+    larder.wait_all_read(len(fetches))
+    assert upstream.connections <= 4
+    gate.release()
+    for f, thing in zip(fetches, things):
+        assert f.result().body == thing.data
+    assert upstream.connections <= 4
+
+
+def test_start_up_asks_upstream_nothing(start_larder, upstream, image):
+    larder = start_larder(upstream)
+    larder.restart()
+    assert upstream.connections == 0
+
+
+def test_start_up_without_upstream(start_larder, upstream, image):
+    larder = start_larder(upstream)
+    assert larder.get(paths.manifest(APP, "v1")).good
+    larder.stop()
+    upstream.stop()
+    larder.start()
+    assert larder.get(paths.manifest(APP, "v1")).body == image.manifest
+    assert_error(larder.get(paths.blob(APP, image.config)), 502, 503)
