@@ -18,21 +18,6 @@ static bool utf8_inside(char c) /* a byte that continues a character */
     return ((unsigned char)c & 0xC0) == 0x80;
 }
 
-static void text_clean(char *text, bool cut)
-{
-    size_t n = strlen(text);
-    if (cut) { /* the last character may be in pieces */
-        while (n > 0 && utf8_inside(text[n - 1]))
-            n--;
-        if (n > 0 && (unsigned char)text[n - 1] >= 0xC0)
-            n--;
-        text[n] = '\0';
-    }
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7F)
-            text[i] = '?';
-}
-
 void complain(struct conf_errors *errors, struct conf_mark at, const char *fmt, ...)
 {
     size_t pos = errors->n;
@@ -51,7 +36,9 @@ void complain(struct conf_errors *errors, struct conf_mark at, const char *fmt, 
     int n = vsnprintf(e->text, sizeof e->text, fmt, ap);
     va_end(ap);
     MUST(n >= 0);
-    text_clean(e->text, (size_t)n >= sizeof e->text);
+    for (char *c = e->text; *c != '\0'; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7F)
+            *c = '?';
 }
 
 int complain_show_len(struct span s)

@@ -205,9 +205,14 @@ static void load_upstream(struct collect *k, const struct conf_node *node)
     char buf[NAME_REGISTRY_MAX + 1];
     struct str name = STR_INIT(buf);
     if (!name_registry_canonical(v->text, &name)) {
-        complain(l->errors, v->mark,
-                 "upstreams[].registry: '%.*s' is no registry; write host or host:port only, as in docker.io",
-                 SHOW(v->text));
+        if (span_find(v->text, '@') >= 0) /* what stands before it may be a password */
+            complain(l->errors, v->mark,
+                     "upstreams[].registry: this holds a user name or '@'; write host or host:port");
+        else
+            complain(
+                l->errors, v->mark,
+                "upstreams[].registry: '%.*s' is no registry; write host or host:port only, as in docker.io",
+                SHOW(v->text));
         return;
     }
     const struct upstream_in *other = map_get(&k->upstreams, str_span(&name));

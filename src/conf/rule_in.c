@@ -144,6 +144,12 @@ static bool read_source(struct conf_loader *l, struct conf_rule *r)
     const struct schema_value *v = &l->value[KEY_RULE_source];
     if (v->state != VALUE_SET)
         return false;
+    struct span bare = without_scheme(v->text);
+    if (span_find(bare, '/') >= 0 && span_find(first_part(bare), '@') >= 0) {
+        complain(l->errors, v->mark,
+                 "rules[].source: this holds a user name; write registry/repository only");
+        return false; /* the text may hold a password and is not repeated */
+    }
     const char *wrong = source_shape(v->text);
     if (wrong != NULL) {
         complain_source(l, wrong);
