@@ -45,7 +45,7 @@ static bool host_ipv6_ok(struct span host)
 /* host [ ":" [ port ] ]; userinfo fails because "@" is in no host and no port. */
 static bool authority_parse(struct span authority, struct url *u)
 {
-    struct span port = SPAN_NONE;
+    struct span port;
     u->ipv6 = authority.n > 0 && authority.p[0] == '[';
     if (u->ipv6) {
         ptrdiff_t end = span_find(authority, ']');

@@ -146,7 +146,7 @@ static bool scan_value(struct scan *s)
 
 struct fields {
     struct span media_type; /* absent: none, or not the type of a manifest */
-    bool manifests, image, fs_layers, signatures;
+    bool manifests, config, layers, fs_layers, signatures;
 };
 
 static void fields_note(struct fields *f, struct span key, struct span value)
@@ -159,9 +159,9 @@ static void fields_note(struct fields *f, struct span key, struct span value)
     } else if (span_eq(key, SPAN("manifests"))) {
         f->manifests = kind == '[';
     } else if (span_eq(key, SPAN("config"))) {
-        f->image = f->image || kind == '{';
+        f->config = kind == '{';
     } else if (span_eq(key, SPAN("layers"))) {
-        f->image = f->image || kind == '[';
+        f->layers = kind == '[';
     } else if (span_eq(key, SPAN("fsLayers"))) {
         f->fs_layers = kind == '[';
     } else if (span_eq(key, SPAN("signatures"))) {
@@ -202,12 +202,13 @@ struct span media_of_manifest(struct span content_type, struct span body)
         return SPAN_NONE;
     if (f.media_type.p != NULL)
         return f.media_type;
+    bool image = f.config || f.layers;
     /* Both an index and an image: clients that read it differently would run different things. */
-    if (f.manifests && f.image)
+    if (f.manifests && image)
         return SPAN_NONE;
     if (f.manifests)
         return SPAN(OCI_INDEX);
-    if (f.image)
+    if (image)
         return SPAN(OCI_MANIFEST);
     if (f.fs_layers)
         return f.signatures ? SPAN(DOCKER_V1_SIGNED) : SPAN(DOCKER_V1);
