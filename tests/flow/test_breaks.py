@@ -7,7 +7,7 @@ import pytest
 
 from lib import paths
 from lib.client import Fetch
-from lib.images import KIB, MIB, Image, blob
+from lib.images import KIB, Image, blob
 from lib.larder import REGISTRY, wait_until
 from lib.upstream import Fault, Gate, Upstream
 

@@ -10,7 +10,7 @@ from lib.client import Conn, Fetch, request, request_bytes
 from lib.images import DOCKER_LIST, KIB, MIB, Image, Index, blob, digest
 from lib.larder import yaml_text
 from lib.registry import DockerRegistry
-from lib.upstream import Fault, Upstream
+from lib.upstream import Fault
 
 REPO = "lib/app"
 

@@ -1,6 +1,5 @@
 """Debian's docker-registry as a real upstream: started on a free port with its files in the test's folder."""
 
-import json
 import os
 import re
 import shutil
