@@ -15,12 +15,11 @@
 
 #include "client.h"
 
-#define PULL_PARALLEL 3          /* containerd's max_concurrent_downloads */
-#define SLOW_BUFFER   (64 << 10) /* a slow client does not let the kernel read for it */
-#define HERD_BUFFER                                                                                          \
-    (1 << 20) /* hundreds of queues of many MiB fall out of the processor's cache: half the speed */
-#define LAZY_FOOTER (64u << 10)
-#define LAZY_CHUNK  (1u << 20)
+#define PULL_PARALLEL 3           /* containerd's max_concurrent_downloads */
+#define SLOW_BUFFER   (64 << 10)  /* a slow client does not let the kernel read for it */
+#define HERD_BUFFER   (256 << 10) /* hundreds of queues of many MiB leave the processor's cache */
+#define LAZY_FOOTER   (64u << 10)
+#define LAZY_CHUNK    (1u << 20)
 
 enum ranges { RANGES_NONE, RANGES_LAZY, RANGES_PARALLEL };
 
@@ -306,15 +305,22 @@ static void hits_done(struct conn *c)
     if (why != FAIL_COUNT) {
         stats_fail(s, c, why);
     } else if (c->last >= opt.start) {
-        s->bytes += c->got;
         stats_good(s, c->began, c->first, c->last);
     }
     hits_next(c);
 }
 
-static void worker_halt(struct worker *w, void *arg)
+/* The bytes of a closed loop are those that came in its time, also of answers that began before it or end after it. */
+static void hits_count(struct worker *w, void *arg)
 {
     (void)arg;
+    w->received = 0;
+}
+
+static void hits_halt(struct worker *w, void *arg)
+{
+    (void)arg;
+    w->stats->bytes = w->received;
     w->stop = true;
 }
 
@@ -335,7 +341,8 @@ static void hits_setup(struct worker *w)
     struct conn *conns = w->mode = conns_make(w, n);
     for (unsigned i = 0; i < n; i++)
         timer_add(w, opt.start - opt.warmup, hits_begin, &conns[i]);
-    timer_add(w, opt.end, worker_halt, NULL);
+    timer_add(w, opt.start, hits_count, NULL);
+    timer_add(w, opt.end, hits_halt, NULL);
 }
 
 /* ---- rate: an open loop ---- */
@@ -903,7 +910,7 @@ static const char USAGE[] =
     "      --read-rate BYTES  read at most so many bytes a second per connection\n"
     "      --hold TIME        idle: how long to stay after \"ready\" (until stdin ends)\n"
     "      --sources N        connect from 127.0.0.1 to 127.0.0.N in turn\n"
-    "      --receive-buffer BYTES  of each socket; 0 leaves it to the kernel (herd: 1MiB; slow readers: "
+    "      --receive-buffer BYTES  of each socket; 0 leaves it to the kernel (herd: 256KiB; slow readers: "
     "64KiB; else 0)\n"
     "      --pulls N          pull: images per client (1)\n"
     "      --zipf S           pull: popularity by Zipf's law with exponent S (0: all alike)\n"
