@@ -159,9 +159,10 @@ static void load_endpoints(struct conf_loader *l, const struct conf_node *list, 
     }
 }
 
-/* An upstream from the values of its section, all but the registry. */
+/* An upstream from the values of its section, all but the registry. The place may hold an entry that was refused. */
 static void load_reach(struct conf_loader *l, struct conf_upstream *u)
 {
+    *u = (struct conf_upstream){.registry = SPAN_NONE};
     u->max_connections = (uint64_t)l->value[KEY_UPSTREAM_max_connections].n;
     u->max_manifest = (uint64_t)l->value[KEY_UPSTREAM_max_manifest].n;
     load_timeouts(l, l->value[KEY_UPSTREAM_timeouts].node, &u->timeouts);
@@ -196,7 +197,6 @@ static void load_upstream(struct collect *k, const struct conf_node *node)
     struct span realm;
     for (const struct conf_node *r = realms != NULL ? realms->first : NULL; r != NULL; r = r->next)
         schema_string(l, KEY_UPSTREAM_token_realms, r, &realm);
-    k->list[k->n] = (struct conf_upstream){.registry = SPAN_NONE};
     load_reach(l, &k->list[k->n]);
     if (!ok)
         return;
@@ -230,7 +230,6 @@ static const struct conf_upstream *upstream_for(struct collect *k, const struct 
     if (in != NULL)
         return in->upstream;
     schema_load(k->l, SECTION_UPSTREAM, NULL);
-    k->list[k->n] = (struct conf_upstream){.registry = SPAN_NONE};
     load_reach(k->l, &k->list[k->n]);
     return add_upstream(k, r->registry, r->mark);
 }

@@ -19,7 +19,7 @@ struct conf_mark { /* where in the file; 1-based, as editors count; column in ch
 
 struct conf_listen {
     struct span address; /* as written, "0.0.0.0:5000" */
-    struct span host;    /* "0.0.0.0", "::1" */
+    struct span host;    /* an IP address: "0.0.0.0" (also for ":5000"), "::1" */
     uint16_t port;       /* 0: the kernel picks one */
     struct conf_mark mark;
 };
@@ -30,8 +30,7 @@ struct conf_policy {
     int64_t stale_if_error_ms;
     int64_t negative_ttl_ms;
     bool serve_on_404;     /* on_upstream_404: serve (true) or refuse */
-    bool finish_abandoned; /* on_abandoned: finish (true) a fill that nobody waits for, or keep what is there
-                            */
+    bool finish_abandoned; /* on_abandoned: finish (true) a fill that nobody waits for, or keep it as it is */
 };
 
 struct conf_endpoint {
@@ -131,7 +130,8 @@ void conf_error_text(const struct conf_error *e, struct span file, struct str *o
 
 /* Finds the rule for a client's repository (by target), and the repository's name at upstream. NULL: none.
  * A rule without wildcard wins over a wildcard; wildcards never overlap. Cost does not depend on how many
- * rules there are. */
+ * rules there are. upstream_repo (NAME_REPO_MAX + 1 bytes are enough) is overwritten; without a rule its text means
+ * nothing. */
 const struct conf_rule *conf_match_target(const struct conf *c, struct span repo, struct str *upstream_repo);
 
 /* The same by source, for ?ns=REGISTRY: repo is the client's name in that registry ("nginx" at docker.io

@@ -141,7 +141,7 @@ const struct conf_rule *conf_match_source(const struct conf *c, struct span ns, 
     str_reset(upstream_repo);
     char registry_buf[NAME_REGISTRY_MAX + 1], key_buf[SOURCE_KEY_MAX];
     struct str registry = STR_INIT(registry_buf), key = STR_INIT(key_buf);
-    if (!name_registry_canonical(ns, &registry) || !name_repo_ok(repo))
+    if (!name_registry_canonical(ns, &registry))
         return NULL;
     name_repo_canonical(str_span(&registry), repo, upstream_repo);
     if (upstream_repo->cut || !name_repo_ok(str_span(upstream_repo)))

@@ -77,6 +77,14 @@ static void wrong_addresses(void **state)
     }
 }
 
+static void no_address(void **state)
+{
+    UNUSED(state);
+    EXPECT("listen: [{address: ''}]\n", "1:20: listen[].address: is empty; write a value");
+    EXPECT("listen: [{address: {}}]\n", "1:20: listen[].address: must be a single value");
+    EXPECT("admin: {address: ''}\n", "1:18: admin.address: is empty; write a value");
+}
+
 static void addresses_in_use(void **state)
 {
     UNUSED(state);
@@ -233,6 +241,11 @@ static void wrong_upstreams(void **state)
     EXPECT("upstreams:\n  - registry: docker.io\n  - registry: INDEX.docker.io\n    endpoints: [x]\n",
            "3:15: upstreams[].registry: 'docker.io' is described already (line 2); put all in one entry",
            "4:17: upstreams[].endpoints: 'x' has no scheme");
+    EXPECT("upstreams: [{registry: ''}, {registry: []}]\n", "1:24: upstreams[].registry: is empty",
+           "1:40: upstreams[].registry: must be a single value");
+    EXPECT("upstreams:\n  - {registry: a b, endpoints: [http://a.io, http://b.io]}\n"
+           "  - {registry: c d, endpoints: [http://c.io]}\n  - {registry: e.io, endpoints: [http://e.io]}\n",
+           "2:16: 'a b' is no registry", "3:16: 'c d' is no registry");
     EXPECT("upstreams:\n  - registry: a b\n    max_manifest: 1\n    timeouts: {idle: 5}\n",
            "2:15: 'a b' is no registry", "3:19: outside the limits",
            "4:22: upstreams[].timeouts.idle: '5' has no unit");
@@ -253,15 +266,11 @@ static void patience_is_shorter_than_containerds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses),
-        cmocka_unit_test(wrong_addresses),
-        cmocka_unit_test(addresses_in_use),
-        cmocka_unit_test(implied_upstreams),
-        cmocka_unit_test(written_endpoints),
-        cmocka_unit_test(wrong_endpoints),
-        cmocka_unit_test(a_password_is_not_repeated),
-        cmocka_unit_test(wrong_upstreams),
-        cmocka_unit_test(patience_is_shorter_than_containerds),
+        cmocka_unit_test(addresses),         cmocka_unit_test(wrong_addresses),
+        cmocka_unit_test(no_address),        cmocka_unit_test(addresses_in_use),
+        cmocka_unit_test(implied_upstreams), cmocka_unit_test(written_endpoints),
+        cmocka_unit_test(wrong_endpoints),   cmocka_unit_test(a_password_is_not_repeated),
+        cmocka_unit_test(wrong_upstreams),   cmocka_unit_test(patience_is_shorter_than_containerds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -251,6 +251,20 @@ static void found_by_target(void **state)
     conf_unref(c);
 }
 
+static void the_name_replaces_what_was_there(void **state)
+{
+    UNUSED(state);
+    struct conf *c = load_good("rules:\n" RULE("hub", "docker.io/*", "hub/*"));
+    char buf[64];
+    struct str up = STR_INIT(buf);
+    str_addz(&up, "before");
+    assert_non_null(conf_match_target(c, SPAN("hub/a/b"), &up));
+    assert_string_equal(buf, "a/b");
+    assert_non_null(conf_match_source(c, SPAN("docker.io"), SPAN("c/d"), &up));
+    assert_string_equal(buf, "c/d");
+    conf_unref(c);
+}
+
 static void a_star_alone_takes_the_rest(void **state)
 {
     UNUSED(state);
@@ -399,6 +413,7 @@ int main(void)
         cmocka_unit_test(shared_targets),
         cmocka_unit_test(overlapping_targets),
         cmocka_unit_test(found_by_target),
+        cmocka_unit_test(the_name_replaces_what_was_there),
         cmocka_unit_test(a_star_alone_takes_the_rest),
         cmocka_unit_test(what_gets_too_long_is_not_found),
         cmocka_unit_test(found_by_source),
