@@ -72,17 +72,20 @@ class DockerRegistry:
                 self._put_manifest(repo, digest, media_type, data)
         self._put_manifest(repo, tag, *manifests[image.digest])
 
+    def _send(self, method, target, headers, body, expected):
+        headers = dict({"Host": "127.0.0.1:%d" % self.port}, **headers)
+        r = request(self.address, method, target, headers, body=body)
+        assert r.status == expected, (r, r.body)
+        return r
+
     def _put_blob(self, repo, digest, data):
-        r = request(self.address, "POST", "/v2/%s/blobs/uploads/" % repo, {"Content-Length": "0"})
-        assert r.status == 202, r
+        r = self._send("POST", "/v2/%s/blobs/uploads/" % repo, {}, b"", 202)
         location = r.header("Location").replace(self.url, "", 1)
-        r = request(self.address, "PUT", "%s%sdigest=%s" % (location, "&" if "?" in location else "?", digest),
-                    {"Content-Type": "application/octet-stream", "Host": "127.0.0.1:%d" % self.port}, body=data)
-        assert r.status == 201, r
+        self._send("PUT", "%s%sdigest=%s" % (location, "&" if "?" in location else "?", digest),
+                   {"Content-Type": "application/octet-stream"}, data, 201)
 
     def _put_manifest(self, repo, reference, media_type, data):
-        r = request(self.address, "PUT", "/v2/%s/manifests/%s" % (repo, reference), {"Content-Type": media_type}, body=data)
-        assert r.status == 201, (r, r.body)
+        self._send("PUT", "/v2/%s/manifests/%s" % (repo, reference), {"Content-Type": media_type}, data, 201)
 
     # ---- what it was asked ----
 

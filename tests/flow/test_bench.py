@@ -1,0 +1,206 @@
+"""The programs of bench/ against each other: what they say must be true before it is worth comparing. Nothing here asserts a time."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+
+from lib.larder import binary
+
+MIB = 1 << 20
+
+
+def tool(name):
+    path = os.path.join(os.path.dirname(binary()), "bench", name)
+    if not os.access(path, os.X_OK):
+        pytest.skip("%s is not built: LARDER_BENCH is off" % path)
+    return path
+
+
+class Origin:
+    def __init__(self, *options):
+        self.child = subprocess.Popen([tool("larder-origin"), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                      text=True)
+        lines = []
+        for line in self.child.stdout:
+            if line == "ready\n":
+                break
+            lines.append(line)
+        text = "".join(lines)
+        self.url = "http://127.0.0.1:%s" % re.search(r"^listening (\d+)$", text, re.M)[1]
+        self.blobs = [(m[1], int(m[2])) for m in re.finditer(r"^blob (\S+) (\d+)$", text, re.M)]
+        self.images = dict(re.findall(r"^image (\S+) (\S+)$", text, re.M))
+
+    def blob(self, i=0):
+        return "%s/v2/any/blobs/%s" % (self.url, self.blobs[i][0])
+
+    def stats(self, reset=False):
+        with urllib.request.urlopen(self.url + "/stats" + ("?reset" if reset else ""), timeout=30) as answer:
+            return json.load(answer)
+
+    def close(self):
+        self.child.terminate()
+        _, errors = self.child.communicate(timeout=30)
+        assert (self.child.returncode, errors) == (0, "")
+
+
+@contextlib.contextmanager
+def origin(*options):
+    o = Origin(*options)
+    try:
+        yield o
+    finally:
+        o.close()
+
+
+def load(mode, *arguments, status=0, stdin=""):
+    done = subprocess.run([tool("larder-load"), mode, "--json", "--quiet", *map(str, arguments)], input=stdin, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+    return json.loads(done.stdout.removeprefix("ready\n"))
+
+
+def errors(report):
+    return {name: n for name, n in report["errors"].items() if n}
+
+
+def fetch(url, **headers):
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+        return answer.status, answer.headers, answer.read()
+
+
+def test_generated_blobs_have_their_digests_and_ranges():
+    with origin("--blob", "1MiB", "--blob", "0", "--blob", "100001") as o:
+        assert [size for _, size in o.blobs] == [MIB, 0, 100001]
+        bodies = [fetch(o.blob(i))[2] for i in range(3)]
+        for (digest, size), body in zip(o.blobs, bodies):
+            assert len(body) == size and digest == "sha256:" + hashlib.sha256(body).hexdigest()
+        for asked, first, end in (("5-9", 5, 10), ("100000-", 100000, 100001), ("-7", 99994, 100001), ("0-999999", 0, 100001)):
+            status, headers, body = fetch(o.blob(2), Range="bytes=" + asked)
+            assert (status, body) == (206, bodies[2][first:end])
+            assert headers["Content-Range"] == "bytes %d-%d/100001" % (first, end - 1)
+        with pytest.raises(urllib.error.HTTPError) as e:
+            fetch(o.blob(2), Range="bytes=100001-")
+        assert e.value.code == 416
+    with origin("--blob", "1MiB") as again:
+        assert fetch(again.blob())[2] == bodies[0]
+
+
+def test_herd_counts_clients_and_bytes_and_verifies():
+    with origin("--blob", "3MiB") as o:
+        report = load("herd", "-c", 20, "-t", 2, "--size", "3MiB", "--verify", o.blob())
+        assert (report["requests"], report["bytes"], errors(report)) == (20, 20 * 3 * MIB, {})
+        plain = load("herd", "-c", 5, "--stagger", "50ms", o.blob())
+        assert (plain["requests"], plain["bytes"]) == (5, 5 * 3 * MIB)
+        stats = o.stats()
+        assert (stats["requests"]["blob_get"], stats["bytes"]["blob_get"]) == (25, 25 * 3 * MIB)
+        assert report["start_ns"] <= stats["first_blob_byte_ns"] <= report["first_byte_ns"] <= report["end_ns"]
+
+
+def test_what_is_wrong_is_counted():
+    with origin("--blob", "1MiB") as o:
+        assert errors(load("herd", "-c", 3, "--size", "2MiB", o.blob(), status=2)) == {"short": 3}
+        assert errors(load("herd", "-c", 3, o.blob() + "0", status=2)) == {"status": 3}
+        assert o.stats()["not_found"] == 3
+        url = o.url
+    assert errors(load("herd", "-c", 3, url + "/v2/", status=2)) == {"connect": 3}
+
+
+def test_another_digest_is_found(tmp_path):
+    blob = b"not what its name says"
+    name = hashlib.sha256(b"something else").hexdigest()
+    (tmp_path / "blobs/sha256").mkdir(parents=True)
+    (tmp_path / "blobs/sha256" / name).write_bytes(blob)
+    (tmp_path / "index.json").write_text('{"manifests": []}')
+    with origin("--dir", str(tmp_path)) as o:
+        url = "%s/v2/any/blobs/sha256:%s" % (o.url, name)
+        assert errors(load("herd", "-c", 2, url)) == {}
+        assert errors(load("herd", "-c", 2, "--verify", url, status=2)) == {"digest": 2}
+
+
+def test_leavers_and_slow_readers():
+    with origin("--blob", "4MiB", "--rate", "40MB") as o:
+        gone = load("herd", "-c", 10, "--leave", 1, "--size", "4MiB", o.blob())
+        assert gone["left"] + gone["requests"] == 10 and gone["left"] > 0 and errors(gone) == {}
+        slow = load("herd", "-c", 2, "--read-rate", "20MB", o.blob())
+        assert slow["bytes"] == 8 * MIB and errors(slow) == {}
+
+
+@pytest.mark.parametrize("kind, requests, length", [("lazy", 1 + 4, 65536 + 4 * MIB), ("parallel", 4, 3 * MIB + 1)])
+def test_ranges(kind, requests, length):
+    size = 3 * MIB + 1
+    with origin("--blob", str(size)) as o:
+        report = load("herd", "-c", 3, "--size", size, "--ranges", kind, "--range-count", 4, o.blob())
+        assert (report["requests"], report["bytes"], errors(report)) == (3, 3 * length, {})
+        assert o.stats()["ranges"] == 3 * requests
+
+
+def test_closed_and_open_loop():
+    with origin("--blob", "100", "--images", "1", "--layer-size", "1000") as o:
+        path = "/v2/img-0/manifests/latest"
+        hits = load("hits", "-c", 4, "-d", "300ms", "--verify", o.blob(), path)
+        assert errors(hits) == {} and hits["requests"] > 0
+        stats = o.stats(reset=True)
+        assert stats["requests"]["blob_get"] > 0 and stats["requests"]["manifest_get"] > 0
+        rate = load("rate", "-c", 4, "-t", 2, "-d", "500ms", "--rate", 200, o.blob())
+        assert (rate["requests"], rate["bytes"], errors(rate)) == (100, 10000, {})
+        assert o.stats()["requests"]["blob_get"] == 100
+
+
+def test_idle_connections_stay_until_told():
+    with origin("--blob", "1") as o:
+        child = subprocess.Popen([tool("larder-load"), "idle", "--json", "-c", "50", "--sources", "3", o.blob()], text=True,
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert child.stdout.readline() == "ready\n"
+        assert o.stats()["requests"]["blob_get"] == 50 and child.poll() is None
+        report = json.loads(child.communicate("", timeout=30)[0])
+        assert (report["requests"], errors(report)) == (50, {})
+
+
+@pytest.mark.parametrize("index", [[], ["--index"]])
+def test_pulls_of_whole_images(index):
+    with origin("--images", "4", "--layers", "5", "--shared", "2", "--layer-size", "10KiB", "--delay", "1ms", *index) as o:
+        assert sorted(o.images) == ["img-%d:latest" % i for i in range(4)]
+        report = load("pull", "-c", 3, "--pulls", 4, "--zipf", 1, "--verify", o.url, *sorted(o.images))
+        assert (report["requests"], errors(report)) == (12, {})
+        asked = o.stats()["requests"]
+        assert (asked["manifest_head"], asked["manifest_get"], asked["blob_get"]) == (12, 12 * (1 + len(index)), 12 * 6)
+        assert errors(load("pull", "-c", 2, o.url, "nothing:here", status=2)) == {"status": 2}
+
+
+def test_an_image_from_a_directory(tmp_path):
+    def put(text):
+        name = hashlib.sha256(text).hexdigest()
+        (tmp_path / "blobs/sha256" / name).write_bytes(text)
+        return {"digest": "sha256:" + name, "size": len(text)}
+
+    (tmp_path / "blobs/sha256").mkdir(parents=True)
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifest = put(json.dumps({"schemaVersion": 2, "mediaType": kind, "config": put(b"{}"), "layers": [put(b"layer")]}).encode())
+    entry = {**manifest, "mediaType": kind, "annotations": {"org.opencontainers.image.ref.name": "v1"}}
+    (tmp_path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    with origin("--dir", str(tmp_path)) as o:
+        assert o.images == {"*:v1": manifest["digest"]}
+        report = load("pull", "-c", 1, "--verify", o.url, "some/where:v1")
+        assert (report["requests"], errors(report)) == (1, {})
+        assert fetch(o.url + "/v2/some/where/manifests/v1")[1]["Content-Type"] == kind
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["dance"], "the first argument is the mode"),
+    (["herd"], "a URL is missing"),
+    (["herd", "ftp://x/y"], "not a URL of the form"),
+    (["herd", "-c", "many", "http://127.0.0.1:1/"], "--clients"),
+    (["rate", "http://127.0.0.1:1/x"], "--rate"),
+    (["herd", "--ranges", "lazy", "http://127.0.0.1:1/x"], "--size"),
+])
+def test_wrong_arguments_are_explained(arguments, says):
+    done = subprocess.run([tool("larder-load"), *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30,
+                          check=False)
+    assert done.returncode == 1 and says in done.stderr and done.stdout == ""
