@@ -292,7 +292,8 @@ static struct object *object_load(const char *digest, const char *type, bool man
         close(fd);
         return NULL;
     }
-    return &objects[object_add(digest, type, fd, (uint64_t)st.st_size, manifest)];
+    size_t added = object_add(digest, type, fd, (uint64_t)st.st_size, manifest); /* may move the table */
+    return &objects[added];
 }
 
 /* Walks an index or a manifest so that everything below it is known with its media type. */
@@ -635,9 +636,9 @@ static enum go step_body(struct conn *c)
     c->paced += (uint64_t)sent;
     counts.bytes[c->kind] += (uint64_t)sent;
     if (c->kind == KIND_BLOB_GET) {
-        counts.last_blob_byte = now_ns();
+        counts.last_blob_byte = now;
         if (counts.first_blob_byte == 0)
-            counts.first_blob_byte = counts.last_blob_byte;
+            counts.first_blob_byte = now;
     }
     if (opt.rate > 0 && c->left > 0) {
         conn_wait(c, now + TICK_NS);
