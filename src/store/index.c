@@ -1,20 +1,4 @@
-/* The index: an LMDB environment in <path>/index. The only file that knows LMDB.
- *
- * Tables and records. All numbers are little-endian; the layout is written byte by byte and is what FORMAT names: change
- * it and FORMAT together.
- *
- *     table    full key                      fields
- *     meta     "format"                      u32 FORMAT (no sum)
- *     tags     repo 00 tag                   digest, i64 checked_ms, u8 n, n bytes of media type
- *     links    repo 00 digest                u8 n, n bytes of media type
- *     objects  digest                        u64 size, i64 stored_ms
- *
- *     digest = u8 algorithm, 32 or 64 raw bytes
- *     value  = u64 sum, u16 n, n bytes of full key, fields
- *
- * LMDB keys have at most 511 bytes. A full key that is longer is stored under 01 and its XXH3-128 (no text begins with
- * 01), and stands in the value; else n is 0. So every repository and tag can be listed from the records. The sum is XXH3
- * over the stored key and the rest of the value: a record that was damaged, or moved to another key, is not there.
+/* The index: an LMDB environment in <path>/index. The only file that knows LMDB; record_int.h has what stands in it.
  *
  * Writing. store_apply queues; one thread takes what is queued, up to BATCH_MAX changes, into one transaction, commits
  * it durably and posts each change back to its core. If the transaction fails, each of its changes is tried once in a
@@ -28,28 +12,16 @@
 #include <lmdb.h>
 #include <pthread.h>
 #include <string.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "store/record_int.h"
 #include "store/store_int.h"
 
-#define FORMAT 1
-
-#define INDEX_KEY_MAX 511
-#define READERS_MAX   1024
-#define BATCH_MAX     1000
-#define INDEX_MIN     ((size_t)64 << 20) /* no smaller limit is tried where the address space is small */
-
-#define DIGEST_FIELD_MAX (1 + DIGEST_RAW_MAX)
-#define KEY_TEXT_MAX     (STORE_REPO_MAX + 1 + STORE_TAG_MAX)
-#define RECORD_MAX       (8 + 2 + KEY_TEXT_MAX + DIGEST_FIELD_MAX + 8 + 1 + STORE_MEDIA_MAX)
-_Static_assert(STORE_TAG_MAX >= DIGEST_FIELD_MAX, "KEY_TEXT_MAX is that of tags");
-_Static_assert(STORE_MEDIA_MAX <= UINT8_MAX, "the length of a media type is one byte");
-
-enum table { TABLE_TAGS, TABLE_LINKS, TABLE_OBJECTS, TABLES };
+#define READERS_MAX 1024
+#define BATCH_MAX   1000
+#define INDEX_MIN   ((size_t)64 << 20) /* no smaller limit is tried where the address space is small */
 
 static const char *const table_names[TABLES] = {"tags", "links", "objects"};
 
@@ -74,242 +46,33 @@ struct store_reader {
     MDB_txn *txn;
 };
 
-/* ---- encoding ---- */
+/* ---- records in LMDB ---- */
 
-struct key {
-    enum table table;
-    unsigned char text[KEY_TEXT_MAX]; /* the full key */
-    size_t n;
-    unsigned char hash[1 + sizeof(XXH128_canonical_t)];
-    bool hashed;
-};
-
-struct record {
-    unsigned char p[RECORD_MAX];
-    size_t n;
-};
-
-static void put_bytes(struct record *r, const void *p, size_t n)
+static MDB_val val_of(struct span s)
 {
-    MUST(n <= sizeof r->p - r->n);
-    if (n > 0)
-        memcpy(r->p + r->n, p, n);
-    r->n += n;
+    return (MDB_val){.mv_data = (void *)(uintptr_t)s.p, .mv_size = s.n}; /* LMDB only reads it */
 }
 
-static void store_le(unsigned char *p, uint64_t v, size_t bytes)
+static struct span span_of_val(MDB_val v)
 {
-    for (size_t i = 0; i < bytes; i++)
-        p[i] = (unsigned char)(v >> (8 * i));
-}
-
-static uint64_t load_le(const unsigned char *p, size_t bytes)
-{
-    uint64_t v = 0;
-    for (size_t i = 0; i < bytes; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
-
-static void put_number(struct record *r, uint64_t v, size_t bytes)
-{
-    unsigned char le[8];
-    store_le(le, v, bytes);
-    put_bytes(r, le, bytes);
-}
-
-static void put_digest(struct record *r, const struct digest *d)
-{
-    put_number(r, d->alg, 1);
-    put_bytes(r, d->raw, digest_raw_len(d));
-}
-
-static void put_media(struct record *r, const char *media)
-{
-    size_t n = strnlen(media, STORE_MEDIA_MAX);
-    put_number(r, n, 1);
-    put_bytes(r, media, n);
-}
-
-/* What is left to read of a record; `bad` sticks. */
-struct fields {
-    const unsigned char *p;
-    size_t n;
-    bool bad;
-};
-
-static const unsigned char *get_bytes(struct fields *f, size_t n)
-{
-    if (f->bad || n > f->n) {
-        f->bad = true;
-        return NULL;
-    }
-    const unsigned char *p = f->p;
-    f->p += n;
-    f->n -= n;
-    return p;
-}
-
-static uint64_t get_number(struct fields *f, size_t bytes)
-{
-    const unsigned char *p = get_bytes(f, bytes);
-    return p != NULL ? load_le(p, bytes) : 0;
-}
-
-static void get_digest(struct fields *f, struct digest *d)
-{
-    *d = (struct digest){.alg = (uint8_t)get_number(f, 1)};
-    size_t n = digest_raw_len(d);
-    const unsigned char *p = get_bytes(f, n);
-    if (p == NULL || n == 0)
-        f->bad = true;
-    else
-        memcpy(d->raw, p, n);
-}
-
-static void get_media(struct fields *f, char media[STORE_MEDIA_MAX + 1])
-{
-    size_t n = get_number(f, 1);
-    const unsigned char *p = get_bytes(f, n);
-    if (p != NULL)
-        memcpy(media, p, n);
-    media[p != NULL ? n : 0] = '\0';
-}
-
-/* ---- keys ---- */
-
-static void key_add(struct key *k, const void *p, size_t n)
-{
-    MUST(n <= sizeof k->text - k->n);
-    memcpy(k->text + k->n, p, n);
-    k->n += n;
-}
-
-static void key_add_digest(struct key *k, const struct digest *d)
-{
-    MUST(digest_raw_len(d) > 0);
-    key_add(k, &d->alg, 1);
-    key_add(k, d->raw, digest_raw_len(d));
-}
-
-static void key_finish(struct key *k)
-{
-    k->hashed = k->n > INDEX_KEY_MAX;
-    if (!k->hashed)
-        return;
-    XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits(k->text, k->n));
-    k->hash[0] = 1;
-    memcpy(k->hash + 1, &canonical, sizeof canonical);
-}
-
-static void key_of_tag(struct key *k, struct span repo, struct span tag)
-{
-    k->table = TABLE_TAGS;
-    k->n = 0;
-    key_add(k, repo.p, repo.n);
-    key_add(k, "", 1);
-    key_add(k, tag.p, tag.n);
-    key_finish(k);
-}
-
-static void key_of_link(struct key *k, struct span repo, const struct digest *d)
-{
-    k->table = TABLE_LINKS;
-    k->n = 0;
-    key_add(k, repo.p, repo.n);
-    key_add(k, "", 1);
-    key_add_digest(k, d);
-    key_finish(k);
-}
-
-static void key_of_object(struct key *k, const struct digest *d)
-{
-    k->table = TABLE_OBJECTS;
-    k->n = 0;
-    key_add_digest(k, d);
-    key_finish(k);
-}
-
-static MDB_val key_val(struct key *k)
-{
-    if (k->hashed)
-        return (MDB_val){.mv_data = k->hash, .mv_size = sizeof k->hash};
-    return (MDB_val){.mv_data = k->text, .mv_size = k->n};
-}
-
-/* ---- records ---- */
-
-static uint64_t record_sum(MDB_val key, const unsigned char *rest, size_t n)
-{
-    return XXH3_64bits_withSeed(rest, n, XXH3_64bits(key.mv_data, key.mv_size));
-}
-
-static void record_begin(struct record *r, const struct key *k)
-{
-    r->n = 0;
-    put_number(r, 0, 8);
-    put_number(r, k->hashed ? k->n : 0, 2);
-    if (k->hashed)
-        put_bytes(r, k->text, k->n);
-}
-
-static int record_put(struct index *x, MDB_txn *txn, struct key *k, struct record *r)
-{
-    MDB_val key = key_val(k);
-    store_le(r->p, record_sum(key, r->p + 8, r->n - 8), 8);
-    MDB_val value = {.mv_data = r->p, .mv_size = r->n};
-    return mdb_put(txn, x->tables[k->table], &key, &value, 0);
-}
-
-/* False: damaged. *full is the full key as it stands in the record, empty where the stored key is the full one. */
-static bool record_open(MDB_val key, MDB_val value, struct fields *f, struct span *full)
-{
-    *f = (struct fields){.p = value.mv_data, .n = value.mv_size};
-    uint64_t sum = get_number(f, 8);
-    if (f->bad || sum != record_sum(key, f->p, f->n))
-        return false;
-    size_t n = get_number(f, 2);
-    *full = span_of((const char *)get_bytes(f, n), n);
-    return !f->bad;
-}
-
-static void object_read(struct fields *f, struct store_object *out)
-{
-    out->size = get_number(f, 8);
-    out->stored_ms = (int64_t)get_number(f, 8);
+    return span_of(v.mv_data, v.mv_size);
 }
 
 static void log_damaged(struct index *x, const struct key *k)
 {
     atomic_fetch_add_explicit(&x->damaged, 1, memory_order_relaxed);
-    char text[KEY_TEXT_MAX + DIGEST_TEXT_MAX];
+    char text[KEY_TEXT_MAX];
     struct str s = STR_INIT(text);
-    struct fields f = {.p = k->text, .n = k->n};
-    if (k->table != TABLE_OBJECTS) {
-        const unsigned char *end = memchr(k->text, '\0', k->n);
-        MUST(end != NULL);
-        size_t repo = (size_t)(end - k->text);
-        str_add(&s, span_of((const char *)get_bytes(&f, repo), repo));
-        UNUSED(get_bytes(&f, 1));
-        str_addc(&s, k->table == TABLE_TAGS ? ':' : '@');
-    }
-    if (k->table == TABLE_TAGS) {
-        str_add(&s, span_of((const char *)f.p, f.n));
-    } else {
-        struct digest d;
-        get_digest(&f, &d);
-        digest_add(&s, &d);
-    }
+    key_text(k, &s);
     log_warn("store",
              "a record of the index is damaged and is ignored; it will be written again when it is needed",
              LOG_S("table", table_names[k->table]), LOG_SP("record", str_span(&s)));
 }
 
 /* Finds the record of k in txn. True: its fields are in *f. Damage and errors are logged, and count as not there. */
-static bool record_get(struct index *x, MDB_txn *txn, struct key *k, struct fields *f)
+static bool get_record(struct index *x, MDB_txn *txn, const struct key *k, struct fields *f)
 {
-    MDB_val key = key_val(k), value;
+    MDB_val key = val_of(key_stored(k)), value;
     int rc = mdb_get(txn, x->tables[k->table], &key, &value);
     if (rc == MDB_NOTFOUND)
         return false;
@@ -320,12 +83,59 @@ static bool record_get(struct index *x, MDB_txn *txn, struct key *k, struct fiel
         return false;
     }
     struct span full;
-    if (!record_open(key, value, f, &full)) {
+    if (!record_open(key_stored(k), span_of_val(value), f, &full)) {
         log_damaged(x, k);
         return false;
     }
     /* Two full keys with one hash: the other one has the place. */
-    return !k->hashed || span_eq(full, span_of((const char *)k->text, k->n));
+    return !k->hashed || span_eq(full, span_of((const char *)k->full, k->n));
+}
+
+static bool get_tag(struct index *x, MDB_txn *txn, const struct key *k, struct store_tag *out)
+{
+    struct fields f;
+    if (!get_record(x, txn, k, &f))
+        return false;
+    bool good = record_tag(&f, out);
+    if (!good)
+        log_damaged(x, k);
+    return good;
+}
+
+static bool get_link(struct index *x, MDB_txn *txn, const struct key *k, struct store_link *out)
+{
+    struct fields f;
+    if (!get_record(x, txn, k, &f))
+        return false;
+    bool good = record_link(&f, out);
+    if (!good)
+        log_damaged(x, k);
+    return good;
+}
+
+static bool get_object(struct index *x, MDB_txn *txn, const struct key *k, struct store_object *out)
+{
+    struct fields f;
+    if (!get_record(x, txn, k, &f))
+        return false;
+    bool good = record_object(&f, out);
+    if (!good)
+        log_damaged(x, k);
+    return good;
+}
+
+static int put_record(struct index *x, MDB_txn *txn, const struct key *k, const struct record *r)
+{
+    MDB_val key = val_of(key_stored(k));
+    MDB_val value = val_of(span_of((const char *)r->p, r->n));
+    return mdb_put(txn, x->tables[k->table], &key, &value, 0);
+}
+
+static int del_record(struct index *x, MDB_txn *txn, const struct key *k)
+{
+    MDB_val key = val_of(key_stored(k));
+    int rc = mdb_del(txn, x->tables[k->table], &key, NULL);
+    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 /* ---- look-ups ---- */
@@ -353,7 +163,7 @@ void store_reader_free(struct store_reader *r)
     mem_free(r);
 }
 
-/* Every look-up is between reader_begin and reader_end; what record_get gives points into the snapshot. */
+/* Every look-up is between reader_begin and reader_end: a snapshot of its own. */
 static bool reader_begin(struct store_reader *r)
 {
     CHECK_MAGIC(r, READER_MAGIC);
@@ -363,12 +173,10 @@ static bool reader_begin(struct store_reader *r)
     return rc == 0;
 }
 
-static bool reader_end(struct store_reader *r, struct key *k, const struct fields *f, bool found)
+static bool reader_end(struct store_reader *r, bool found)
 {
-    if (found && f->bad)
-        log_damaged(r->index, k);
     mdb_txn_reset(r->txn);
-    return found && !f->bad;
+    return found;
 }
 
 bool store_get_tag(struct store_reader *r, struct span repo, struct span tag, struct store_tag *out)
@@ -376,15 +184,8 @@ bool store_get_tag(struct store_reader *r, struct span repo, struct span tag, st
     if (repo.n > STORE_REPO_MAX || tag.n > STORE_TAG_MAX || !reader_begin(r))
         return false;
     struct key k;
-    struct fields f;
     key_of_tag(&k, repo, tag);
-    bool found = record_get(r->index, r->txn, &k, &f);
-    if (found) {
-        get_digest(&f, &out->digest);
-        out->checked_ms = (int64_t)get_number(&f, 8);
-        get_media(&f, out->media);
-    }
-    return reader_end(r, &k, &f, found);
+    return reader_end(r, get_tag(r->index, r->txn, &k, out));
 }
 
 bool store_get_link(struct store_reader *r, struct span repo, const struct digest *d, struct store_link *out)
@@ -392,12 +193,8 @@ bool store_get_link(struct store_reader *r, struct span repo, const struct diges
     if (repo.n > STORE_REPO_MAX || !reader_begin(r))
         return false;
     struct key k;
-    struct fields f;
     key_of_link(&k, repo, d);
-    bool found = record_get(r->index, r->txn, &k, &f);
-    if (found)
-        get_media(&f, out->media);
-    return reader_end(r, &k, &f, found);
+    return reader_end(r, get_link(r->index, r->txn, &k, out));
 }
 
 bool store_get_object(struct store_reader *r, const struct digest *d, struct store_object *out)
@@ -405,12 +202,8 @@ bool store_get_object(struct store_reader *r, const struct digest *d, struct sto
     if (!reader_begin(r))
         return false;
     struct key k;
-    struct fields f;
     key_of_object(&k, d);
-    bool found = record_get(r->index, r->txn, &k, &f);
-    if (found)
-        object_read(&f, out);
-    return reader_end(r, &k, &f, found);
+    return reader_end(r, get_object(r->index, r->txn, &k, out));
 }
 
 void store_totals(struct store *s, struct store_totals *out)
@@ -428,14 +221,10 @@ struct delta {
 };
 
 /* An object that is replaced or removed leaves the totals. One with a damaged record never was in them. */
-static void drop_from_totals(struct index *x, MDB_txn *txn, struct key *k, struct delta *delta)
+static void drop_from_totals(struct index *x, MDB_txn *txn, const struct key *k, struct delta *delta)
 {
-    struct fields f;
     struct store_object old;
-    if (!record_get(x, txn, k, &f))
-        return;
-    object_read(&f, &old);
-    if (f.bad)
+    if (!get_object(x, txn, k, &old))
         return;
     delta->objects--;
     delta->bytes -= old.size;
@@ -445,50 +234,42 @@ static int put_object(struct index *x, MDB_txn *txn, const struct store_change *
 {
     struct key k;
     struct record r;
+    struct store_object object = {.size = c->size, .stored_ms = clock_wall_ms()};
     key_of_object(&k, &c->digest);
     drop_from_totals(x, txn, &k, delta);
-    record_begin(&r, &k);
-    put_number(&r, c->size, 8);
-    put_number(&r, (uint64_t)clock_wall_ms(), 8);
     delta->objects++;
     delta->bytes += c->size;
-    return record_put(x, txn, &k, &r);
+    record_of_object(&r, &k, &object);
+    return put_record(x, txn, &k, &r);
 }
 
 static int put_link(struct index *x, MDB_txn *txn, const struct store_change *c)
 {
     struct key k;
     struct record r;
+    struct store_link link;
+    memcpy(link.media, c->media, sizeof link.media);
     key_of_link(&k, span_str(c->repo), &c->digest);
-    record_begin(&r, &k);
-    put_media(&r, c->media);
-    return record_put(x, txn, &k, &r);
+    record_of_link(&r, &k, &link);
+    return put_record(x, txn, &k, &r);
 }
 
 static int put_tag(struct index *x, MDB_txn *txn, const struct store_change *c)
 {
     struct key k;
     struct record r;
+    struct store_tag tag = {.digest = c->digest, .checked_ms = c->checked_ms};
+    memcpy(tag.media, c->media, sizeof tag.media);
     key_of_tag(&k, span_str(c->repo), span_str(c->tag));
-    record_begin(&r, &k);
-    put_digest(&r, &c->digest);
-    put_number(&r, (uint64_t)c->checked_ms, 8);
-    put_media(&r, c->media);
-    return record_put(x, txn, &k, &r);
-}
-
-static int del(struct index *x, MDB_txn *txn, struct key *k)
-{
-    MDB_val key = key_val(k);
-    int rc = mdb_del(txn, x->tables[k->table], &key, NULL);
-    return rc == MDB_NOTFOUND ? 0 : rc;
+    record_of_tag(&r, &k, &tag);
+    return put_record(x, txn, &k, &r);
 }
 
 static int del_tag(struct index *x, MDB_txn *txn, const struct store_change *c)
 {
     struct key k;
     key_of_tag(&k, span_str(c->repo), span_str(c->tag));
-    return del(x, txn, &k);
+    return del_record(x, txn, &k);
 }
 
 static int del_object(struct index *x, MDB_txn *txn, const struct store_change *c, struct delta *delta)
@@ -496,7 +277,7 @@ static int del_object(struct index *x, MDB_txn *txn, const struct store_change *
     struct key k;
     key_of_object(&k, &c->digest);
     drop_from_totals(x, txn, &k, delta);
-    return del(x, txn, &k);
+    return del_record(x, txn, &k);
 }
 
 static int carry_out(struct index *x, MDB_txn *txn, const struct store_change *c, struct delta *delta)
@@ -664,7 +445,7 @@ static int check_format(const struct store *s, MDB_txn *txn, struct str *why)
     MDB_val key = {.mv_data = "format", .mv_size = 6}, value = {.mv_size = 0};
     if (rc == 0 && fresh) {
         unsigned char format[4];
-        store_le(format, FORMAT, sizeof format);
+        le_store(format, RECORD_FORMAT, sizeof format);
         value = (MDB_val){.mv_data = format, .mv_size = sizeof format};
         rc = mdb_put(txn, meta, &key, &value, 0);
         return rc != 0 ? fail(s, why, "write", rc) : 0;
@@ -677,14 +458,14 @@ static int check_format(const struct store *s, MDB_txn *txn, struct str *why)
                  s->path);
         return ERR_STORE;
     }
-    uint64_t format = load_le(value.mv_data, 4);
-    if (format == FORMAT)
+    uint64_t format = le_load(value.mv_data, 4);
+    if (format == RECORD_FORMAT)
         return 0;
     str_addf(
         why,
         "the index %s/index has format %d, this larder reads format %d; run the larder that wrote it, or set "
         "store.path to another folder",
-        s->path, (int)format, FORMAT);
+        s->path, (int)format, RECORD_FORMAT);
     return ERR_STORE;
 }
 
@@ -714,10 +495,7 @@ static bool count_object(struct index *x, MDB_val key, MDB_val value)
     struct fields f;
     struct span full;
     struct store_object o;
-    if (!record_open(key, value, &f, &full))
-        return false;
-    object_read(&f, &o);
-    if (f.bad)
+    if (!record_open(span_of_val(key), span_of_val(value), &f, &full) || !record_object(&f, &o))
         return false;
     x->objects++;
     x->bytes += o.size;
@@ -780,7 +558,7 @@ struct index *index_open(const struct store *s, size_t index_max, struct str *wh
         index_free(x);
         return NULL;
     }
-    MUST(mdb_env_get_maxkeysize(x->env) >= INDEX_KEY_MAX);
+    MUST(mdb_env_get_maxkeysize(x->env) >= KEY_STORED_MAX);
     int dead = 0;
     if (mdb_reader_check(x->env, &dead) == 0 && dead > 0)
         log_info("store", "cleared readers of an earlier run from the index", LOG_I("readers", dead));
