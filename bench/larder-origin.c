@@ -108,6 +108,7 @@ struct conn {
     int body; /* descriptor; -1: none */
     off_t at;
     uint64_t left;
+    bool blocked;       /* the client had not read: the socket was full */
     int64_t paced_from; /* the time from which the rate counts */
     uint64_t paced;     /* bytes since then */
 };
@@ -575,14 +576,16 @@ static void conn_free(struct conn *c)
     free(c);
 }
 
-/* How much the rate allows now. Credit that a client did not use is kept for a short while only. */
+/* How much the rate allows now. Credit that a client did not use is kept for a short while only; when it was this program that
+ * came late, all of it is made good. */
 static uint64_t conn_allowance(struct conn *c, int64_t now)
 {
     if (opt.rate == 0)
         return SEND_WINDOW;
     uint64_t earned = (uint64_t)((double)(now - c->paced_from) / 1e9 * (double)opt.rate);
     uint64_t burst = (uint64_t)((double)BURST_NS / 1e9 * (double)opt.rate) + 1;
-    if (earned > c->paced + burst) {
+    if (c->blocked && earned > c->paced + burst) {
+        c->blocked = false;
         c->paced_from = now - BURST_NS;
         c->paced = 0;
         return burst;
@@ -627,7 +630,9 @@ static enum go step_body(struct conn *c)
         conn_wait(c, now + TICK_NS);
         return GO_WAIT;
     }
-    ssize_t sent = sendfile(c->fd, c->body, &c->at, (size_t)(n < c->left ? n : c->left));
+    size_t want = (size_t)(n < c->left ? n : c->left);
+    ssize_t sent = sendfile(c->fd, c->body, &c->at, want);
+    c->blocked = sent < (ssize_t)want;
     if (sent < 0)
         return send_result(c);
     if (sent == 0)
