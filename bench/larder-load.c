@@ -1122,7 +1122,7 @@ int main(int argc, char **argv)
     opt.start = now_ns() + 5 * NS_PER_MS + opt.warmup;
     opt.end = opt.start + (int64_t)(opt.duration * 1e9);
     static struct worker **workers;
-    workers = xzalloc(opt.threads, sizeof *workers);
+    workers = xzalloc(opt.threads, sizeof(struct worker *));
     pthread_t *threads = xzalloc(opt.threads, sizeof *threads);
     for (unsigned i = 0; i < opt.threads; i++) {
         workers[i] = worker_new(i);
