@@ -61,6 +61,13 @@ static inline void op_expect(struct op *op, uint32_t bit)
     op->outstanding |= bit;
 }
 
+/* Parks until the bit is cleared; it may be outstanding already. For steps: `return op_wait(op, BIT)`. */
+static inline enum step op_wait(struct op *op, uint32_t bit)
+{
+    op->outstanding |= bit;
+    return STEP_WAIT;
+}
+
 static inline void op_clear(struct op *op, uint32_t bit)
 {
     MUST((op->outstanding & bit) != 0);

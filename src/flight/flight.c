@@ -438,6 +438,14 @@ bool flight_publish(struct flight *f, uint64_t from, uint64_t to)
     return ok;
 }
 
+void flight_unpublish(struct flight *f)
+{
+    pthread_mutex_lock(&f->lock);
+    MUST(f->now.state == FLIGHT_BUSY);
+    f->now.have.n = 0;
+    pthread_mutex_unlock(&f->lock);
+}
+
 void flight_verified(struct flight *f, uint64_t length)
 {
     pthread_mutex_lock(&f->lock);

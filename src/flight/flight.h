@@ -125,6 +125,7 @@ struct partial *flight_partial(struct flight *f);
 void flight_head(struct flight *f, uint64_t length);
 /* [from, to) is written. False: too many pieces; the bytes count as not there. */
 bool flight_publish(struct flight *f, uint64_t from, uint64_t to);
+void flight_unpublish(struct flight *f); /* before the head only: nothing is there after all */
 void flight_verified(struct flight *f, uint64_t length);               /* stream: whole and right */
 void flight_answered(struct flight *f, const struct flight_answer *a); /* answer: takes over a->bytes */
 void flight_done(struct flight *f);                                    /* out of the table */

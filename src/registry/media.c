@@ -1,10 +1,6 @@
-/* Which type a manifest has. The document's top-level keys are found by a small scanner instead of a JSON
- * parser: a manifest may have 4 MiB, only three or four keys matter, and the answer has to point into the
- * body.
- *
- * The scanner knows strings and nesting, which is enough to tell a top-level key from a nested one; it does
- * not check numbers and literals. As in every parser that clients use, the last of several equal keys counts.
- */
+/* Which type a manifest has: see media.h. As in every parser that clients use, the last of several equal keys
+ * counts. */
+#include "registry/json.h"
 #include "registry/media.h"
 
 #define OCI_INDEX        "application/vnd.oci.image.index.v1+json"
@@ -17,8 +13,6 @@
 #define ACCEPT_MANIFEST                                                                                      \
     OCI_INDEX ", " DOCKER_LIST ", " OCI_MANIFEST ", " DOCKER_MANIFEST ", " OCI_ARTIFACT                      \
               ", " DOCKER_V1_SIGNED ", " DOCKER_V1 ", */*"
-
-#define NESTING_MAX 256 /* containers inside of each other; real manifests have five */
 
 const struct span media_accept_manifest = {.p = ACCEPT_MANIFEST, .n = sizeof(ACCEPT_MANIFEST) - 1};
 
@@ -71,86 +65,14 @@ bool media_manifest_plausible(struct span content_type)
            !span_ieq(type, SPAN("application/xhtml+xml"));
 }
 
-/* Reads a document from the left. After false the position means nothing. */
-struct scan {
-    struct span doc;
-    size_t at;
-};
-
-static char scan_peek(struct scan *s) /* next byte that is not white space; NUL at the end */
-{
-    while (s->at < s->doc.n && memchr(" \t\r\n", s->doc.p[s->at], 4) != NULL)
-        s->at++;
-    return s->at < s->doc.n ? s->doc.p[s->at] : '\0';
-}
-
-static bool scan_take(struct scan *s, char wanted)
-{
-    if (scan_peek(s) != wanted || s->at == s->doc.n)
-        return false;
-    s->at++;
-    return true;
-}
-
-/* A string; *inside is what stands between the quotes, escapes included. */
-static bool scan_string(struct scan *s, struct span *inside)
-{
-    if (!scan_take(s, '"'))
-        return false;
-    size_t start = s->at;
-    while (s->at < s->doc.n) {
-        char c = s->doc.p[s->at++];
-        if (c == '"') {
-            *inside = span_sub(s->doc, start, s->at - 1 - start);
-            return true;
-        }
-        if (c == '\\' && s->at < s->doc.n)
-            s->at++;
-    }
-    return false;
-}
-
-static bool scan_word(struct scan *s) /* number, true, false, null */
-{
-    size_t start = s->at;
-    while (s->at < s->doc.n && (byte_is_alnum(s->doc.p[s->at]) || memchr("+-.", s->doc.p[s->at], 3) != NULL))
-        s->at++;
-    return s->at > start;
-}
-
-/* One value of any kind. Inside of it brackets have to match and commas and colons are not looked at. */
-static bool scan_value(struct scan *s)
-{
-    char closing[NESTING_MAX];
-    size_t depth = 0;
-    do {
-        char c = scan_peek(s);
-        struct span string;
-        if (c == '{' || c == '[') {
-            if (depth == NESTING_MAX)
-                return false;
-            closing[depth++] = c == '{' ? '}' : ']';
-            s->at++;
-        } else if (c == '"') {
-            if (!scan_string(s, &string))
-                return false;
-        } else if (depth > 0 && (c == closing[depth - 1] || c == ',' || c == ':')) {
-            depth -= c == closing[depth - 1];
-            s->at++;
-        } else if (!scan_word(s)) {
-            return false;
-        }
-    } while (depth > 0);
-    return true;
-}
-
 struct fields {
     struct span media_type; /* absent: none, or not the type of a manifest */
     bool manifests, config, layers, fs_layers, signatures;
 };
 
-static void fields_note(struct fields *f, struct span key, struct span value)
+static void fields_note(void *arg, struct span key, struct span value)
 {
+    struct fields *f = arg;
     char kind = value.p[0];
     if (span_eq(key, SPAN("mediaType"))) {
         struct span text = kind == '"' ? span_sub(value, 1, value.n - 2) : SPAN_NONE;
@@ -169,36 +91,12 @@ static void fields_note(struct fields *f, struct span key, struct span value)
     }
 }
 
-/* The whole document is one object, and nothing but white space follows it. */
-static bool fields_read(struct span body, struct fields *f)
-{
-    struct scan s = {.doc = body};
-    struct span key;
-    if (!scan_take(&s, '{'))
-        return false;
-    if (!scan_take(&s, '}')) {
-        do {
-            if (!scan_string(&s, &key) || !scan_take(&s, ':'))
-                return false;
-            scan_peek(&s);
-            size_t start = s.at;
-            if (!scan_value(&s))
-                return false;
-            fields_note(f, key, span_sub(body, start, s.at - start));
-        } while (scan_take(&s, ','));
-        if (!scan_take(&s, '}'))
-            return false;
-    }
-    scan_peek(&s);
-    return s.at == body.n;
-}
-
 struct span media_of_manifest(struct span content_type, struct span body)
 {
     struct fields f = {.media_type = SPAN_NONE};
     if (!media_is_generic(content_type))
         return media_essence(content_type);
-    if (!fields_read(body, &f))
+    if (!json_each_member(body, fields_note, &f))
         return SPAN_NONE;
     if (f.media_type.p != NULL)
         return f.media_type;

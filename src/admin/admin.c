@@ -1,0 +1,119 @@
+/* The admin server: three paths, answered from memory.
+ *
+ * Stopping: RUNNING -> admin_stop: no new connections, idle ones closed; a tick waits until the last answer is out. */
+#include "admin/admin.h"
+#include "admin/metrics.h"
+#include "base/mem.h"
+#include "http/server.h"
+
+#define ADMIN_CONNECTIONS 256
+#define ADMIN_HEADER_MS   10000
+#define ADMIN_IDLE_MS     60000
+#define STOP_TICK_MS      50
+#define STOP_PATIENCE     40 /* ticks before what is left is cut */
+
+struct admin {
+    struct core *core;
+    struct admin_config config;
+    struct server *server;
+    bool stopping;
+    unsigned ticks;
+    struct timer tick;
+    void (*done)(void *arg);
+    void *done_arg;
+};
+
+static void on_finished(struct exchange *x)
+{
+    UNUSED(x);
+}
+
+static void reply(struct exchange *x, unsigned status, struct span type, struct span text)
+{
+    exchange_begin(x, status);
+    exchange_field(x, SPAN("Content-Type"), type);
+    exchange_field(x, SPAN("Cache-Control"), SPAN("no-store"));
+    if (status == 405)
+        exchange_field(x, SPAN("Allow"), SPAN("GET, HEAD"));
+    exchange_send(x, text.n, body_of_text(text), false);
+}
+
+static void reply_metrics(struct admin *a, struct exchange *x)
+{
+    size_t n;
+    char *text = metrics_text(&a->config, &n);
+    reply(x, 200, SPAN("text/plain; version=0.0.4; charset=utf-8"), span_of(text, n));
+    mem_free(text);
+}
+
+static void on_request(struct exchange *x, void *arg)
+{
+    struct admin *a = arg;
+    struct span plain = SPAN("text/plain; charset=utf-8");
+    x->finished = on_finished;
+    struct span path = x->req.target;
+    ptrdiff_t query = span_find(path, '?');
+    if (query >= 0)
+        path = span_sub(path, 0, (size_t)query);
+    if (x->fault != 0)
+        reply(x, (unsigned)x->fault, plain, SPAN("malformed request\n"));
+    else if (x->req.method == H1_OTHER)
+        reply(x, 405, plain, SPAN("only GET and HEAD\n"));
+    else if (span_eq(path, SPAN("/healthz")))
+        reply(x, 200, plain, SPAN("ok\n"));
+    else if (span_eq(path, SPAN("/readyz")))
+        reply(x, a->stopping ? 503 : 200, plain, a->stopping ? SPAN("stopping\n") : SPAN("ready\n"));
+    else if (span_eq(path, SPAN("/metrics")))
+        reply_metrics(a, x);
+    else
+        reply(x, 404, plain, SPAN("no such page; there are /healthz, /readyz and /metrics\n"));
+}
+
+static void on_stop_tick(struct timer *t)
+{
+    struct admin *a = CONTAINER_OF(t, struct admin, tick);
+    if (++a->ticks > STOP_PATIENCE)
+        server_abort(a->server);
+    if (server_connections(a->server) > 0) {
+        timer_arm(a->core, &a->tick, STOP_TICK_MS);
+        return;
+    }
+    void (*done)(void *arg) = a->done;
+    void *arg = a->done_arg;
+    server_free(a->server);
+    mem_free(a);
+    done(arg);
+}
+
+struct admin *admin_start(struct core *core, int fd, const struct admin_config *config)
+{
+    core_check(core);
+    struct admin *a;
+    NEW(a);
+    a->core = core;
+    a->config = *config;
+    timer_init(&a->tick, on_stop_tick);
+    struct server_config sc = {.header_ms = ADMIN_HEADER_MS,
+                               .idle_ms = ADMIN_IDLE_MS,
+                               .send_ms = ADMIN_IDLE_MS,
+                               .max_connections = ADMIN_CONNECTIONS,
+                               .request = on_request,
+                               .arg = a};
+    a->server = server_new(core, &sc);
+    server_listen(a->server, fd);
+    return a;
+}
+
+void admin_stopping(struct admin *a)
+{
+    a->stopping = true;
+}
+
+void admin_stop(struct admin *a, void (*done)(void *arg), void *arg)
+{
+    a->done = done;
+    a->done_arg = arg;
+    a->stopping = true;
+    server_drain(a->server);
+    timer_arm(a->core, &a->tick, 1);
+}

@@ -1,0 +1,89 @@
+/* The metrics page: the cores' counters summed, the store's totals, the process, and what other rooms add. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "admin/metrics.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#define PAGE_FIRST (256u << 10)
+#define PAGE_MAX   (256u << 20)
+
+static void head(struct str *out, const char *name, const char *kind, const char *help)
+{
+    str_addf(out, "# HELP larder_%s %s\n# TYPE larder_%s %s\n", name, help, name, kind);
+}
+
+static void value(struct str *out, const char *name, int64_t v)
+{
+    str_addf(out, "larder_%s %lld\n", name, (long long)v);
+}
+
+static void counters(const struct admin_config *config, struct str *out)
+{
+#define X(field, kind, name, help)                                                                           \
+    {                                                                                                        \
+        int64_t sum = 0;                                                                                     \
+        for (unsigned i = 0; i < config->n_cores; i++)                                                       \
+            sum += atomic_load_explicit(&core_counters(config->cores[i])->field, memory_order_relaxed);      \
+        head(out, name, #kind, help);                                                                        \
+        value(out, name, sum);                                                                               \
+    }
+    COUNTER_TABLE(X)
+#undef X
+}
+
+static void store(const struct admin_config *config, struct str *out)
+{
+    struct store_totals t;
+    store_totals(config->store, &t);
+    head(out, "store_objects", "gauge", "Objects in the store");
+    value(out, "store_objects", (int64_t)t.objects);
+    head(out, "store_bytes", "gauge", "Bytes of the objects in the store");
+    value(out, "store_bytes", (int64_t)t.bytes);
+}
+
+static int64_t resident_bytes(void)
+{
+    long long pages = 0, total = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (f == NULL)
+        return -1;
+    int got = fscanf(f, "%lld %lld", &total, &pages);
+    fclose(f);
+    return got == 2 ? (int64_t)pages * sysconf(_SC_PAGESIZE) : -1;
+}
+
+static void process(const struct admin_config *config, struct str *out)
+{
+    head(out, "build_info", "gauge", "What runs here");
+    str_addf(out, "larder_build_info{version=\"%s\"} 1\n", config->version);
+    head(out, "cores", "gauge", "Event loops that serve clients");
+    value(out, "cores", config->n_cores);
+    head(out, "resident_memory_bytes", "gauge", "Resident memory of the process");
+    value(out, "resident_memory_bytes", resident_bytes());
+    head(out, "log_records_dropped_total", "counter", "Log records that found the queue full");
+    value(out, "log_records_dropped_total", (int64_t)log_dropped());
+    head(out, "soft_check_failures_total", "counter", "Bugs that were survived");
+    value(out, "soft_check_failures_total", (int64_t)check_soft_count());
+    head(out, "rare_events_total", "counter", "Lines that should almost never run");
+    value(out, "rare_events_total", (int64_t)check_rare_count());
+}
+
+char *metrics_text(const struct admin_config *config, size_t *n)
+{
+    for (size_t cap = PAGE_FIRST;; cap *= 4) {
+        char *page = mem_alloc(cap);
+        struct str out = str_init(page, cap);
+        process(config, &out);
+        store(config, &out);
+        counters(config, &out);
+        config->more_metrics(config->arg, &out);
+        if (!out.cut || cap >= PAGE_MAX) {
+            *n = out.n;
+            return page;
+        }
+        mem_free(page);
+    }
+}

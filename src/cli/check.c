@@ -1,0 +1,30 @@
+/* larder check. */
+#include <stdio.h>
+
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "cli/config_file.h"
+
+#define SCHEMA_MAX 65536
+
+int cli_check(const char *config_file)
+{
+    const char *path = config_path(config_file);
+    struct conf *c = config_read(path);
+    if (c == NULL)
+        return 1;
+    printf("%s: good: %zu rules, %zu upstreams\n", path, c->n_rules, c->n_upstreams);
+    conf_unref(c);
+    return 0;
+}
+
+int cli_schema(void)
+{
+    char *text = mem_alloc(SCHEMA_MAX);
+    struct str s = str_init(text, SCHEMA_MAX);
+    conf_schema_text(&s);
+    MUST(!s.cut);
+    fputs(text, stdout);
+    mem_free(text);
+    return 0;
+}

@@ -1,0 +1,10 @@
+/* The commands that work on files. Each returns the process's exit code. */
+#ifndef LARDER_CLI_CLI_H
+#define LARDER_CLI_CLI_H
+
+/* Validates; prints what is wrong with line and column. */
+int cli_check(const char *config_file);
+/* Prints the table of configuration keys. */
+int cli_schema(void);
+
+#endif

@@ -1,0 +1,282 @@
+/* The composition root.
+ *
+ * Start: configuration, store, sockets (all of them, before anything runs: what can fail fails here, with a message and exit
+ * code 1), then one thread per core, then the main thread's own core with signals and the admin address.
+ *
+ * Stop: a signal posts to every worker; each lets its clients finish and tells the main core; when all have, the admin
+ * goes, and the main core's loop ends. A second signal ends the process at once. */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "base/mem.h"
+#include "cli/config_file.h"
+#include "core/resolve.h"
+#include "core/signal.h"
+#include "main/serve.h"
+#include "net/listen.h"
+#include "proxy/proxy.h"
+
+#define WORKERS_MAX 256
+
+struct worker {
+    struct main *main;
+    struct core *core;
+    struct proxy *proxy;
+    pthread_t thread;
+    int *fds; /* one per listen address */
+    struct core_msg start, stop, stopped;
+};
+
+struct main {
+    struct conf *conf;
+    struct store *store;
+    struct proxy_shared *shared;
+    struct core *core;
+    struct admin *admin;
+    int admin_fd;
+    struct worker *workers;
+    struct core **cores; /* the workers' */
+    unsigned n_workers, n_stopped;
+    struct signal_watch *term, *intr;
+    bool stopping;
+    const char *version;
+    struct core_msg start;
+};
+
+/* ---- workers ---- */
+
+static void on_worker_start(struct core_msg *m)
+{
+    struct worker *w = CONTAINER_OF(m, struct worker, start);
+    w->proxy = proxy_start(w->main->shared, w->core, w->fds, (unsigned)w->main->conf->n_listen);
+}
+
+static void on_proxy_stopped(void *arg)
+{
+    struct worker *w = arg;
+    w->proxy = NULL;
+    core_quit(w->core);
+    core_post(w->main->core, &w->stopped);
+}
+
+static void on_worker_stop(struct core_msg *m)
+{
+    struct worker *w = CONTAINER_OF(m, struct worker, stop);
+    proxy_stop(w->proxy, on_proxy_stopped, w);
+}
+
+static void on_admin_stopped(void *arg)
+{
+    struct main *mn = arg;
+    signal_unwatch(mn->term);
+    signal_unwatch(mn->intr);
+    core_quit(mn->core);
+}
+
+static void on_worker_stopped(struct core_msg *m)
+{
+    struct main *mn = CONTAINER_OF(m, struct worker, stopped)->main;
+    if (++mn->n_stopped == mn->n_workers)
+        admin_stop(mn->admin, on_admin_stopped, mn);
+}
+
+static void *worker_thread(void *arg)
+{
+    struct worker *w = arg;
+    core_run(w->core);
+    return NULL;
+}
+
+/* ---- the main core ---- */
+
+static void on_signal(int signum, void *arg)
+{
+    struct main *mn = arg;
+    if (mn->stopping) {
+        log_warn("main", "second signal, ending at once", LOG_I("signal", signum));
+        log_stop();
+        _exit(1);
+    }
+    mn->stopping = true;
+    log_info("main", "stopping: no new connections, answers under way may finish", LOG_I("signal", signum),
+             LOG_I("limit_ms", mn->conf->client.drain_ms));
+    admin_stopping(mn->admin);
+    for (unsigned i = 0; i < mn->n_workers; i++)
+        core_post(mn->workers[i].core, &mn->workers[i].stop);
+}
+
+static void more_metrics(void *arg, struct str *out)
+{
+    proxy_metrics(arg, out);
+}
+
+static void on_main_start(struct core_msg *m)
+{
+    struct main *mn = CONTAINER_OF(m, struct main, start);
+    struct admin_config config = {.cores = mn->cores,
+                                  .n_cores = mn->n_workers,
+                                  .store = mn->store,
+                                  .version = mn->version,
+                                  .more_metrics = more_metrics,
+                                  .arg = mn->shared};
+    mn->admin = admin_start(mn->core, mn->admin_fd, &config);
+    mn->term = signal_watch(mn->core, SIGTERM, on_signal, mn);
+    mn->intr = signal_watch(mn->core, SIGINT, on_signal, mn);
+}
+
+/* ---- start ---- */
+
+static unsigned worker_count(const struct conf *c)
+{
+    if (c->workers > 0)
+        return c->workers < WORKERS_MAX ? c->workers : WORKERS_MAX;
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > WORKERS_MAX ? WORKERS_MAX : (unsigned)n;
+}
+
+/* Every connection is a descriptor: take what the system allows. */
+static void raise_descriptors(const struct conf *c)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0)
+        return;
+    r.rlim_cur = r.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &r);
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < c->client.max_connections + 512)
+        log_warn(
+            "main",
+            "fewer descriptors than client.max_connections needs; raise the limit (ulimit -n, LimitNOFILE)",
+            LOG_U("descriptors", r.rlim_cur), LOG_U("max_connections", c->client.max_connections));
+}
+
+/* The pool runs disk jobs and hashing; its size is read once, at its first use. */
+static void size_threadpool(unsigned workers)
+{
+    char text[16];
+    struct str s = STR_INIT(text);
+    unsigned n = 4 + 4 * workers;
+    str_addu(&s, n > 128 ? 128 : n);
+    (void)setenv("UV_THREADPOOL_SIZE", text, 0);
+}
+
+static bool open_sockets(struct main *mn)
+{
+    char text[512];
+    struct str why = STR_INIT(text);
+    int *fds = mem_alloc(mn->n_workers * sizeof *fds);
+    bool ok = true;
+    for (size_t a = 0; a < mn->conf->n_listen && ok; a++) {
+        const struct conf_listen *l = &mn->conf->listen[a];
+        uint16_t port;
+        ok = listen_open(l->host, l->port, mn->n_workers, fds, &port, &why);
+        for (unsigned i = 0; i < mn->n_workers && ok; i++)
+            mn->workers[i].fds[a] = fds[i];
+        if (ok)
+            log_info("main", "listening", LOG_SP("address", l->host), LOG_U("port", port));
+    }
+    mem_free(fds);
+    if (ok) {
+        uint16_t port;
+        ok = listen_open(mn->conf->admin.host, mn->conf->admin.port, 1, &mn->admin_fd, &port, &why);
+        if (ok)
+            log_info("main", "admin listening", LOG_SP("address", mn->conf->admin.host), LOG_U("port", port));
+    }
+    if (!ok)
+        fprintf(stderr, "larder: %s\n", text);
+    return ok;
+}
+
+static bool make_workers(struct main *mn)
+{
+    mn->workers = mem_zalloc(mn->n_workers * sizeof *mn->workers);
+    mn->cores = mem_zalloc(mn->n_workers * sizeof *mn->cores);
+    for (unsigned i = 0; i <= mn->n_workers; i++) {
+        struct core *c = core_new(i);
+        if (c == NULL) {
+            fprintf(stderr, "larder: cannot make an event loop: out of descriptors\n");
+            return false;
+        }
+        if (i == mn->n_workers) {
+            mn->core = c;
+            break;
+        }
+        struct worker *w = &mn->workers[i];
+        w->main = mn;
+        w->core = mn->cores[i] = c;
+        w->fds = mem_alloc(mn->conf->n_listen * sizeof *w->fds);
+        core_msg_init(&w->start, on_worker_start);
+        core_msg_init(&w->stop, on_worker_stop);
+        core_msg_init(&w->stopped, on_worker_stopped);
+    }
+    core_msg_init(&mn->start, on_main_start);
+    return true;
+}
+
+static void run(struct main *mn)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals go to the main thread */
+    for (unsigned i = 0; i < mn->n_workers; i++) {
+        struct worker *w = &mn->workers[i];
+        core_post(w->core, &w->start);
+        MUST(pthread_create(&w->thread, NULL, worker_thread, w) == 0);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    core_post(mn->core, &mn->start);
+    core_run(mn->core);
+    for (unsigned i = 0; i < mn->n_workers; i++)
+        pthread_join(mn->workers[i].thread, NULL);
+}
+
+static void take_apart(struct main *mn)
+{
+    for (unsigned i = 0; i < mn->n_workers; i++) {
+        resolve_free(mn->workers[i].core);
+        core_free(mn->workers[i].core);
+        mem_free(mn->workers[i].fds);
+    }
+    core_free(mn->core);
+    mem_free(mn->cores);
+    mem_free(mn->workers);
+    proxy_shared_free(mn->shared);
+    store_close(mn->store);
+}
+
+int serve_run(const char *config_file, const char *version)
+{
+    struct main mn = {.version = version, .admin_fd = -1};
+    mn.conf = config_read(config_path(config_file));
+    if (mn.conf == NULL)
+        return 1;
+    signal(SIGPIPE, SIG_IGN);
+    log_setup(mn.conf->log_level, mn.conf->log_format);
+    raise_descriptors(mn.conf);
+    mn.n_workers = worker_count(mn.conf);
+    size_threadpool(mn.n_workers);
+    char text[1024];
+    struct str why = STR_INIT(text);
+    mn.store = store_open(mn.conf->store_path, &why);
+    if (mn.store == NULL) {
+        fprintf(stderr, "larder: %s\n", text);
+        return 1;
+    }
+    if (!make_workers(&mn) || !open_sockets(&mn))
+        return 1; /* the process ends: the system takes back what was opened */
+    log_start();
+    mn.shared = proxy_shared_new(mn.conf, mn.store, mn.n_workers);
+    log_info("main", "serving", LOG_S("version", version), LOG_SP("store", mn.conf->store_path),
+             LOG_U("cores", mn.n_workers), LOG_U("rules", mn.conf->n_rules));
+    run(&mn);
+    take_apart(&mn);
+    log_info("main", "stopped", LOG_U("cores", mn.n_workers));
+    log_stop();
+    conf_unref(mn.conf);
+    return 0;
+}

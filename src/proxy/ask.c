@@ -1,0 +1,521 @@
+/* Asking upstream for something small: a manifest, a check of a tag, whether a repository has a digest, a list. The leader
+ * of an answer flight.
+ *
+ *   HEAD    (a check, or ASK_STAT) a HEAD request is out      -> STORE (nothing changed; the repository has it)
+ *                                                             -> GET   (anything else: GET alone decides)
+ *   GET     a GET request is out                              -> BODY
+ *   BODY    its body is gathered in memory, bounded           -> JUDGE
+ *   JUDGE   is it what was asked for? digest, type            -> WRITE (a manifest) | STORE | END
+ *   WRITE   a job writes the manifest into blobs/             -> STORE
+ *   STORE   the index's writer makes tag, link, object durable -> END
+ *   END     flight_done or flight_fail has been called
+ *
+ * Readers get a good answer as soon as it is judged, before it is on the disk; and get it also when the disk refuses it. A
+ * bad one is never published: the flight fails with the reason. The operation does not depend on its readers: what was begun
+ * is finished (it is small). */
+#include "base/mem.h"
+#include "proxy/proxy_int.h"
+#include "registry/media.h"
+
+#define LIST_MAX  (16u << 20)
+#define GROW_STEP (64u << 10)
+
+enum ask_state { ASK_HEAD, ASK_GET, ASK_BODY, ASK_JUDGE, ASK_WRITE, ASK_STORE, ASK_END };
+
+#define ASK_O_CALL  1u
+#define ASK_O_WRITE 2u
+#define ASK_O_STORE 4u
+
+struct ask {
+    struct op op;
+    struct proxy *px;
+    struct conf *conf; /* a reference */
+    struct flight *flight;
+    enum ask_kind kind;
+    bool manifest, referrers, ended;
+    struct digest wanted, known;
+    char repo_key[REPO_KEY_MAX];
+    char tag[STORE_TAG_MAX + 1];
+
+    char *bytes;
+    size_t n, cap, max;
+    struct flight_answer answer;
+    struct upstream_try t;
+    struct job write;
+    char write_why[200];
+    int write_err;
+    struct store_change change;
+};
+
+static struct ask *ask_of(struct op *op)
+{
+    return CONTAINER_OF(op, struct ask, op);
+}
+
+static void on_call(struct call *call)
+{
+    struct ask *a = CONTAINER_OF(call, struct ask, t.call);
+    op_clear(&a->op, ASK_O_CALL);
+    op_run(&a->op);
+}
+
+static enum step ask_fail(struct ask *a)
+{
+    upstream_log(&a->t, a->t.failure.status == 404 ? LOG_DEBUG : LOG_WARN, "asked without success");
+    upstream_stop(&a->t);
+    flight_fail(a->flight, &a->t.failure);
+    a->ended = true;
+    return op_go(&a->op, ASK_END);
+}
+
+static enum step ask_reject(struct ask *a, int err, const char *why)
+{
+    upstream_reject(&a->t, err, why);
+    return ask_fail(a);
+}
+
+/* ---- requests ---- */
+
+static void ask_send(struct ask *a, bool head_only)
+{
+    a->t.head_only = head_only;
+    struct str f = STR_INIT(a->t.fields);
+    if (a->t.what == WHAT_MANIFEST) {
+        str_add(&f, SPAN("Accept: "));
+        str_add(&f, media_accept_manifest);
+        str_add(&f, SPAN("\r\n"));
+    } else if (a->referrers) {
+        str_add(&f, SPAN("Accept: application/vnd.oci.image.index.v1+json\r\n"));
+    }
+    if (a->kind == ASK_STAT && !head_only)
+        str_add(&f, SPAN("Range: bytes=0-0\r\n"));
+    MUST(!f.cut);
+    op_expect(&a->op, ASK_O_CALL);
+    upstream_start(&a->t, on_call);
+}
+
+static enum step ask_get(struct ask *a)
+{
+    upstream_stop(&a->t);
+    ask_send(a, false);
+    return op_go(&a->op, ASK_GET);
+}
+
+/* The digest that upstream claims; only good for saying that nothing has changed. */
+static bool claims_known(const struct ask *a, const struct h1_head *head)
+{
+    struct digest d;
+    struct span v = h1_get(head, SPAN("docker-content-digest"));
+    return v.p != NULL && digest_parse(v, &d) == DIGEST_OK && digest_eq(&d, &a->known);
+}
+
+static enum step ask_stat_found(struct ask *a, uint64_t length)
+{
+    a->answer.digest = a->wanted;
+    a->answer.length = length;
+    struct span type = media_essence(h1_get(a->t.call.head, SPAN("content-type")));
+    if (a->manifest && type.n <= STORE_MEDIA_MAX && type.n > 0)
+        memcpy(a->answer.media, type.p, type.n);
+    upstream_stop(&a->t);
+    flight_answered(a->flight, &a->answer);
+    return op_go(&a->op, ASK_STORE);
+}
+
+static enum step step_head(struct ask *a)
+{
+    enum upstream_next next = upstream_step(&a->t);
+    if (next == UPSTREAM_WAIT)
+        return op_wait(&a->op, ASK_O_CALL);
+    if (next == UPSTREAM_FAILED) {
+        /* Upstream that cannot be reached, or that limits us, gets no second request for it. */
+        if (a->t.failure.status == 0 || a->t.failure.status == 429 || a->t.failure.status >= 500)
+            return ask_fail(a);
+        return ask_get(a);
+    }
+    const struct h1_head *head = a->t.call.head;
+    if (a->kind == ASK_STAT && head->status == 200 && head->has_length)
+        return ask_stat_found(a, head->length);
+    if (a->kind == ASK_MANIFEST && head->status == 200 && claims_known(a, head)) {
+        upstream_stop(&a->t);
+        a->answer.unchanged = true;
+        a->answer.digest = a->known;
+        flight_answered(a->flight, &a->answer);
+        return op_go(&a->op, ASK_STORE);
+    }
+    return ask_get(a);
+}
+
+/* ASK_STAT by GET: one byte was asked for; its head says it all. */
+static enum step stat_by_get(struct ask *a)
+{
+    const struct h1_head *head = a->t.call.head;
+    uint64_t first, last, total;
+    if (head->status == 200)
+        return ask_stat_found(a, head->has_length ? head->length : FLIGHT_UNKNOWN);
+    if (range_parse_content(h1_get(head, SPAN("content-range")), &first, &last, &total))
+        return ask_stat_found(a, total == UINT64_MAX ? FLIGHT_UNKNOWN : total);
+    return ask_reject(a, ERR_UP_CONTENT, "an answer to Range without a usable Content-Range");
+}
+
+static enum step step_get(struct ask *a)
+{
+    enum upstream_next next = upstream_step(&a->t);
+    if (next == UPSTREAM_WAIT)
+        return op_wait(&a->op, ASK_O_CALL);
+    if (next == UPSTREAM_FAILED) {
+        /* The empty object has no byte 0: 416 proves that it is there. */
+        if (a->kind == ASK_STAT && a->t.failure.status == 416) {
+            a->answer.length = 0;
+            a->answer.digest = a->wanted;
+            flight_answered(a->flight, &a->answer);
+            return op_go(&a->op, ASK_STORE);
+        }
+        return ask_fail(a);
+    }
+    if (a->kind == ASK_STAT)
+        return stat_by_get(a);
+    const struct h1_head *head = a->t.call.head;
+    if (head->status != 200)
+        return ask_reject(a, ERR_UP_CONTENT, "206 although no Range was asked for");
+    struct span coding = h1_get(head, SPAN("content-encoding"));
+    if (coding.p != NULL && !span_ieq(coding, SPAN("identity")))
+        return ask_reject(a, ERR_UP_CONTENT, "a content coding that was not asked for");
+    if (head->has_length && head->length > a->max)
+        return ask_reject(a, ERR_UP_TOO_LARGE, "the answer is above the limit (max_manifest)");
+    return op_go(&a->op, ASK_BODY);
+}
+
+/* ---- the body ---- */
+
+static enum step step_body(struct ask *a)
+{
+    for (;;) {
+        if (a->cap - a->n < 16384) {
+            a->cap += a->cap < GROW_STEP * 16 ? GROW_STEP : a->cap / 2;
+            a->bytes = mem_realloc(a->bytes, a->cap);
+        }
+        ssize_t n = call_read(&a->t.call, a->bytes + a->n, a->cap - a->n);
+        if (n == CALL_AGAIN)
+            return op_wait(&a->op, ASK_O_CALL);
+        if (n == CALL_BROKEN)
+            return ask_reject(a, a->t.call.err, a->t.call.why);
+        if (n == 0)
+            return op_go(&a->op, ASK_JUDGE);
+        a->n += (size_t)n;
+        if (a->n > a->max)
+            return ask_reject(a, ERR_UP_TOO_LARGE, "the answer is above the limit (max_manifest)");
+    }
+}
+
+/* ---- judging ---- */
+
+static struct digest digest_of(enum digest_alg alg, const char *bytes, size_t n)
+{
+    struct hasher h;
+    struct digest d;
+    hasher_init(&h, alg);
+    hasher_update(&h, bytes, n);
+    hasher_finish(&h, &d);
+    return d;
+}
+
+/* Returns NULL, or what is wrong. Digests are computed, never believed. */
+static const char *manifest_fault(struct ask *a, int *err)
+{
+    const struct h1_head *head = a->t.call.head;
+    *err = ERR_UP_CONTENT;
+    struct span type = h1_get(head, SPAN("content-type"));
+    if (a->n == 0)
+        return "an empty manifest";
+    if (type.p != NULL && !media_manifest_plausible(type))
+        return "the content type is not that of a manifest";
+    struct span media = media_of_manifest(type, span_of(a->bytes, a->n));
+    if (media.p == NULL || media.n > STORE_MEDIA_MAX)
+        return "the content is not a manifest";
+    memcpy(a->answer.media, media.p, media.n);
+    *err = ERR_UP_DIGEST;
+    enum digest_alg alg = a->wanted.alg != DIGEST_NONE ? (enum digest_alg)a->wanted.alg : DIGEST_SHA256;
+    a->answer.digest = digest_of(alg, a->bytes, a->n);
+    if (a->wanted.alg != DIGEST_NONE && !digest_eq(&a->wanted, &a->answer.digest))
+        return "the content does not match the digest";
+    struct digest claimed;
+    struct span claim = h1_get(head, SPAN("docker-content-digest"));
+    if (claim.p != NULL && digest_parse(claim, &claimed) == DIGEST_OK) {
+        struct digest real = digest_of((enum digest_alg)claimed.alg, a->bytes, a->n);
+        if (!digest_eq(&claimed, &real))
+            return "the content does not match Docker-Content-Digest";
+    }
+    return NULL;
+}
+
+static enum step judge_manifest(struct ask *a)
+{
+    int err;
+    const char *fault = manifest_fault(a, &err);
+    if (fault != NULL) {
+        if (err == ERR_UP_DIGEST) {
+            COUNT(core_counters(a->px->core), digest_mismatches, 1);
+            log_error("upstream", "manifest does not match its digest", LOG_SP("registry", a->t.up->registry),
+                      LOG_S("path", a->t.path), LOG_D("computed", &a->answer.digest),
+                      LOG_D("wanted", &a->wanted));
+        }
+        return ask_reject(a, err, fault);
+    }
+    upstream_stop(&a->t);
+    a->answer.bytes = a->bytes;
+    a->answer.n = a->answer.length = a->n;
+    a->bytes = NULL;
+    flight_answered(a->flight, &a->answer);
+    return op_go(&a->op, ASK_WRITE);
+}
+
+static enum step judge_list(struct ask *a)
+{
+    const struct h1_head *head = a->t.call.head;
+    struct span type = media_essence(h1_get(head, SPAN("content-type")));
+    bool json = span_ends(type, SPAN("+json")) || span_ends(type, SPAN("/json"));
+    if (a->referrers && !span_ieq(type, SPAN("application/vnd.oci.image.index.v1+json")))
+        return ask_reject(a, ERR_MANIFEST_UNKNOWN, "referrers that are not an OCI index");
+    if (!json || a->n == 0 || type.n > STORE_MEDIA_MAX)
+        return ask_reject(a, ERR_UP_CONTENT, "a list that is not JSON");
+    memcpy(a->answer.media, type.p, type.n);
+    struct span link = h1_get(head, SPAN("link"));
+    if (link.n > 0 && link.n < sizeof a->answer.link)
+        memcpy(a->answer.link, link.p, link.n);
+    upstream_stop(&a->t);
+    a->answer.bytes = a->bytes;
+    a->answer.n = a->answer.length = a->n;
+    a->bytes = NULL;
+    flight_answered(a->flight, &a->answer);
+    flight_done(a->flight);
+    a->ended = true;
+    return op_go(&a->op, ASK_END);
+}
+
+/* ---- keeping ---- */
+
+static void on_write_work(struct job *j)
+{
+    struct ask *a = CONTAINER_OF(j, struct ask, write);
+    struct str why = STR_INIT(a->write_why);
+    a->write_err = store_write_object(a->px->shared->store, &a->answer.digest,
+                                      span_of(a->answer.bytes, a->answer.n), &why);
+}
+
+static void on_write_done(struct job *j)
+{
+    struct ask *a = CONTAINER_OF(j, struct ask, write);
+    op_clear(&a->op, ASK_O_WRITE);
+    op_run(&a->op);
+}
+
+static enum step ask_done(struct ask *a)
+{
+    flight_done(a->flight);
+    a->ended = true;
+    return op_go(&a->op, ASK_END);
+}
+
+/* The state is entered twice: to start the job, and when it is done. */
+static enum step step_write(struct ask *a)
+{
+    if (op_expects(&a->op, ASK_O_WRITE))
+        return STEP_WAIT;
+    if (a->write_err < 0) {
+        op_expect(&a->op, ASK_O_WRITE);
+        job_start(a->op.core, &a->write, on_write_work, on_write_done);
+        return STEP_WAIT;
+    }
+    if (a->write_err != 0) { /* the readers have it; it is only not kept */
+        COUNT(core_counters(a->px->core), store_errors, 1);
+        log_error("store", "manifest not stored", LOG_D("digest", &a->answer.digest),
+                  LOG_S("why", a->write_why));
+        return ask_done(a);
+    }
+    COUNT(core_counters(a->px->core), stored_objects, 1);
+    COUNT(core_counters(a->px->core), stored_bytes, a->answer.n);
+    return op_go(&a->op, ASK_STORE);
+}
+
+static void on_stored(struct store_change *c)
+{
+    struct ask *a = CONTAINER_OF(c, struct ask, change);
+    op_clear(&a->op, ASK_O_STORE);
+    op_run(&a->op);
+}
+
+static void change_fill(struct ask *a)
+{
+    struct store_change *c = &a->change;
+    *c = (struct store_change){.digest = a->answer.digest, .checked_ms = clock_wall_ms()};
+    memcpy(c->repo, a->repo_key, sizeof a->repo_key);
+    memcpy(c->media, a->answer.media, sizeof c->media);
+    if (a->kind == ASK_STAT) {
+        c->what = CHANGE_PUT_LINK;
+        return;
+    }
+    c->what = CHANGE_PUT_LINK;
+    if (!a->answer.unchanged) {
+        c->what |= CHANGE_PUT_OBJECT;
+        c->size = a->answer.n;
+    }
+    if (a->tag[0] != 0) {
+        memcpy(c->tag, a->tag, sizeof a->tag);
+        c->what |= CHANGE_PUT_TAG;
+    }
+    if (a->answer.unchanged) {
+        struct store_link link;
+        if (store_get_link(a->px->reader, span_str(a->repo_key), &c->digest, &link))
+            memcpy(c->media, link.media, sizeof c->media);
+        else
+            c->what = 0; /* gone meanwhile: nothing to refresh */
+    }
+}
+
+static enum step step_store(struct ask *a)
+{
+    if (op_expects(&a->op, ASK_O_STORE))
+        return STEP_WAIT;
+    if (a->change.done == NULL) {
+        change_fill(a);
+        if (a->change.what == 0)
+            return ask_done(a);
+        op_expect(&a->op, ASK_O_STORE);
+        store_apply(a->px->shared->store, a->op.core, &a->change, on_stored);
+        return STEP_WAIT;
+    }
+    if (a->change.err != 0) {
+        COUNT(core_counters(a->px->core), store_errors, 1);
+        log_error("store", "index not updated", LOG_D("digest", &a->answer.digest),
+                  LOG_S("repository", a->repo_key));
+    }
+    return ask_done(a);
+}
+
+/* ---- the operation ---- */
+
+static enum step ask_step(struct op *op)
+{
+    struct ask *a = ask_of(op);
+    if (op->closing != 0 && op->state <= ASK_BODY && !a->ended) {
+        if (op_expects(op, ASK_O_CALL))
+            op_clear(op, ASK_O_CALL);
+        return ask_reject(a, op->closing, "stopping");
+    }
+    switch ((enum ask_state)op->state) {
+    case ASK_HEAD:
+        return step_head(a);
+    case ASK_GET:
+        return step_get(a);
+    case ASK_BODY:
+        return step_body(a);
+    case ASK_JUDGE:
+        return a->kind == ASK_LIST ? judge_list(a) : judge_manifest(a);
+    case ASK_WRITE:
+        return step_write(a);
+    case ASK_STORE:
+        return step_store(a);
+    case ASK_END:
+        break;
+    }
+    return STEP_END;
+}
+
+static void ask_free(struct op *op)
+{
+    struct ask *a = ask_of(op);
+    MUST(a->ended);
+    upstream_stop(&a->t);
+    flight_clear_leader(a->flight);
+    flight_unref(a->flight);
+    conf_unref(a->conf);
+    mem_free(a->bytes);
+    mem_free(a);
+}
+
+static const char *ask_state_name(unsigned state)
+{
+    static const char *const names[] = {"head", "get", "body", "judge", "write", "store", "end"};
+    return state < ARRAY_LEN(names) ? names[state] : "?";
+}
+
+static const struct op_class ask_class = {"ask", ask_step, ask_free, ask_state_name};
+
+static void copy_span(char *to, size_t cap, struct span s)
+{
+    MUST(s.n < cap);
+    if (s.n > 0)
+        memcpy(to, s.p, s.n);
+    to[s.n] = 0;
+}
+
+static void ask_path(struct ask *a, const struct ask_what *w)
+{
+    struct str p = STR_INIT(a->t.path);
+    str_add(&p, SPAN("/v2/"));
+    str_add(&p, w->repo);
+    if (w->kind == ASK_LIST && !w->referrers) {
+        str_add(&p, SPAN("/tags/list"));
+    } else {
+        str_add(&p, w->referrers                          ? SPAN("/referrers/")
+                    : w->kind == ASK_STAT && !w->manifest ? SPAN("/blobs/")
+                                                          : SPAN("/manifests/"));
+        if (w->digest.alg != DIGEST_NONE)
+            digest_add(&p, &w->digest);
+        else
+            str_add(&p, w->tag);
+    }
+    if (w->query.n > 0) {
+        str_addc(&p, '?');
+        str_add(&p, w->query);
+    }
+    MUST(!p.cut); /* the caller bounds the query */
+}
+
+void ask_key(const struct ask_what *w, struct str *out)
+{
+    str_addc(out, w->kind == ASK_MANIFEST ? 'm'
+                  : w->kind == ASK_STAT   ? (w->manifest ? 'S' : 's')
+                  : w->referrers          ? 'r'
+                                          : 't');
+    str_addc(out, ' ');
+    str_add(out, w->repo_key);
+    str_addc(out, ' ');
+    if (w->digest.alg != DIGEST_NONE)
+        digest_add(out, &w->digest);
+    else
+        str_add(out, w->tag);
+    str_addc(out, ' ');
+    str_add(out, w->query);
+}
+
+void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
+{
+    struct ask *a;
+    NEW(a);
+    op_init(&a->op, px->core, &ask_class, ASK_GET);
+    a->px = px;
+    a->conf = conf_ref(px->conf);
+    a->flight = flight_ref(flight);
+    flight_set_leader(flight, px->core, NULL);
+    a->kind = w->kind;
+    a->manifest = w->manifest;
+    a->referrers = w->referrers;
+    a->wanted = w->digest;
+    a->known = w->known;
+    a->write_err = -1;
+    a->answer.length = FLIGHT_UNKNOWN;
+    copy_span(a->repo_key, sizeof a->repo_key, w->repo_key);
+    copy_span(a->tag, sizeof a->tag, w->tag);
+    a->max = w->kind == ASK_LIST ? LIST_MAX : (size_t)w->up->max_manifest;
+    a->t.px = px;
+    a->t.up = w->up;
+    a->t.what = w->kind == ASK_LIST                   ? WHAT_LIST
+                : w->kind == ASK_STAT && !w->manifest ? WHAT_BLOB
+                                                      : WHAT_MANIFEST;
+    ask_path(a, w);
+    bool head_first = w->kind == ASK_STAT || w->known.alg != DIGEST_NONE;
+    ask_send(a, head_first);
+    if (head_first)
+        (void)op_go(&a->op, ASK_HEAD);
+}

@@ -1,0 +1,163 @@
+/* Bodies made of ranges of one object, wherever its bytes are: in an open file, in a partial file that still grows, or in
+ * memory.
+ *
+ * A body is a list of parts. A part is HEAD (a few bytes of text, only in multipart/byteranges: RFC 9110 section 14.6), then
+ * BYTES, then the next part; after the last one comes the TAIL (the closing delimiter), then END. Ranges keep the order
+ * and number in which they were asked for: containers/storage counts on it. */
+#include "base/mem.h"
+#include "proxy/proxy_int.h"
+
+enum part { PART_HEAD, PART_BYTES, PART_TAIL, PART_END };
+
+struct content_body {
+    struct body base;
+    struct content *content;
+    char boundary[BOUNDARY_LEN];
+    bool multipart, whole;
+    enum part part;
+    char text[512];
+    size_t text_n, text_at;
+    size_t n, i;
+    uint64_t at; /* bytes of the present range that were taken */
+    struct range ranges[];
+};
+
+static struct content_body *body_of(struct body *b)
+{
+    return CONTAINER_OF(b, struct content_body, base);
+}
+
+static void part_head(const struct content_body *c, size_t i, struct str *out)
+{
+    const struct range *r = &c->ranges[i];
+    str_add(out, i == 0 ? SPAN("--") : SPAN("\r\n--"));
+    str_add(out, span_of(c->boundary, BOUNDARY_LEN));
+    str_add(out, SPAN("\r\nContent-Type: "));
+    str_add(out, c->content->media);
+    str_add(out, SPAN("\r\nContent-Range: bytes "));
+    str_addu(out, r->off);
+    str_addc(out, '-');
+    str_addu(out, r->off + r->len - 1);
+    str_addc(out, '/');
+    str_addu(out, c->content->length);
+    str_add(out, SPAN("\r\n\r\n"));
+}
+
+static void part_tail(const struct content_body *c, struct str *out)
+{
+    str_add(out, SPAN("\r\n--"));
+    str_add(out, span_of(c->boundary, BOUNDARY_LEN));
+    str_add(out, SPAN("--\r\n"));
+}
+
+static void part_enter(struct content_body *c, enum part part)
+{
+    c->part = part;
+    struct str s = STR_INIT(c->text);
+    if (part == PART_HEAD)
+        part_head(c, c->i, &s);
+    else if (part == PART_TAIL)
+        part_tail(c, &s);
+    MUST(!s.cut);
+    c->text_n = s.n;
+    c->text_at = 0;
+}
+
+static void range_next(struct content_body *c)
+{
+    c->at = 0;
+    if (++c->i < c->n)
+        part_enter(c, c->multipart ? PART_HEAD : PART_BYTES);
+    else
+        part_enter(c, c->multipart ? PART_TAIL : PART_END);
+}
+
+static enum body_status bytes_pull(struct content_body *c, struct body_piece *piece)
+{
+    struct content *from = c->content;
+    const struct range *r = &c->ranges[c->i];
+    uint64_t off = r->off + c->at, left = r->len - c->at;
+    if (from->seat != NULL)
+        return flight_bytes(from->seat, off, r->off + r->len, c->whole, piece);
+    const char *mem = from->object != NULL ? from->object->bytes : from->bytes.p;
+    if (mem != NULL)
+        *piece = (struct body_piece){.mem = mem + off, .len = left};
+    else
+        *piece = (struct body_piece){.fd = from->object->fd, .off = (off_t)off, .len = left};
+    return BODY_PIECE;
+}
+
+static enum body_status content_pull(struct body *b, struct body_piece *piece)
+{
+    struct content_body *c = body_of(b);
+    if (c->part == PART_END)
+        return BODY_END;
+    if (c->part == PART_BYTES)
+        return bytes_pull(c, piece);
+    *piece = (struct body_piece){.mem = c->text + c->text_at, .len = c->text_n - c->text_at};
+    return BODY_PIECE;
+}
+
+static void content_took(struct body *b, uint64_t n)
+{
+    struct content_body *c = body_of(b);
+    if (c->part == PART_BYTES) {
+        c->at += n;
+        if (c->at == c->ranges[c->i].len)
+            range_next(c);
+        return;
+    }
+    c->text_at += (size_t)n;
+    if (c->text_at == c->text_n)
+        part_enter(c, c->part == PART_HEAD ? PART_BYTES : PART_END);
+}
+
+static void content_stop(struct body *b)
+{
+    struct content_body *c = body_of(b);
+    c->content->body = NULL;
+    mem_free(c);
+}
+
+static uint64_t multipart_length(const struct content_body *c)
+{
+    char text[512];
+    uint64_t total = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        struct str s = STR_INIT(text);
+        part_head(c, i, &s);
+        total += s.n + c->ranges[i].len;
+    }
+    struct str s = STR_INIT(text);
+    part_tail(c, &s);
+    return total + s.n;
+}
+
+struct body *content_body(struct content *content, const struct range *ranges, size_t n, struct span boundary,
+                          uint64_t *total)
+{
+    static const struct body_ops ops = {content_pull, content_took, content_stop};
+    size_t count = n > 0 ? n : 1;
+    struct content_body *c = mem_alloc(sizeof *c + count * sizeof c->ranges[0]);
+    c->base = (struct body){.ops = &ops};
+    c->content = content;
+    c->n = count;
+    c->i = 0;
+    c->at = 0;
+    c->multipart = n > 1;
+    if (n > 0)
+        memcpy(c->ranges, ranges, n * sizeof ranges[0]);
+    else
+        c->ranges[0] = (struct range){.off = 0, .len = content->length};
+    c->whole = n <= 1 && c->ranges[0].off == 0 && c->ranges[0].len == content->length;
+    *total = c->ranges[0].len;
+    if (c->multipart) {
+        MUST(boundary.n == BOUNDARY_LEN);
+        memcpy(c->boundary, boundary.p, BOUNDARY_LEN);
+        *total = multipart_length(c);
+    }
+    bool empty = content->length == 0;
+    part_enter(c, empty ? PART_END : c->multipart ? PART_HEAD : PART_BYTES);
+    content->body = &c->base;
+    return &c->base;
+}

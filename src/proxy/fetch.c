@@ -1,0 +1,820 @@
+/* Fetching a blob: the leader of a stream flight. Bytes go from the socket into a chunk, from there in one job through the hash
+ * and into the partial file; then they are published, and readers on all cores send them from that file.
+ *
+ *   OPEN     a job opens the partial file                       -> REHASH (an earlier fill left something) | SEND
+ *   RESTART  what an earlier fill left is worthless: a job empties the file -> SEND
+ *   REHASH   jobs read what is there through the hash           -> SEND
+ *   SEND     a request is made, with Range when there is a front -> HEAD
+ *   HEAD     its answer is looked at                            -> BODY | PAUSE (try again) | FAIL
+ *   BODY     bytes arrive                                       -> VERIFY (the end) | PAUSE (it broke: resume) | FAIL
+ *   PAUSE    a short wait before the next attempt               -> SEND
+ *   VERIFY   the digest is compared; readers may have the tail  -> COMMIT | FAIL
+ *   COMMIT   a job makes the file durable and renames it        -> INDEX
+ *   INDEX    the index's writer names object and link           -> END
+ *   FAIL     the flight is told; the partial is kept or removed -> END
+ *
+ * Two chunks: one is filled from the socket while the other is in the job. When both are full the socket is left alone, so
+ * upstream cannot fill memory. A job takes whatever has arrived, so a slow upstream's bytes are not held back.
+ *
+ * Invariants: `front` bytes from 0 are hashed and in the file, or in the job under way; received == front + what lies in the
+ * filling chunk. Only the front's jobs write below front; a side (side.c) never writes where the front has been, and the
+ * front's job waits while a side's job writes into its way. So what was hashed is what is in the file.
+ *
+ * The operation does not depend on its readers. When the last one leaves, the rule's policy says whether it goes on. */
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "proxy/proxy_int.h"
+#include "proxy/side.h"
+
+#define CHUNK        (256u << 10)
+#define CHUNK_ROOM   (16u << 10) /* less room than this in a chunk is not worth a read */
+#define TRIES_MAX    6           /* attempts in a row without a new byte */
+#define SIDES_MAX    3
+#define SIDE_PART    10 /* at most one byte in ten may be fetched twice */
+#define SIDE_BYTES   (4u << 20)
+#define SIDE_WAIT_MS 1000 /* a front that will be there sooner is waited for */
+
+enum fetch_state {
+    FETCH_OPEN,
+    FETCH_REHASH,
+    FETCH_RESTART,
+    FETCH_SEND,
+    FETCH_HEAD,
+    FETCH_BODY,
+    FETCH_PAUSE,
+    FETCH_VERIFY,
+    FETCH_COMMIT,
+    FETCH_INDEX,
+    FETCH_FAIL,
+    FETCH_END
+};
+
+#define FETCH_O_JOB   1u
+#define FETCH_O_CALL  2u
+#define FETCH_O_TIMER 4u
+#define FETCH_O_STORE 8u
+#define FETCH_O_SIDE  16u /* at least one side is alive */
+#define FETCH_O_MSG   32u /* the leader's message may be posted */
+
+struct chunk {
+    char *buf;
+    size_t n;
+};
+
+struct fetch {
+    struct op op;
+    struct proxy *px;
+    struct conf *conf;
+    struct flight *flight;
+    struct core_msg msg;
+    struct digest digest;
+    char repo_key[REPO_KEY_MAX];
+    bool finish_abandoned, headed, ended, length_known;
+    bool has_partial, discard, tidied, paused;
+
+    uint64_t length; /* once length_known */
+    uint64_t front;  /* see the invariants */
+    uint64_t skip;   /* bytes to throw away: upstream ignored Range */
+    unsigned tries;
+    uint64_t tried_at; /* front at the last attempt */
+    bool eof;
+
+    struct chunk fill, busy;
+    struct hasher hasher;
+    struct job job;
+    int job_err;
+    bool job_done;
+    char job_why[200];
+    uint64_t rehashed, rehash_to;
+
+    struct upstream_try t;
+    struct timer pause;
+    struct store_change change;
+    int64_t headed_ms;
+
+    struct side *sides[SIDES_MAX];
+    unsigned n_sides;
+    uint64_t side_budget;
+    bool no_sides;
+    struct timer side_tick;
+    uint64_t want_from, want_to; /* the range that waits for a side; from == to: none */
+};
+
+static struct fetch *fetch_of(struct op *op)
+{
+    return CONTAINER_OF(op, struct fetch, op);
+}
+
+static void on_call(struct call *call)
+{
+    struct fetch *f = CONTAINER_OF(call, struct fetch, t.call);
+    if (op_expects(&f->op, FETCH_O_CALL))
+        op_clear(&f->op, FETCH_O_CALL);
+    op_run(&f->op);
+}
+
+/* No event of the call will come any more. */
+static void call_stop(struct fetch *f)
+{
+    upstream_stop(&f->t);
+    if (op_expects(&f->op, FETCH_O_CALL))
+        op_clear(&f->op, FETCH_O_CALL);
+}
+
+static void on_job(struct job *j)
+{
+    struct fetch *f = CONTAINER_OF(j, struct fetch, job);
+    f->job_done = true;
+    op_clear(&f->op, FETCH_O_JOB);
+    op_run(&f->op);
+}
+
+static void on_pause(struct timer *t)
+{
+    struct fetch *f = CONTAINER_OF(t, struct fetch, pause);
+    op_clear(&f->op, FETCH_O_TIMER);
+    op_run(&f->op);
+}
+
+/* Readers want something, or the last one left. */
+static void on_leader_msg(struct core_msg *m)
+{
+    struct fetch *f = CONTAINER_OF(m, struct fetch, msg);
+    if (op_expects(&f->op, FETCH_O_MSG))
+        op_clear(&f->op, FETCH_O_MSG);
+    op_run(&f->op);
+}
+
+static enum step fetch_fail(struct fetch *f, int err, unsigned status, int64_t after)
+{
+    f->t.failure = (struct flight_failure){.err = err, .status = status, .retry_after_ms = after};
+    return op_go(&f->op, FETCH_FAIL);
+}
+
+static enum step store_failed(struct fetch *f)
+{
+    COUNT(core_counters(f->px->core), store_errors, 1);
+    log_error("store", "blob not stored", LOG_D("digest", &f->digest), LOG_S("why", f->job_why));
+    return fetch_fail(f, ERR_STORE, 0, -1);
+}
+
+/* ---- OPEN, REHASH ---- */
+
+static void open_work(struct job *j)
+{
+    struct fetch *f = CONTAINER_OF(j, struct fetch, job);
+    struct partial p;
+    struct str why = STR_INIT(f->job_why);
+    f->job_err = partial_open(f->px->shared->store, &f->digest, &p, &why);
+    if (f->job_err == 0)
+        flight_set_partial(f->flight, &p);
+}
+
+static void job_run(struct fetch *f, void (*work)(struct job *j))
+{
+    op_expect(&f->op, FETCH_O_JOB);
+    f->job_done = false;
+    job_start(f->op.core, &f->job, work, on_job);
+}
+
+static enum step step_open(struct fetch *f)
+{
+    if (op_expects(&f->op, FETCH_O_JOB))
+        return STEP_WAIT;
+    if (!f->job_done) {
+        job_run(f, open_work);
+        return STEP_WAIT;
+    }
+    f->job_done = false;
+    if (f->job_err != 0)
+        return store_failed(f);
+    f->has_partial = true;
+    hasher_init(&f->hasher, (enum digest_alg)f->digest.alg);
+    f->rehash_to = flight_partial(f->flight)->front;
+    return op_go(&f->op, f->rehash_to > 0 ? FETCH_REHASH : FETCH_SEND);
+}
+
+static void rehash_work(struct job *j)
+{
+    struct fetch *f = CONTAINER_OF(j, struct fetch, job);
+    size_t want = f->rehash_to - f->rehashed < CHUNK ? (size_t)(f->rehash_to - f->rehashed) : CHUNK;
+    ssize_t n = pread(flight_partial(f->flight)->fd, f->busy.buf, want, (off_t)f->rehashed);
+    f->busy.n = n > 0 ? (size_t)n : 0;
+    hasher_update(&f->hasher, f->busy.buf, f->busy.n);
+}
+
+static enum step step_rehash(struct fetch *f)
+{
+    if (op_expects(&f->op, FETCH_O_JOB))
+        return STEP_WAIT;
+    if (f->job_done) {
+        f->job_done = false;
+        if (f->busy.n == 0)
+            f->rehash_to = f->rehashed; /* unreadable from here on: fetch it again */
+        (void)flight_publish(f->flight, f->rehashed, f->rehashed + f->busy.n);
+        f->rehashed += f->busy.n;
+        f->front = f->rehashed;
+    }
+    if (f->rehashed == f->rehash_to)
+        return op_go(&f->op, FETCH_SEND);
+    job_run(f, rehash_work);
+    return STEP_WAIT;
+}
+
+static void restart_work(struct job *j)
+{
+    partial_keep(flight_partial(CONTAINER_OF(j, struct fetch, job)->flight), 0);
+}
+
+static enum step step_restart(struct fetch *f)
+{
+    if (op_expects(&f->op, FETCH_O_JOB))
+        return STEP_WAIT;
+    if (!f->job_done) {
+        job_run(f, restart_work);
+        return STEP_WAIT;
+    }
+    f->job_done = false;
+    f->front = f->rehashed = 0;
+    hasher_init(&f->hasher, (enum digest_alg)f->digest.alg);
+    flight_unpublish(f->flight);
+    return op_go(&f->op, FETCH_SEND);
+}
+
+/* ---- SEND, HEAD ---- */
+
+static enum step step_send(struct fetch *f)
+{
+    struct str fields = STR_INIT(f->t.fields);
+    str_add(&fields, SPAN("Accept: */*\r\n"));
+    if (f->front > 0) {
+        str_add(&fields, SPAN("Range: bytes="));
+        str_addu(&fields, f->front);
+        str_add(&fields, SPAN("-\r\n"));
+        COUNT(core_counters(f->px->core), upstream_resumes, 1);
+    }
+    MUST(!fields.cut);
+    f->eof = f->paused = false;
+    f->skip = 0;
+    f->tried_at = f->front;
+    upstream_start(&f->t, on_call);
+    return op_go(&f->op, FETCH_HEAD);
+}
+
+/* After a break: again from the front, unless too many attempts in a row brought nothing. Before a head the client is still
+ * waiting for a status: the round over the endpoints was all there is. */
+static enum step fetch_again(struct fetch *f)
+{
+    bool progress = f->front > f->tried_at;
+    f->tries = progress ? 1 : f->tries + 1;
+    if (!f->headed || f->tries >= TRIES_MAX)
+        return op_go(&f->op, FETCH_FAIL);
+    upstream_log(&f->t, LOG_WARN, "transfer broke, resuming");
+    return op_go(&f->op, FETCH_PAUSE);
+}
+
+static enum step fetch_reject(struct fetch *f, int err, const char *why)
+{
+    upstream_reject(&f->t, err, why);
+    call_stop(f);
+    return fetch_again(f);
+}
+
+static bool digest_is_empty(const struct digest *d)
+{
+    struct hasher h;
+    struct digest empty;
+    hasher_init(&h, (enum digest_alg)d->alg);
+    hasher_finish(&h, &empty);
+    return digest_eq(d, &empty);
+}
+
+static bool length_agrees(struct fetch *f, bool known, uint64_t total)
+{
+    if (!known)
+        return true;
+    if (f->length_known)
+        return f->length == total;
+    f->length_known = true;
+    f->length = total;
+    return true;
+}
+
+static enum step fetch_headed(struct fetch *f)
+{
+    if (!f->headed) {
+        f->headed = true;
+        f->headed_ms = core_now(f->op.core);
+        f->side_budget = f->length_known ? f->length / SIDE_PART : 0;
+        flight_head(f->flight, f->length_known ? f->length : FLIGHT_UNKNOWN);
+    }
+    return op_go(&f->op, FETCH_BODY);
+}
+
+static enum step head_whole(struct fetch *f, const struct h1_head *head)
+{
+    if (head->has_length && head->length == 0 && !digest_is_empty(&f->digest))
+        return fetch_reject(f, ERR_UP_CONTENT, "an empty answer for a blob that is not empty");
+    if (!length_agrees(f, head->has_length, head->length))
+        return fetch_reject(f, ERR_UP_CONTENT, "the blob's length has changed");
+    f->skip = f->front; /* Range was not honoured: read over what is there */
+    return fetch_headed(f);
+}
+
+static enum step head_part(struct fetch *f, const struct h1_head *head)
+{
+    uint64_t first, last, total;
+    if (f->front == 0)
+        return fetch_reject(f, ERR_UP_CONTENT, "206 although no Range was asked for");
+    if (!range_parse_content(h1_get(head, SPAN("content-range")), &first, &last, &total))
+        return fetch_reject(f, ERR_UP_CONTENT, "206 without a usable Content-Range");
+    if (first != f->front || !length_agrees(f, total != UINT64_MAX, total))
+        return fetch_reject(f, ERR_UP_CONTENT, "206 with another range than asked for");
+    return fetch_headed(f);
+}
+
+static enum step step_head(struct fetch *f)
+{
+    enum upstream_next next = upstream_step(&f->t);
+    if (next == UPSTREAM_WAIT)
+        return op_wait(&f->op, FETCH_O_CALL);
+    if (next == UPSTREAM_FAILED) {
+        if (f->t.failure.status == 416 && f->front > 0 && !f->headed) {
+            /* What an earlier fill left is all of the blob, or no part of it. */
+            return op_go(&f->op, FETCH_VERIFY);
+        }
+        return fetch_again(f);
+    }
+    const struct h1_head *head = f->t.call.head;
+    struct span coding = h1_get(head, SPAN("content-encoding"));
+    if (coding.p != NULL && !span_ieq(coding, SPAN("identity")))
+        return fetch_reject(f, ERR_UP_CONTENT, "a content coding that was not asked for");
+    return head->status == 206 ? head_part(f, head) : head_whole(f, head);
+}
+
+/* ---- BODY ---- */
+
+static void chunk_work(struct job *j)
+{
+    struct fetch *f = CONTAINER_OF(j, struct fetch, job);
+    struct str why = STR_INIT(f->job_why);
+    f->job_err = partial_write(flight_partial(f->flight), f->front - f->busy.n, f->busy.buf, f->busy.n, &why);
+    if (f->job_err == 0)
+        hasher_update(&f->hasher, f->busy.buf, f->busy.n);
+}
+
+static bool side_in_the_way(const struct fetch *f, uint64_t from, uint64_t to)
+{
+    for (unsigned i = 0; i < f->n_sides; i++) {
+        if (side_writes_into(f->sides[i], from, to))
+            return true;
+    }
+    return false;
+}
+
+/* Hands what has arrived to the job, if it is free. */
+static void chunk_dispatch(struct fetch *f)
+{
+    if (f->fill.n == 0 || op_expects(&f->op, FETCH_O_JOB) ||
+        side_in_the_way(f, f->front, f->front + f->fill.n))
+        return;
+    struct chunk c = f->busy;
+    f->busy = f->fill;
+    f->fill = (struct chunk){.buf = c.buf};
+    f->front += f->busy.n;
+    job_run(f, chunk_work);
+}
+
+/* Throws away what is there already. */
+static void chunk_skip(struct fetch *f, size_t got)
+{
+    if (f->skip == 0) {
+        f->fill.n += got;
+        return;
+    }
+    size_t drop = f->skip < got ? (size_t)f->skip : got;
+    f->skip -= drop;
+    memmove(f->fill.buf + f->fill.n, f->fill.buf + f->fill.n + drop, got - drop);
+    f->fill.n += got - drop;
+}
+
+enum filled { FILLED_FULL, FILLED_AGAIN, FILLED_END, FILLED_BROKEN };
+
+static enum filled chunk_fill(struct fetch *f)
+{
+    while (CHUNK - f->fill.n >= CHUNK_ROOM) {
+        ssize_t n = call_read(&f->t.call, f->fill.buf + f->fill.n, CHUNK - f->fill.n);
+        if (n == CALL_AGAIN)
+            return FILLED_AGAIN;
+        if (n == CALL_BROKEN)
+            return FILLED_BROKEN;
+        if (n == 0)
+            return FILLED_END;
+        chunk_skip(f, (size_t)n);
+    }
+    return FILLED_FULL;
+}
+
+/* The job that was under way has ended: publish. False: the disk failed. */
+static bool chunk_done(struct fetch *f)
+{
+    if (!f->job_done || op_expects(&f->op, FETCH_O_JOB))
+        return true;
+    f->job_done = false;
+    if (f->job_err != 0)
+        return false;
+    (void)flight_publish(f->flight, f->front - f->busy.n, f->front);
+    f->busy.n = 0;
+    return true;
+}
+
+static enum step body_finished(struct fetch *f)
+{
+    uint64_t got = f->front + f->fill.n;
+    if (f->skip > 0 || (f->length_known && got < f->length))
+        return fetch_reject(f, ERR_UP_SHORT, "the answer ended early");
+    call_stop(f);
+    if (f->length_known && got > f->length) {
+        f->discard = true;
+        upstream_reject(&f->t, ERR_UP_CONTENT, "the blob is longer than announced");
+        return op_go(&f->op, FETCH_FAIL);
+    }
+    return op_go(&f->op, FETCH_VERIFY);
+}
+
+static enum step step_body(struct fetch *f)
+{
+    if (!chunk_done(f))
+        return store_failed(f);
+    if (f->eof) {
+        chunk_dispatch(f);
+        if (f->fill.n == 0 && !op_expects(&f->op, FETCH_O_JOB))
+            return body_finished(f);
+        return op_expects(&f->op, FETCH_O_JOB | FETCH_O_SIDE) ? STEP_WAIT : STEP_MORE;
+    }
+    enum filled how = chunk_fill(f);
+    chunk_dispatch(f);
+    switch (how) {
+    case FILLED_AGAIN:
+        return op_wait(&f->op, FETCH_O_CALL);
+    case FILLED_FULL:
+        if (f->fill.n == 0)
+            return STEP_MORE; /* the other chunk was free */
+        call_pause(&f->t.call);
+        if (op_expects(&f->op, FETCH_O_CALL))
+            op_clear(&f->op, FETCH_O_CALL);
+        return STEP_WAIT; /* for the job, or for a side in its way */
+    case FILLED_END:
+        f->eof = true;
+        return STEP_MORE;
+    case FILLED_BROKEN:
+        break;
+    }
+    return fetch_reject(f, f->t.call.err, f->t.call.why);
+}
+
+/* ---- PAUSE: what has arrived is written first, so that the resume begins behind it ---- */
+
+static enum step step_pause(struct fetch *f)
+{
+    if (!chunk_done(f))
+        return store_failed(f);
+    chunk_dispatch(f);
+    if (f->fill.n > 0 || op_expects(&f->op, FETCH_O_JOB))
+        return STEP_WAIT;
+    if (op_expects(&f->op, FETCH_O_TIMER))
+        return STEP_WAIT;
+    if (!f->paused) {
+        static const int64_t pauses[TRIES_MAX] = {1, 1, 200, 500, 1000, 2000};
+        f->paused = true;
+        op_expect(&f->op, FETCH_O_TIMER);
+        timer_arm(f->op.core, &f->pause, pauses[f->tries < TRIES_MAX ? f->tries : TRIES_MAX - 1]);
+        return STEP_WAIT;
+    }
+    return op_go(&f->op, FETCH_SEND);
+}
+
+/* ---- VERIFY, COMMIT, INDEX ---- */
+
+static enum step step_verify(struct fetch *f)
+{
+    struct digest got;
+    hasher_finish(&f->hasher, &got);
+    if (!digest_eq(&got, &f->digest) && !f->headed)
+        return op_go(&f->op, FETCH_RESTART); /* nobody has seen a byte of it */
+    if (!digest_eq(&got, &f->digest)) {
+        COUNT(core_counters(f->px->core), digest_mismatches, 1);
+        log_error("upstream", "blob does not match its digest", LOG_SP("registry", f->t.up->registry),
+                  LOG_S("path", f->t.path), LOG_D("wanted", &f->digest), LOG_D("computed", &got),
+                  LOG_U("bytes", f->front));
+        f->discard = true;
+        return fetch_fail(f, ERR_UP_DIGEST, 0, -1);
+    }
+    if (!f->headed) {
+        f->headed = true;
+        flight_head(f->flight, f->front);
+    }
+    flight_verified(f->flight, f->front);
+    return op_go(&f->op, FETCH_COMMIT);
+}
+
+static void commit_work(struct job *j)
+{
+    struct fetch *f = CONTAINER_OF(j, struct fetch, job);
+    struct str why = STR_INIT(f->job_why);
+    f->job_err = partial_commit(flight_partial(f->flight), f->front, &why);
+}
+
+/* From the end: a side that is gone at once takes itself out of the array. */
+static void sides_close(struct fetch *f)
+{
+    for (unsigned i = f->n_sides; i-- > 0;)
+        side_close(f->sides[i]);
+}
+
+static enum step step_commit(struct fetch *f)
+{
+    if (op_expects(&f->op, FETCH_O_JOB))
+        return STEP_WAIT;
+    if (f->n_sides > 0) { /* nobody may write into a file that is verified */
+        sides_close(f);
+        if (f->n_sides > 0)
+            return STEP_WAIT;
+    }
+    if (!f->job_done) {
+        job_run(f, commit_work);
+        return STEP_WAIT;
+    }
+    f->job_done = false;
+    if (f->job_err == 0)
+        return op_go(&f->op, FETCH_INDEX);
+    COUNT(core_counters(f->px->core), store_errors, 1);
+    log_error("store", "blob not stored", LOG_D("digest", &f->digest), LOG_S("why", f->job_why));
+    flight_done(f->flight); /* the readers have it all; it is only not kept */
+    f->ended = true;
+    return op_go(&f->op, FETCH_END);
+}
+
+static void on_indexed(struct store_change *c)
+{
+    struct fetch *f = CONTAINER_OF(c, struct fetch, change);
+    op_clear(&f->op, FETCH_O_STORE);
+    op_run(&f->op);
+}
+
+static enum step step_index(struct fetch *f)
+{
+    if (op_expects(&f->op, FETCH_O_STORE))
+        return STEP_WAIT;
+    if (f->change.done == NULL) {
+        f->change = (struct store_change){
+            .what = CHANGE_PUT_OBJECT | CHANGE_PUT_LINK, .digest = f->digest, .size = f->front};
+        memcpy(f->change.repo, f->repo_key, sizeof f->repo_key);
+        op_expect(&f->op, FETCH_O_STORE);
+        store_apply(f->px->shared->store, f->op.core, &f->change, on_indexed);
+        return STEP_WAIT;
+    }
+    if (f->change.err == 0) {
+        COUNT(core_counters(f->px->core), stored_objects, 1);
+        COUNT(core_counters(f->px->core), stored_bytes, f->front);
+        log_info("store", "blob stored", LOG_D("digest", &f->digest), LOG_U("bytes", f->front),
+                 LOG_S("repository", f->repo_key), LOG_I("ms", core_now(f->op.core) - f->op.born));
+    } else {
+        COUNT(core_counters(f->px->core), store_errors, 1);
+        log_error("store", "index not updated", LOG_D("digest", &f->digest),
+                  LOG_S("repository", f->repo_key));
+    }
+    flight_done(f->flight);
+    f->ended = true;
+    return op_go(&f->op, FETCH_END);
+}
+
+/* ---- FAIL ---- */
+
+static void keep_work(struct job *j)
+{
+    struct fetch *f = CONTAINER_OF(j, struct fetch, job);
+    struct partial *p = flight_partial(f->flight);
+    if (f->discard || f->front == 0)
+        partial_discard(p);
+    else
+        partial_keep(p, f->front);
+}
+
+/* Tidies the partial file before the flight leaves the table, because whoever comes next opens it anew; then tells the
+ * readers. If the reason was that nobody reads, and somebody has come meanwhile, it goes on. */
+static enum step step_fail(struct fetch *f)
+{
+    if (op_expects(&f->op, FETCH_O_TIMER)) {
+        timer_disarm(&f->pause);
+        op_clear(&f->op, FETCH_O_TIMER);
+    }
+    call_stop(f);
+    sides_close(f);
+    if (op_expects(&f->op, FETCH_O_JOB) || f->n_sides > 0)
+        return STEP_WAIT;
+    if (!f->tidied && f->has_partial) {
+        if (!chunk_done(f))
+            f->discard = true;
+        f->tidied = true;
+        f->fill.n = 0;
+        job_run(f, keep_work);
+        return STEP_WAIT;
+    }
+    f->job_done = false;
+    if (f->t.failure.err == ERR_CLIENT_GONE) {
+        f->ended = flight_abandon(f->flight);
+        f->tidied = false;
+        return op_go(&f->op, f->ended ? FETCH_END : FETCH_SEND);
+    }
+    upstream_log(&f->t, f->t.failure.status == 404 ? LOG_DEBUG : LOG_WARN, "blob not fetched");
+    flight_fail(f->flight, &f->t.failure);
+    f->ended = true;
+    return op_go(&f->op, FETCH_END);
+}
+
+/* ---- sides: ranges that readers want and that lie far ahead ---- */
+
+static void on_side_tick(struct timer *t)
+{
+    op_run(&CONTAINER_OF(t, struct fetch, side_tick)->op);
+}
+
+void fetch_side_gone(struct fetch *f, const struct side *side)
+{
+    for (unsigned i = 0; i < f->n_sides; i++) {
+        if (f->sides[i] == side) {
+            f->sides[i] = f->sides[--f->n_sides];
+            break;
+        }
+    }
+    if (f->n_sides == 0 && op_expects(&f->op, FETCH_O_SIDE))
+        op_clear(&f->op, FETCH_O_SIDE);
+    op_run(&f->op);
+}
+
+void fetch_no_more_sides(struct fetch *f)
+{
+    f->no_sides = true;
+}
+
+uint64_t fetch_front(const struct fetch *f)
+{
+    return f->front;
+}
+
+/* Will the front be at `off` within a moment anyway? */
+static bool front_is_near(const struct fetch *f, uint64_t off)
+{
+    int64_t ms = core_now(f->op.core) - f->headed_ms;
+    if (ms < 200)
+        return true;                               /* too early to tell */
+    uint64_t rate = fetch_front(f) / (uint64_t)ms; /* bytes per ms */
+    return rate > 0 && (off - fetch_front(f)) / rate < SIDE_WAIT_MS;
+}
+
+static void side_begin(struct fetch *f)
+{
+    uint64_t n = f->want_to - f->want_from;
+    if (n > SIDE_BYTES)
+        n = SIDE_BYTES;
+    if (n > f->side_budget)
+        n = f->side_budget;
+    uint64_t from =
+        f->want_from & ~(uint64_t)0xffff; /* extents ahead of the front begin on 64 KiB, see partial_open */
+    if (from <= fetch_front(f) || n == 0)
+        return;
+    n += f->want_from - from;
+    f->side_budget -= n < f->side_budget ? n : f->side_budget;
+    COUNT(core_counters(f->px->core), upstream_side_fetches, 1);
+    f->sides[f->n_sides++] = side_start(f->px, f, f->flight, &f->t, from, from + n, f->length);
+    f->op.outstanding |= FETCH_O_SIDE;
+}
+
+static void sides_look(struct fetch *f)
+{
+    if (f->op.state != FETCH_BODY || f->no_sides || f->side_budget == 0)
+        return;
+    while (f->n_sides < SIDES_MAX && f->side_budget > 0) {
+        if (f->want_from == f->want_to && !flight_take_want(f->flight, &f->want_from, &f->want_to))
+            return;
+        if (f->want_to > f->length)
+            f->want_to = f->length;
+        if (f->want_from < f->want_to && f->want_from > fetch_front(f) && front_is_near(f, f->want_from)) {
+            timer_arm(f->op.core, &f->side_tick, 250);
+            return;
+        }
+        if (f->want_from < f->want_to)
+            side_begin(f);
+        f->want_from = f->want_to = 0;
+    }
+}
+
+/* ---- the operation ---- */
+
+static bool abandoned(struct fetch *f)
+{
+    if (f->finish_abandoned || f->op.state > FETCH_PAUSE || f->op.state < FETCH_SEND ||
+        flight_readers(f->flight) > 0)
+        return false;
+    if (op_expects(&f->op, FETCH_O_JOB) || f->n_sides > 0)
+        return false; /* looked at again when they are done: the flight must not leave the table while the file is written */
+    return true;
+}
+
+static enum step fetch_step(struct op *op)
+{
+    struct fetch *f = fetch_of(op);
+    if (op->closing != 0 && op->state < FETCH_VERIFY)
+        return fetch_fail(f, op->closing, 0, -1);
+    if (abandoned(f))
+        return fetch_fail(f, ERR_CLIENT_GONE, 0, -1);
+    sides_look(f);
+    switch ((enum fetch_state)op->state) {
+    case FETCH_OPEN:
+        return step_open(f);
+    case FETCH_REHASH:
+        return step_rehash(f);
+    case FETCH_RESTART:
+        return step_restart(f);
+    case FETCH_SEND:
+        return step_send(f);
+    case FETCH_HEAD:
+        return step_head(f);
+    case FETCH_BODY:
+        return step_body(f);
+    case FETCH_PAUSE:
+        return step_pause(f);
+    case FETCH_VERIFY:
+        return step_verify(f);
+    case FETCH_COMMIT:
+        return step_commit(f);
+    case FETCH_INDEX:
+        return step_index(f);
+    case FETCH_FAIL:
+        return step_fail(f);
+    case FETCH_END:
+        break;
+    }
+    flight_clear_leader(f->flight);
+    return core_msg_idle(&f->msg) ? STEP_END : op_wait(op, FETCH_O_MSG);
+}
+
+static void fetch_free(struct op *op)
+{
+    struct fetch *f = fetch_of(op);
+    MUST(f->ended && f->n_sides == 0);
+    timer_disarm(&f->side_tick);
+    flight_unref(f->flight);
+    conf_unref(f->conf);
+    mem_free(f->fill.buf);
+    mem_free(f->busy.buf);
+    mem_free(f);
+}
+
+static const char *fetch_state_name(unsigned state)
+{
+    static const char *const names[] = {"open",  "rehash", "restart", "send",  "head", "body",
+                                        "pause", "verify", "commit",  "index", "fail", "end"};
+    return state < ARRAY_LEN(names) ? names[state] : "?";
+}
+
+static const struct op_class fetch_class = {"fetch", fetch_step, fetch_free, fetch_state_name};
+
+void fetch_key(const struct digest *d, struct str *out)
+{
+    str_add(out, SPAN("b "));
+    digest_add(out, d);
+}
+
+void fetch_lead(struct proxy *px, struct flight *flight, const struct conf_upstream *up, struct span repo,
+                struct span repo_key, const struct digest *d, bool finish_abandoned)
+{
+    struct fetch *f;
+    NEW(f);
+    op_init(&f->op, px->core, &fetch_class, FETCH_OPEN);
+    f->px = px;
+    f->conf = conf_ref(px->conf);
+    f->flight = flight_ref(flight);
+    f->digest = *d;
+    f->finish_abandoned = finish_abandoned;
+    MUST(repo_key.n < sizeof f->repo_key);
+    memcpy(f->repo_key, repo_key.p, repo_key.n);
+    core_msg_init(&f->msg, on_leader_msg);
+    timer_init(&f->pause, on_pause);
+    timer_init(&f->side_tick, on_side_tick);
+    f->fill.buf = mem_alloc(CHUNK);
+    f->busy.buf = mem_alloc(CHUNK);
+    f->t.px = px;
+    f->t.up = up;
+    f->t.what = WHAT_BLOB;
+    struct str path = STR_INIT(f->t.path);
+    str_add(&path, SPAN("/v2/"));
+    str_add(&path, repo);
+    str_add(&path, SPAN("/blobs/"));
+    digest_add(&path, d);
+    MUST(!path.cut);
+    flight_set_leader(flight, px->core, &f->msg);
+    op_run(&f->op);
+}

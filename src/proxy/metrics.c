@@ -1,0 +1,101 @@
+/* The labelled counters as text (Prometheus exposition format 0.0.4): all lines of a family together. */
+#include "proxy/proxy_int.h"
+
+static void add_label(struct str *out, const char *name, struct span value)
+{
+    str_addz(out, name);
+    str_add(out, SPAN("=\""));
+    for (size_t i = 0; i < value.n; i++) {
+        if (value.p[i] == '"' || value.p[i] == '\\')
+            str_addc(out, '\\');
+        str_addc(out, value.p[i]);
+    }
+    str_addc(out, '"');
+}
+
+static void requests(struct proxy_shared *s, struct str *out)
+{
+    str_add(out, SPAN("# HELP larder_requests_total Requests answered, by rule, kind and what the cache did\n"
+                      "# TYPE larder_requests_total counter\n"));
+    for (size_t r = 0; r <= s->conf->n_rules; r++) {
+        for (unsigned k = 0; k < KINDS; k++) {
+            for (unsigned c = 0; c < RESULTS; c++) {
+                int64_t n = 0;
+                for (unsigned i = 0; i < s->n_cores; i++)
+                    n += atomic_load_explicit(&s->stats[i].requests[r][k][c], memory_order_relaxed);
+                if (n == 0)
+                    continue;
+                str_add(out, SPAN("larder_requests_total{"));
+                add_label(out, "rule", r < s->conf->n_rules ? s->conf->rules[r].name : SPAN(""));
+                add_label(out, ",kind", span_str(proxy_kind_name[k]));
+                add_label(out, ",cache", span_str(proxy_result_name[c]));
+                str_add(out, SPAN("} "));
+                str_addi(out, n);
+                str_addc(out, '\n');
+            }
+        }
+    }
+}
+
+static void upstreams(struct proxy_shared *s, struct str *out)
+{
+    static const char *const class[STATUS_CLASSES] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
+    str_add(out, SPAN("# HELP larder_upstream_requests_total Requests to upstream, by registry and class of "
+                      "the status\n"
+                      "# TYPE larder_upstream_requests_total counter\n"));
+    for (size_t u = 0; u < s->conf->n_upstreams; u++) {
+        for (unsigned c = 0; c < STATUS_CLASSES; c++) {
+            int64_t n = 0;
+            for (unsigned i = 0; i < s->n_cores; i++)
+                n += atomic_load_explicit(&s->stats[i].upstream[u][c], memory_order_relaxed);
+            if (c == 1)
+                continue;
+            str_add(out, SPAN("larder_upstream_requests_total{"));
+            add_label(out, "registry", s->conf->upstreams[u].registry);
+            add_label(out, ",status", span_str(class[c]));
+            str_add(out, SPAN("} "));
+            str_addi(out, n);
+            str_addc(out, '\n');
+        }
+    }
+}
+
+static void add_seconds(struct str *out, int64_t us)
+{
+    str_addf(out, "%lld.%06lld", (long long)(us / 1000000), (long long)(us % 1000000));
+}
+
+static void histogram(struct proxy_shared *s, size_t member, const char *name, const char *help,
+                      struct str *out)
+{
+    int64_t sum = 0, count = 0;
+    str_addf(out, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name);
+    for (unsigned b = 0; b <= LATENCY_BUCKETS; b++) {
+        for (unsigned i = 0; i < s->n_cores; i++) {
+            const struct latency *l =
+                (const struct latency *)(const void *)((const char *)&s->stats[i] + member);
+            count += atomic_load_explicit(&l->bucket[b], memory_order_relaxed);
+            if (b == 0)
+                sum += atomic_load_explicit(&l->sum_us, memory_order_relaxed);
+        }
+        str_addf(out, "%s_bucket{le=\"", name);
+        if (b < LATENCY_BUCKETS)
+            add_seconds(out, latency_bound_us[b]);
+        else
+            str_add(out, SPAN("+Inf"));
+        str_addf(out, "\"} %lld\n", (long long)count);
+    }
+    str_addf(out, "%s_sum ", name);
+    add_seconds(out, sum);
+    str_addf(out, "\n%s_count %lld\n", name, (long long)count);
+}
+
+void proxy_metrics(struct proxy_shared *s, struct str *out)
+{
+    requests(s, out);
+    upstreams(s, out);
+    histogram(s, offsetof(struct proxy_stats, first_byte), "larder_first_byte_seconds",
+              "From the first byte of a request to the head of its answer", out);
+    histogram(s, offsetof(struct proxy_stats, total), "larder_request_seconds",
+              "From the first byte of a request to the last byte of its answer", out);
+}

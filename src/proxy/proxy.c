@@ -1,0 +1,155 @@
+/* A core's proxy: what it is made of, how it starts, how it stops.
+ *
+ * Stopping: the server stops accepting and closes idle connections; answers under way go on until drain_timeout, then they are
+ * cut. When no client is left, fetches that nobody waits for are closed (what they have stays as a partial file), and when
+ * no operation is left everything is freed. A tick looks every 50 ms. */
+#include "base/mem.h"
+#include "proxy/proxy_int.h"
+
+#define DRAIN_TICK_MS 50
+#define OPEN_FILES    1024 /* per core; the process's limit is divided further by main */
+
+/* ---- shared ---- */
+
+static void stats_init(struct proxy_stats *st, const struct conf *conf)
+{
+    st->requests = mem_zalloc((conf->n_rules + 1) * sizeof st->requests[0]);
+    st->upstream = mem_zalloc((conf->n_upstreams + 1) * sizeof st->upstream[0]);
+}
+
+struct proxy_shared *proxy_shared_new(struct conf *conf, struct store *store, unsigned n_cores)
+{
+    struct proxy_shared *s;
+    NEW(s);
+    s->conf = conf_ref(conf);
+    s->store = store;
+    s->flights = flights_new();
+    s->n_cores = n_cores;
+    s->health = mem_zalloc((conf->n_upstreams + 1) * sizeof *s->health);
+    s->stats = mem_zalloc(n_cores * sizeof *s->stats);
+    for (unsigned i = 0; i < n_cores; i++)
+        stats_init(&s->stats[i], conf);
+    return s;
+}
+
+void proxy_shared_free(struct proxy_shared *s)
+{
+    for (unsigned i = 0; i < s->n_cores; i++) {
+        mem_free(s->stats[i].requests);
+        mem_free(s->stats[i].upstream);
+    }
+    mem_free(s->stats);
+    mem_free(s->health);
+    flights_free(s->flights);
+    conf_unref(s->conf);
+    mem_free(s);
+}
+
+/* ---- one core ---- */
+
+static void on_drain_tick(struct timer *t);
+
+struct proxy *proxy_start(struct proxy_shared *s, struct core *core, const int *fds, unsigned n_fds)
+{
+    core_check(core);
+    struct proxy *px;
+    NEW(px);
+    px->core = core;
+    px->shared = s;
+    px->conf = conf_ref(s->conf);
+    px->stats = &s->stats[atomic_fetch_add(&s->next_core, 1)];
+    px->reader = store_reader_new(s->store);
+    px->open = open_set_new(core, s->store, OPEN_FILES);
+    px->pool = pool_new(core);
+    flight_core_init(core, s->flights);
+    timer_init(&px->drain_tick, on_drain_tick);
+    uint64_t share = (px->conf->client.max_connections + s->n_cores - 1) / s->n_cores;
+    struct server_config config = {.header_ms = px->conf->client.header_ms,
+                                   .idle_ms = px->conf->client.idle_ms,
+                                   .send_ms = px->conf->client.send_ms,
+                                   .max_connections = (unsigned)share,
+                                   .request = serve_request,
+                                   .arg = px};
+    px->server = server_new(core, &config);
+    for (unsigned i = 0; i < n_fds; i++)
+        server_listen(px->server, fds[i]);
+    return px;
+}
+
+/* ---- stopping ---- */
+
+static void count_op(const struct op *op, void *arg)
+{
+    UNUSED(op);
+    (*(unsigned *)arg)++;
+}
+
+struct victims {
+    struct op *op[64];
+    unsigned n;
+};
+
+static void pick_victim(const struct op *op, void *arg)
+{
+    struct victims *v = arg;
+    if (op->closing == 0 && v->n < ARRAY_LEN(v->op))
+        v->op[v->n++] = (struct op *)(uintptr_t)op;
+}
+
+/* Closing one operation may end another (a fetch ends its sides), so they are closed one at a time. */
+static void close_ops(struct core *core)
+{
+    for (;;) {
+        struct victims v = {.n = 0};
+        op_each(core, pick_victim, &v);
+        if (v.n == 0)
+            return;
+        op_close(v.op[0], ERR_STOPPING);
+    }
+}
+
+static void proxy_free(struct proxy *px)
+{
+    void (*stopped)(void *arg) = px->stopped;
+    void *arg = px->stopped_arg;
+    server_free(px->server);
+    pool_free(px->pool);
+    open_set_free(px->open);
+    flight_core_free(px->core);
+    store_reader_free(px->reader);
+    conf_unref(px->conf);
+    mem_free(px);
+    stopped(arg);
+}
+
+static void on_drain_tick(struct timer *t)
+{
+    struct proxy *px = CONTAINER_OF(t, struct proxy, drain_tick);
+    unsigned ops = 0;
+    if (server_connections(px->server) > 0 && core_now(px->core) >= px->drain_until) {
+        log_warn("serve", "cutting answers that did not end in time",
+                 LOG_U("connections", server_connections(px->server)));
+        server_abort(px->server);
+    }
+    if (server_connections(px->server) == 0)
+        close_ops(px->core);
+    op_each(px->core, count_op, &ops);
+    if (ops == 0 && server_connections(px->server) == 0 && open_set_idle(px->open) &&
+        flight_core_idle(px->core)) {
+        proxy_free(px);
+        return;
+    }
+    timer_arm(px->core, &px->drain_tick, DRAIN_TICK_MS);
+}
+
+void proxy_stop(struct proxy *px, void (*done)(void *arg), void *arg)
+{
+    core_check(px->core);
+    MUST(px->drain_until == 0);
+    px->stopped = done;
+    px->stopped_arg = arg;
+    px->drain_until = core_now(px->core) + px->conf->client.drain_ms;
+    server_drain(px->server);
+    pool_drain(px->pool);
+    timer_arm(px->core, &px->drain_tick, 1);
+}

@@ -1,0 +1,28 @@
+/* The flows of the cache, and the only room where policy meets mechanism: serve a client (serve.c), fetch a blob from
+ * upstream (fetch.c, side.c), ask upstream for something small (ask.c).
+ *
+ * Thread: proxy_shared is made before the cores start and outlives them; a proxy belongs to its core. */
+#ifndef LARDER_PROXY_PROXY_H
+#define LARDER_PROXY_PROXY_H
+
+#include "conf/conf.h"
+#include "core/core.h"
+#include "flight/flight.h"
+#include "store/store.h"
+
+struct proxy;
+struct proxy_shared;
+
+struct proxy_shared *proxy_shared_new(struct conf *conf, struct store *store, unsigned n_cores);
+void proxy_shared_free(struct proxy_shared *s);
+
+/* On the core's thread. `fds`: this core's listening sockets, taken over. */
+struct proxy *proxy_start(struct proxy_shared *s, struct core *core, const int *fds, unsigned n_fds);
+/* Stops accepting, lets what is under way finish for the configured time, then cuts it; afterwards everything of the
+ * proxy is gone from the core and `done` is called. */
+void proxy_stop(struct proxy *p, void (*done)(void *arg), void *arg);
+
+/* The labelled counters (requests by rule, answers by registry, latencies) as Prometheus text. Any thread. */
+void proxy_metrics(struct proxy_shared *s, struct str *out);
+
+#endif

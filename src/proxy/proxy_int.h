@@ -1,0 +1,174 @@
+/* What the files of this room share. */
+#ifndef LARDER_PROXY_PROXY_INT_H
+#define LARDER_PROXY_PROXY_INT_H
+
+#include "core/op.h"
+#include "http/client.h"
+#include "http/range.h"
+#include "http/server.h"
+#include "proxy/proxy.h"
+#include "registry/route.h"
+#include "store/open.h"
+
+enum proxy_kind { KIND_PING, KIND_MANIFEST, KIND_BLOB, KIND_TAGS, KIND_REFERRERS, KIND_OTHER, KINDS };
+enum proxy_result {
+    RESULT_HIT,
+    RESULT_MISS,
+    RESULT_COLLAPSED,
+    RESULT_REVALIDATED,
+    RESULT_STALE,
+    RESULT_ERROR,
+    RESULT_NONE,
+    RESULTS
+};
+extern const char *const proxy_kind_name[KINDS];
+extern const char *const proxy_result_name[RESULTS];
+
+/* Upper bounds of the latency buckets in microseconds; one more bucket is +Inf. */
+#define LATENCY_BUCKETS 12
+extern const int64_t latency_bound_us[LATENCY_BUCKETS];
+
+struct latency {
+    _Atomic int64_t bucket[LATENCY_BUCKETS + 1], sum_us;
+};
+
+#define STATUS_CLASSES 6 /* 0: no answer, 1xx to 5xx */
+
+/* Counters with labels from the configuration, one set per core. Written by its core, read by any. */
+struct proxy_stats {
+    _Atomic int64_t (*requests)[KINDS][RESULTS]; /* by rule index; the last one: no rule */
+    _Atomic int64_t (*upstream)[STATUS_CLASSES]; /* by upstream index */
+    struct latency first_byte, total;
+};
+
+/* What is known of an upstream's health, shared by all cores (relaxed atomics: advice, not truth). */
+struct upstream_health {
+    _Atomic int64_t down_until_ms; /* monotonic; revalidations of what is cached do not ask before then */
+    _Atomic int failures;          /* in a row */
+    _Atomic int err;               /* the last one */
+};
+
+struct proxy_shared {
+    struct conf *conf;
+    struct store *store;
+    struct flights *flights;
+    struct upstream_health *health; /* by upstream index */
+    struct proxy_stats *stats;      /* by core */
+    unsigned n_cores;
+    atomic_uint next_core; /* index of the next proxy_start */
+};
+
+struct proxy {
+    struct core *core;
+    struct proxy_shared *shared;
+    struct conf *conf;
+    struct store_reader *reader;
+    struct open_set *open;
+    struct pool *pool;
+    struct server *server;
+    struct proxy_stats *stats;
+    int64_t drain_until; /* core_now; 0: not stopping */
+    struct timer drain_tick;
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+};
+
+#define REPO_KEY_MAX (STORE_REPO_MAX + 1)
+
+/* ---- upstream.c: one request, at one endpoint after the other ---- */
+
+enum upstream_what { WHAT_MANIFEST, WHAT_BLOB, WHAT_LIST };
+
+#define UPSTREAM_PATH_MAX   2048 /* path and query behind the endpoint's prefix */
+#define UPSTREAM_FIELDS_MAX 1024
+
+struct upstream_try {
+    struct proxy *px;
+    const struct conf_upstream *up;
+    enum upstream_what what;
+    bool head_only;
+    unsigned endpoint; /* being asked; also after a success: where to go on */
+    unsigned asked;    /* endpoints asked in this round */
+    unsigned hops;
+    struct flight_failure failure; /* when UPSTREAM_FAILED */
+    char why[256];                 /* in words, for the log */
+    struct call call;
+    char path[UPSTREAM_PATH_MAX];
+    char fields[UPSTREAM_FIELDS_MAX];
+    char target[UPSTREAM_PATH_MAX + 512];
+    char host[300];
+};
+
+enum upstream_next {
+    UPSTREAM_WAIT,   /* call.event will come */
+    UPSTREAM_HEADED, /* 200 or 206: look at call.head, read the body */
+    UPSTREAM_FAILED  /* see failure and why; nothing is under way any more */
+};
+
+/* path and fields are set; starts a round over the endpoints, beginning with t->endpoint. */
+void upstream_start(struct upstream_try *t, void (*event)(struct call *call));
+enum upstream_next upstream_step(struct upstream_try *t);
+void upstream_stop(struct upstream_try *t); /* whatever is under way; a no-op otherwise */
+/* The caller found that the answer is no good: the failure that says so, also for the upstream's health. */
+void upstream_reject(struct upstream_try *t, int err, const char *why);
+void upstream_log(const struct upstream_try *t, enum log_level level, const char *msg);
+
+/* May a cached tag be checked now, or is the upstream known to be down? */
+bool upstream_is_down(struct proxy *px, const struct conf_upstream *up, int *err);
+
+/* ---- ask.c ---- */
+
+enum ask_kind {
+    ASK_MANIFEST, /* GET a manifest by tag or digest; a HEAD first when `known` is set; stored and indexed */
+    ASK_STAT,     /* does this repository have that digest, and how long is it? A link is kept */
+    ASK_LIST      /* tags or referrers, relayed */
+};
+
+struct ask_what {
+    enum ask_kind kind;
+    const struct conf_upstream *up;
+    struct span repo;     /* at upstream */
+    struct span repo_key; /* for the index: registry/repo */
+    struct span tag;      /* or absent */
+    struct digest digest; /* asked for, or DIGEST_NONE */
+    struct digest known;  /* what the index says the tag is, or DIGEST_NONE */
+    bool manifest;        /* ASK_STAT: in manifests/, not blobs/ */
+    bool referrers;       /* ASK_LIST */
+    struct span query;    /* ASK_LIST */
+};
+
+void ask_key(const struct ask_what *w, struct str *out);
+/* Leads the flight that flight_join has just made. Takes a reference of its own. */
+void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w);
+
+/* ---- fetch.c ---- */
+
+void fetch_key(const struct digest *d, struct str *out);
+void fetch_lead(struct proxy *px, struct flight *flight, const struct conf_upstream *up, struct span repo,
+                struct span repo_key, const struct digest *d, bool finish_abandoned);
+
+/* ---- serve.c ---- */
+
+void serve_request(struct exchange *x, void *arg);
+
+/* ---- content.c: bodies that are made of ranges of an object ---- */
+
+/* Where bytes come from: exactly one of object, seat, bytes. The body borrows it; the owner keeps it until the body has
+ * stopped. */
+struct content {
+    struct open_object *object; /* stored */
+    struct flight_seat *seat;   /* arriving */
+    struct span bytes;          /* an answer, in memory */
+    uint64_t length;            /* or LENGTH_UNKNOWN (then only the whole can be sent) */
+    struct span media;
+    struct body *body; /* the one that is being sent: the owner wakes it when the seat has news; NULL: none */
+};
+
+#define BOUNDARY_LEN 24
+
+/* A body of one range, of several as multipart/byteranges with that boundary, or (n == 0) of the whole. *total is the body's
+ * length. */
+struct body *content_body(struct content *content, const struct range *ranges, size_t n, struct span boundary,
+                          uint64_t *total);
+
+#endif

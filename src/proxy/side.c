@@ -1,0 +1,194 @@
+/* Sides; see side.h.
+ *
+ *   HEAD   the request is out                              -> BODY | END
+ *   BODY   bytes arrive into the buffer                    -> WRITE | END
+ *   WRITE  a job writes them; then they are published      -> BODY | END
+ *   END
+ *
+ * Before each write it looks where the front is: what the front has reached is never written to. */
+#include "base/mem.h"
+#include "proxy/side.h"
+
+#define SIDE_BUF (128u << 10)
+
+enum side_state { SIDE_HEAD, SIDE_BODY, SIDE_WRITE, SIDE_END };
+
+#define SIDE_O_CALL 1u
+#define SIDE_O_JOB  2u
+
+struct side {
+    struct op op;
+    struct proxy *px;
+    struct fetch *parent;
+    struct flight *flight;
+    uint64_t at, to, length;
+    char *buf;
+    size_t n;
+    bool last;
+    struct job job;
+    int job_err;
+    struct upstream_try t;
+};
+
+static void on_call(struct call *call)
+{
+    struct side *s = CONTAINER_OF(call, struct side, t.call);
+    if (op_expects(&s->op, SIDE_O_CALL))
+        op_clear(&s->op, SIDE_O_CALL);
+    op_run(&s->op);
+}
+
+static enum step side_end(struct side *s)
+{
+    upstream_stop(&s->t);
+    if (op_expects(&s->op, SIDE_O_CALL))
+        op_clear(&s->op, SIDE_O_CALL);
+    return op_go(&s->op, SIDE_END);
+}
+
+static enum step step_head(struct side *s)
+{
+    enum upstream_next next = upstream_step(&s->t);
+    if (next == UPSTREAM_WAIT)
+        return op_wait(&s->op, SIDE_O_CALL);
+    uint64_t first, last, total;
+    const struct h1_head *head = s->t.call.head;
+    if (next == UPSTREAM_FAILED || head->status != 206 ||
+        !range_parse_content(h1_get(head, SPAN("content-range")), &first, &last, &total) || first != s->at ||
+        total != s->length) {
+        fetch_no_more_sides(s->parent);
+        return side_end(s);
+    }
+    return op_go(&s->op, SIDE_BODY);
+}
+
+static enum step step_body(struct side *s)
+{
+    while (SIDE_BUF - s->n >= 16384) {
+        ssize_t n = call_read(&s->t.call, s->buf + s->n, SIDE_BUF - s->n);
+        if (n == CALL_AGAIN && s->n == 0)
+            return op_wait(&s->op, SIDE_O_CALL);
+        if (n == CALL_AGAIN)
+            break;
+        if (n <= 0) {
+            s->last = true;
+            break;
+        }
+        s->n += (size_t)n;
+    }
+    if (s->n > s->to - s->at)
+        s->n = (size_t)(s->to - s->at);
+    call_pause(&s->t.call);
+    return op_go(&s->op, SIDE_WRITE);
+}
+
+static void write_work(struct job *j)
+{
+    struct side *s = CONTAINER_OF(j, struct side, job);
+    char text[200];
+    struct str why = STR_INIT(text);
+    s->job_err = partial_write(flight_partial(s->flight), s->at, s->buf, s->n, &why);
+}
+
+static void on_written(struct job *j)
+{
+    struct side *s = CONTAINER_OF(j, struct side, job);
+    op_clear(&s->op, SIDE_O_JOB);
+    if (s->job_err == 0 && flight_publish(s->flight, s->at, s->at + s->n)) {
+        s->at += s->n;
+        s->n = 0;
+    } else {
+        s->last = true;
+    }
+    if (s->at >= s->to)
+        s->last = true;
+    op_run(&s->op);
+}
+
+static enum step step_write(struct side *s)
+{
+    if (op_expects(&s->op, SIDE_O_JOB))
+        return STEP_WAIT;
+    if (s->n > 0 && !(s->last && s->job_err != 0) && s->at >= fetch_front(s->parent) && s->op.closing == 0) {
+        op_expect(&s->op, SIDE_O_JOB);
+        job_start(s->op.core, &s->job, write_work, on_written);
+        return STEP_WAIT;
+    }
+    if (s->last || s->n > 0 || s->op.closing != 0)
+        return side_end(s);
+    return op_go(&s->op, SIDE_BODY);
+}
+
+static enum step side_step(struct op *op)
+{
+    struct side *s = CONTAINER_OF(op, struct side, op);
+    if (op->closing != 0 && op->state < SIDE_WRITE)
+        return side_end(s);
+    switch ((enum side_state)op->state) {
+    case SIDE_HEAD:
+        return step_head(s);
+    case SIDE_BODY:
+        return step_body(s);
+    case SIDE_WRITE:
+        return step_write(s);
+    case SIDE_END:
+        break;
+    }
+    return STEP_END;
+}
+
+static void side_free(struct op *op)
+{
+    struct side *s = CONTAINER_OF(op, struct side, op);
+    fetch_side_gone(s->parent, s); /* may end the parent */
+    flight_unref(s->flight);
+    mem_free(s->buf);
+    mem_free(s);
+}
+
+static const char *side_state_name(unsigned state)
+{
+    static const char *const names[] = {"head", "body", "write", "end"};
+    return state < ARRAY_LEN(names) ? names[state] : "?";
+}
+
+static const struct op_class side_class = {"side", side_step, side_free, side_state_name};
+
+struct side *side_start(struct proxy *px, struct fetch *parent, struct flight *flight,
+                        const struct upstream_try *like, uint64_t from, uint64_t to, uint64_t length)
+{
+    struct side *s;
+    NEW(s);
+    op_init(&s->op, px->core, &side_class, SIDE_HEAD);
+    s->px = px;
+    s->parent = parent;
+    s->flight = flight_ref(flight);
+    s->at = from;
+    s->to = to;
+    s->length = length;
+    s->buf = mem_alloc(SIDE_BUF);
+    s->t.px = px;
+    s->t.up = like->up;
+    s->t.what = WHAT_BLOB;
+    s->t.endpoint = like->endpoint;
+    memcpy(s->t.path, like->path, sizeof s->t.path);
+    struct str f = STR_INIT(s->t.fields);
+    str_add(&f, SPAN("Accept: */*\r\nRange: bytes="));
+    str_addu(&f, from);
+    str_addc(&f, '-');
+    str_addu(&f, to - 1);
+    str_add(&f, SPAN("\r\n"));
+    op_expect(&s->op, SIDE_O_CALL);
+    upstream_start(&s->t, on_call);
+    return s;
+}
+
+bool side_writes_into(const struct side *s, uint64_t from, uint64_t to)
+{
+    return op_expects(&s->op, SIDE_O_JOB) && s->at < to && from < s->at + s->n;
+}
+
+void side_close(struct side *s)
+{
+    op_close(&s->op, ERR_CLIENT_GONE);
+}
