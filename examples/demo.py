@@ -66,8 +66,9 @@ def read_metrics(admin):
     results, received, sent = collections.Counter(), 0, 0
     for name, labels, value in re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, re.M):
         if name == "larder_requests_total":
-            cache = re.search(r'cache="([^"]*)"', labels)
-            results[cache.group(1) if cache else "none"] += int(float(value))
+            cache = re.search(r'cache="([^"]*)"', labels).group(1)
+            if cache != "none":  # a ping, a probe for TLS
+                results[cache] += int(float(value))
         elif name == "larder_upstream_received_bytes_total":
             received += int(float(value))
         elif name == "larder_client_sent_bytes_total":
