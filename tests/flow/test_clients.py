@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
@@ -211,16 +212,21 @@ def podman(tmp_path):
     if not shutil.which("podman"):
         pytest.skip("podman is not installed")
     environment = dict(os.environ, HOME=str(tmp_path), TMPDIR=str(tmp_path))
+    # The path of a runroot may have 50 characters at most, which a test's folder has not always.
+    short = tempfile.mkdtemp(prefix="larder-", dir="/tmp")
 
     def call(n, *arguments, **more):
-        return run("podman", "--root", str(tmp_path / ("root%d" % n)), "--runroot", str(tmp_path / ("run%d" % n)),
+        return run("podman", "--root", str(tmp_path / ("root%d" % n)), "--runroot", "%s/%d" % (short, n),
                    "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none", *arguments,
                    env=dict(environment, **more))
 
-    r = call(0, "info")
-    if r.returncode != 0:
-        pytest.skip("podman does not run here: " + r.stdout.strip()[-300:])
-    return call
+    try:
+        r = call(0, "info")
+        if r.returncode != 0:
+            pytest.skip("podman does not run here: " + r.stdout.strip()[-300:])
+        yield call
+    finally:
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def test_podman_pulls_and_the_second_time_costs_upstream_nothing(cache, registry, image, podman):
