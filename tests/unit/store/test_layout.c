@@ -179,6 +179,7 @@ static void test_a_killed_process_leaves_no_lock(void **state)
         struct store *s = store_open(span_str(r->path), &w);
         if (s == NULL || write(ready[1], "1", 1) != 1)
             _exit(1);
+        alarm(60); /* should the test fail first */
         for (;;)
             pause();
     }

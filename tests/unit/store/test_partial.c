@@ -152,6 +152,7 @@ static void fill_until_killed(struct rig *r, int ready)
     struct str w = STR_INIT(why);
     static char bytes[1 << 20];
     memset(bytes, 'z', sizeof bytes);
+    alarm(60); /* should the test fail first */
     struct partial p;
     if (partial_open(r->store, digest(), &p, &w) != 0)
         _exit(1);
