@@ -272,8 +272,8 @@ static bool join_here(struct flight_view *v, struct flight_seat *seat)
     return open;
 }
 
-enum flight_join flight_join(struct core *c, struct span key, struct span repo, bool (*recheck)(void *arg),
-                             void *arg, struct flight_seat *seat)
+enum flight_join flight_join(struct core *c, struct span key, struct span repo, bool may_lead,
+                             bool (*recheck)(void *arg), void *arg, struct flight_seat *seat)
 {
     core_check(c);
     MUST(key.n <= FLIGHT_KEY_MAX);
@@ -289,6 +289,10 @@ enum flight_join flight_join(struct core *c, struct span key, struct span repo, 
     pthread_mutex_lock(&sh->lock);
     struct flight *f = map_get_hashed(&sh->flights, key, hash);
     bool lead = f == NULL;
+    if (lead && !may_lead) {
+        pthread_mutex_unlock(&sh->lock);
+        return FLIGHT_NONE;
+    }
     if (lead && recheck != NULL && recheck(arg)) {
         pthread_mutex_unlock(&sh->lock);
         return FLIGHT_FOUND;

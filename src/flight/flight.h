@@ -57,7 +57,7 @@ struct flight_answer {
     size_t n;
     uint64_t length; /* of the thing that was asked about, FLIGHT_UNKNOWN */
     char link[2048]; /* Link header of a list */
-    bool unchanged;  /* a check: the tag still names what the index says */
+    bool stored;     /* a check: the tag names `digest`, which the store has; no bytes here */
 };
 
 struct flights; /* the table, shared by all cores */
@@ -84,14 +84,16 @@ struct flight_seat {
 };
 
 enum flight_join {
+    FLIGHT_NONE,  /* there is none, and the caller did not want to lead */
     FLIGHT_FOUND, /* recheck said that the index has it by now: no seat was taken */
     FLIGHT_JOINED,
     FLIGHT_LEAD /* seated in a new flight: the caller must start its leader now */
 };
 
-/* `repo` (copied) is the upstream repository that a new flight is fetched from. recheck may be NULL. */
-enum flight_join flight_join(struct core *c, struct span key, struct span repo, bool (*recheck)(void *arg),
-                             void *arg, struct flight_seat *seat) MUSTCHECK;
+/* `repo` (copied) is the upstream repository that a new flight is fetched from. may_lead false: only join. recheck may be
+ * NULL. */
+enum flight_join flight_join(struct core *c, struct span key, struct span repo, bool may_lead,
+                             bool (*recheck)(void *arg), void *arg, struct flight_seat *seat) MUSTCHECK;
 void flight_leave(struct flight_seat *seat); /* not seated: a no-op */
 
 /* What the seat's core knows of the flight. */

@@ -108,6 +108,7 @@ static void call_fail(struct call *call, int err, const char *what, const char *
     list_remove(&call->node);
     timer_disarm(&call->timer);
     call_enter(call, CALL_FAILED);
+    call->head = NULL; /* it lives in the connection */
     if (call->conn != NULL)
         upconn_close(call->conn);
     call_tell(call);

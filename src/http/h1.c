@@ -104,6 +104,39 @@ static int on_chunk_extension(llhttp_t *p, const char *at, size_t n)
 
 /* ---- a complete head ---- */
 
+static bool name_byte_ok(unsigned char c) /* RFC 9110 section 5.6.2 */
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL);
+}
+
+static bool names_ok(const struct h1_head *head)
+{
+    for (unsigned i = 0; i < head->n; i++) {
+        struct span name = head->fields[i].name;
+        if (name.n == 0)
+            return false;
+        for (size_t k = 0; k < name.n; k++) {
+            if (!name_byte_ok((unsigned char)name.p[k]))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* RFC 9112 section 3.2: exactly one Host in HTTP/1.1, at most one in 1.0, and a value that can be one. */
+static bool host_ok(const struct h1_head *head)
+{
+    unsigned n = h1_count(head, SPAN("host"));
+    struct span host = h1_get(head, SPAN("host"));
+    for (size_t i = 0; i < host.n; i++) {
+        unsigned char c = (unsigned char)host.p[i];
+        if (c <= ' ' || c >= 0x7f || strchr("/\\?#@<>\"", c) != NULL)
+            return false;
+    }
+    return n == 1 || (n == 0 && head->minor == 0);
+}
+
 static int take_request_line(struct h1 *h, const llhttp_t *p)
 {
     static const struct {
@@ -116,7 +149,7 @@ static int take_request_line(struct h1 *h, const llhttp_t *p)
             h->head->method = known[i].ours;
     }
     h->head->method_name = span_str(llhttp_method_name((llhttp_method_t)p->method));
-    return 0;
+    return host_ok(h->head) ? 0 : fail(h, H1_FAULT_SYNTAX, "missing, double or malformed Host");
 }
 
 static int take_framing(struct h1 *h, llhttp_t *p)
@@ -146,12 +179,16 @@ static int on_headers_complete(llhttp_t *p)
             head->fields[i].value = span_of("", 0);
         head->fields[i].value = span_trim(head->fields[i].value);
     }
+    if (!names_ok(head))
+        return fail(h, H1_FAULT_SYNTAX, "malformed field name");
     int rc = take_framing(h, p);
     if (rc != 0)
         return rc;
     head->keep_alive = llhttp_should_keep_alive(p) != 0;
     if (h->request) {
-        (void)take_request_line(h, p);
+        rc = take_request_line(h, p);
+        if (rc != 0)
+            return rc;
         head->has_body = head->chunked || head->length > 0;
         if (!head->has_body)
             return 0; /* on_message_complete reports */

@@ -165,6 +165,15 @@ static void size_threadpool(unsigned workers)
     (void)setenv("UV_THREADPOOL_SIZE", text, 0);
 }
 
+static void log_address(const char *what, struct span host, uint16_t port)
+{
+    char text[80];
+    struct str s = STR_INIT(text);
+    bool v6 = span_find(host, ':') >= 0;
+    str_addf(&s, "%s" SPAN_FMT "%s:%u", v6 ? "[" : "", SPAN_ARG(host), v6 ? "]" : "", port);
+    log_info("main", what, LOG_S("address", text));
+}
+
 static bool open_sockets(struct main *mn)
 {
     char text[512];
@@ -178,14 +187,14 @@ static bool open_sockets(struct main *mn)
         for (unsigned i = 0; i < mn->n_workers && ok; i++)
             mn->workers[i].fds[a] = fds[i];
         if (ok)
-            log_info("main", "listening", LOG_SP("address", l->host), LOG_U("port", port));
+            log_address("listening", l->host, port);
     }
     mem_free(fds);
     if (ok) {
         uint16_t port;
         ok = listen_open(mn->conf->admin.host, mn->conf->admin.port, 1, &mn->admin_fd, &port, &why);
         if (ok)
-            log_info("main", "admin listening", LOG_SP("address", mn->conf->admin.host), LOG_U("port", port));
+            log_address("admin listening", mn->conf->admin.host, port);
     }
     if (!ok)
         fprintf(stderr, "larder: %s\n", text);
@@ -251,7 +260,9 @@ static void take_apart(struct main *mn)
 
 int serve_run(const char *config_file, const char *version)
 {
-    struct main mn = {.version = version, .admin_fd = -1};
+    static struct main
+        mn; /* static: what a failed start leaves allocated stays reachable until the process ends */
+    mn.version = version;
     mn.conf = config_read(config_path(config_file));
     if (mn.conf == NULL)
         return 1;

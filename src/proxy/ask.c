@@ -10,8 +10,8 @@
  *   STORE   the index's writer makes tag, link, object durable -> END
  *   END     flight_done or flight_fail has been called
  *
- * Readers get a good answer as soon as it is judged, before it is on the disk; and get it also when the disk refuses it. A
- * bad one is never published: the flight fails with the reason. The operation does not depend on its readers: what was begun
+ * Readers get a manifest when the index has it, so that a client which then asks for the same manifest by its digest finds it;
+ * and they get it also when the disk refuses it. A bad one is never published: the flight fails with the reason. The operation does not depend on its readers: what was begun
  * is finished (it is small). */
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
@@ -19,6 +19,10 @@
 
 #define LIST_MAX  (16u << 20)
 #define GROW_STEP (64u << 10)
+
+/* The pause after a failed check of a cached tag doubles from the first to the last. */
+#define CHECK_AGAIN_MS     1000
+#define CHECK_AGAIN_MAX_MS 60000
 
 enum ask_state { ASK_HEAD, ASK_GET, ASK_BODY, ASK_JUDGE, ASK_WRITE, ASK_STORE, ASK_END };
 
@@ -34,6 +38,7 @@ struct ask {
     enum ask_kind kind;
     bool manifest, referrers, ended;
     struct digest wanted, known;
+    int64_t negative_ttl_ms;
     char repo_key[REPO_KEY_MAX];
     char tag[STORE_TAG_MAX + 1];
 
@@ -55,14 +60,29 @@ static struct ask *ask_of(struct op *op)
 static void on_call(struct call *call)
 {
     struct ask *a = CONTAINER_OF(call, struct ask, t.call);
-    op_clear(&a->op, ASK_O_CALL);
+    if (op_expects(&a->op, ASK_O_CALL))
+        op_clear(&a->op, ASK_O_CALL);
     op_run(&a->op);
+}
+
+/* What need not be asked again for a while: a thing that is not there, and a check of what is cached that failed. */
+static void verdict_failed(struct ask *a)
+{
+    const struct flight_failure *f = &a->t.failure;
+    if (f->err == ERR_STOPPING)
+        return;
+    if (f->status == 404 || f->status == 410)
+        verdict_put(a->px->shared->verdicts, flight_key(a->flight), f, a->negative_ttl_ms,
+                    a->negative_ttl_ms);
+    else if (a->known.alg != DIGEST_NONE)
+        verdict_put(a->px->shared->verdicts, flight_key(a->flight), f, CHECK_AGAIN_MS, CHECK_AGAIN_MAX_MS);
 }
 
 static enum step ask_fail(struct ask *a)
 {
     upstream_log(&a->t, a->t.failure.status == 404 ? LOG_DEBUG : LOG_WARN, "asked without success");
     upstream_stop(&a->t);
+    verdict_failed(a);
     flight_fail(a->flight, &a->t.failure);
     a->ended = true;
     return op_go(&a->op, ASK_END);
@@ -90,7 +110,6 @@ static void ask_send(struct ask *a, bool head_only)
     if (a->kind == ASK_STAT && !head_only)
         str_add(&f, SPAN("Range: bytes=0-0\r\n"));
     MUST(!f.cut);
-    op_expect(&a->op, ASK_O_CALL);
     upstream_start(&a->t, on_call);
 }
 
@@ -101,12 +120,19 @@ static enum step ask_get(struct ask *a)
     return op_go(&a->op, ASK_GET);
 }
 
-/* The digest that upstream claims; only good for saying that nothing has changed. */
-static bool claims_known(const struct ask *a, const struct h1_head *head)
+/* The digest that upstream claims for the tag: good for choosing among what this repository is known to have and what is
+ * stored, verified, here. */
+static bool claims_stored(struct ask *a, const struct h1_head *head)
 {
-    struct digest d;
+    struct store_object object;
+    struct store_link link;
     struct span v = h1_get(head, SPAN("docker-content-digest"));
-    return v.p != NULL && digest_parse(v, &d) == DIGEST_OK && digest_eq(&d, &a->known);
+    struct digest *d = &a->answer.digest;
+    if (v.p == NULL || digest_parse(v, d) != DIGEST_OK || !store_get_object(a->px->reader, d, &object) ||
+        !store_get_link(a->px->reader, span_str(a->repo_key), d, &link) || link.media[0] == 0)
+        return false;
+    memcpy(a->answer.media, link.media, sizeof a->answer.media);
+    return true;
 }
 
 static enum step ask_stat_found(struct ask *a, uint64_t length)
@@ -135,10 +161,9 @@ static enum step step_head(struct ask *a)
     const struct h1_head *head = a->t.call.head;
     if (a->kind == ASK_STAT && head->status == 200 && head->has_length)
         return ask_stat_found(a, head->length);
-    if (a->kind == ASK_MANIFEST && head->status == 200 && claims_known(a, head)) {
+    if (a->kind == ASK_MANIFEST && head->status == 200 && claims_stored(a, head)) {
         upstream_stop(&a->t);
-        a->answer.unchanged = true;
-        a->answer.digest = a->known;
+        a->answer.stored = true;
         flight_answered(a->flight, &a->answer);
         return op_go(&a->op, ASK_STORE);
     }
@@ -265,7 +290,6 @@ static enum step judge_manifest(struct ask *a)
     a->answer.bytes = a->bytes;
     a->answer.n = a->answer.length = a->n;
     a->bytes = NULL;
-    flight_answered(a->flight, &a->answer);
     return op_go(&a->op, ASK_WRITE);
 }
 
@@ -286,6 +310,8 @@ static enum step judge_list(struct ask *a)
     a->answer.bytes = a->bytes;
     a->answer.n = a->answer.length = a->n;
     a->bytes = NULL;
+    lists_put(a->px->shared->lists, flight_key(a->flight), &a->answer);
+    verdict_drop(a->px->shared->verdicts, flight_key(a->flight));
     flight_answered(a->flight, &a->answer);
     flight_done(a->flight);
     a->ended = true;
@@ -311,6 +337,9 @@ static void on_write_done(struct job *j)
 
 static enum step ask_done(struct ask *a)
 {
+    verdict_drop(a->px->shared->verdicts, flight_key(a->flight));
+    if (a->kind == ASK_MANIFEST && !a->answer.stored)
+        flight_answered(a->flight, &a->answer);
     flight_done(a->flight);
     a->ended = true;
     return op_go(&a->op, ASK_END);
@@ -355,20 +384,13 @@ static void change_fill(struct ask *a)
         return;
     }
     c->what = CHANGE_PUT_LINK;
-    if (!a->answer.unchanged) {
+    if (!a->answer.stored) {
         c->what |= CHANGE_PUT_OBJECT;
         c->size = a->answer.n;
     }
     if (a->tag[0] != 0) {
         memcpy(c->tag, a->tag, sizeof a->tag);
         c->what |= CHANGE_PUT_TAG;
-    }
-    if (a->answer.unchanged) {
-        struct store_link link;
-        if (store_get_link(a->px->reader, span_str(a->repo_key), &c->digest, &link))
-            memcpy(c->media, link.media, sizeof c->media);
-        else
-            c->what = 0; /* gone meanwhile: nothing to refresh */
     }
 }
 
@@ -378,8 +400,6 @@ static enum step step_store(struct ask *a)
         return STEP_WAIT;
     if (a->change.done == NULL) {
         change_fill(a);
-        if (a->change.what == 0)
-            return ask_done(a);
         op_expect(&a->op, ASK_O_STORE);
         store_apply(a->px->shared->store, a->op.core, &a->change, on_stored);
         return STEP_WAIT;
@@ -503,6 +523,7 @@ void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
     a->referrers = w->referrers;
     a->wanted = w->digest;
     a->known = w->known;
+    a->negative_ttl_ms = w->negative_ttl_ms;
     a->write_err = -1;
     a->answer.length = FLIGHT_UNKNOWN;
     copy_span(a->repo_key, sizeof a->repo_key, w->repo_key);
@@ -518,4 +539,5 @@ void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
     ask_send(a, head_first);
     if (head_first)
         (void)op_go(&a->op, ASK_HEAD);
+    op_run(&a->op);
 }

@@ -70,8 +70,10 @@ struct fetch {
     struct core_msg msg;
     struct digest digest;
     char repo_key[REPO_KEY_MAX];
-    bool finish_abandoned, headed, ended, length_known;
+    const struct conf_policy *policy; /* of the rule; in conf */
+    bool headed, ended, length_known;
     bool has_partial, discard, tidied, paused;
+    bool no_range; /* upstream refused Range: read over what is there instead */
 
     uint64_t length; /* once length_known */
     uint64_t front;  /* see the invariants */
@@ -248,7 +250,7 @@ static enum step step_send(struct fetch *f)
 {
     struct str fields = STR_INIT(f->t.fields);
     str_add(&fields, SPAN("Accept: */*\r\n"));
-    if (f->front > 0) {
+    if (f->front > 0 && !f->no_range) {
         str_add(&fields, SPAN("Range: bytes="));
         str_addu(&fields, f->front);
         str_add(&fields, SPAN("-\r\n"));
@@ -266,6 +268,12 @@ static enum step step_send(struct fetch *f)
  * waiting for a status: the round over the endpoints was all there is. */
 static enum step fetch_again(struct fetch *f)
 {
+    bool ranged = f->front > 0 && !f->no_range;
+    if (ranged &&
+        (f->t.failure.err == ERR_UP_CONTENT || f->t.failure.status == 400 || f->t.failure.status == 416)) {
+        f->no_range = true;
+        return op_go(&f->op, FETCH_PAUSE);
+    }
     bool progress = f->front > f->tried_at;
     f->tries = progress ? 1 : f->tries + 1;
     if (!f->headed || f->tries >= TRIES_MAX)
@@ -325,7 +333,7 @@ static enum step head_whole(struct fetch *f, const struct h1_head *head)
 static enum step head_part(struct fetch *f, const struct h1_head *head)
 {
     uint64_t first, last, total;
-    if (f->front == 0)
+    if (f->front == 0 || f->no_range)
         return fetch_reject(f, ERR_UP_CONTENT, "206 although no Range was asked for");
     if (!range_parse_content(h1_get(head, SPAN("content-range")), &first, &last, &total))
         return fetch_reject(f, ERR_UP_CONTENT, "206 without a usable Content-Range");
@@ -628,7 +636,15 @@ static enum step step_fail(struct fetch *f)
         f->tidied = false;
         return op_go(&f->op, f->ended ? FETCH_END : FETCH_SEND);
     }
-    upstream_log(&f->t, f->t.failure.status == 404 ? LOG_DEBUG : LOG_WARN, "blob not fetched");
+    bool unknown = f->t.failure.err == ERR_BLOB_UNKNOWN;
+    upstream_log(&f->t, unknown ? LOG_DEBUG : LOG_WARN, "blob not fetched");
+    if (unknown && f->front == 0) {
+        char key[FLIGHT_KEY_MAX];
+        struct str k = STR_INIT(key);
+        fetch_verdict_key(span_str(f->repo_key), &f->digest, &k);
+        verdict_put(f->px->shared->verdicts, str_span(&k), &f->t.failure, f->policy->negative_ttl_ms,
+                    f->policy->negative_ttl_ms);
+    }
     flight_fail(f->flight, &f->t.failure);
     f->ended = true;
     return op_go(&f->op, FETCH_END);
@@ -715,7 +731,7 @@ static void sides_look(struct fetch *f)
 
 static bool abandoned(struct fetch *f)
 {
-    if (f->finish_abandoned || f->op.state > FETCH_PAUSE || f->op.state < FETCH_SEND ||
+    if (f->policy->finish_abandoned || f->op.state > FETCH_PAUSE || f->op.state < FETCH_SEND ||
         flight_readers(f->flight) > 0)
         return false;
     if (op_expects(&f->op, FETCH_O_JOB) || f->n_sides > 0)
@@ -788,8 +804,16 @@ void fetch_key(const struct digest *d, struct str *out)
     digest_add(out, d);
 }
 
+void fetch_verdict_key(struct span repo_key, const struct digest *d, struct str *out)
+{
+    str_add(out, SPAN("B "));
+    str_add(out, repo_key);
+    str_addc(out, ' ');
+    digest_add(out, d);
+}
+
 void fetch_lead(struct proxy *px, struct flight *flight, const struct conf_upstream *up, struct span repo,
-                struct span repo_key, const struct digest *d, bool finish_abandoned)
+                struct span repo_key, const struct digest *d, const struct conf_policy *policy)
 {
     struct fetch *f;
     NEW(f);
@@ -798,7 +822,7 @@ void fetch_lead(struct proxy *px, struct flight *flight, const struct conf_upstr
     f->conf = conf_ref(px->conf);
     f->flight = flight_ref(flight);
     f->digest = *d;
-    f->finish_abandoned = finish_abandoned;
+    f->policy = policy;
     MUST(repo_key.n < sizeof f->repo_key);
     memcpy(f->repo_key, repo_key.p, repo_key.n);
     core_msg_init(&f->msg, on_leader_msg);

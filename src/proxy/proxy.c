@@ -24,6 +24,8 @@ struct proxy_shared *proxy_shared_new(struct conf *conf, struct store *store, un
     s->conf = conf_ref(conf);
     s->store = store;
     s->flights = flights_new();
+    s->verdicts = verdicts_new();
+    s->lists = lists_new();
     s->n_cores = n_cores;
     s->health = mem_zalloc((conf->n_upstreams + 1) * sizeof *s->health);
     s->stats = mem_zalloc(n_cores * sizeof *s->stats);
@@ -40,6 +42,8 @@ void proxy_shared_free(struct proxy_shared *s)
     }
     mem_free(s->stats);
     mem_free(s->health);
+    lists_free(s->lists);
+    verdicts_free(s->verdicts);
     flights_free(s->flights);
     conf_unref(s->conf);
     mem_free(s);

@@ -6,7 +6,9 @@
 #include "http/client.h"
 #include "http/range.h"
 #include "http/server.h"
+#include "proxy/lists.h"
 #include "proxy/proxy.h"
+#include "proxy/verdicts.h"
 #include "registry/route.h"
 #include "store/open.h"
 
@@ -41,17 +43,24 @@ struct proxy_stats {
     struct latency first_byte, total;
 };
 
+enum upstream_what { WHAT_MANIFEST, WHAT_BLOB, WHAT_LIST, WHATS };
+
 /* What is known of an upstream's health, shared by all cores (relaxed atomics: advice, not truth). */
 struct upstream_health {
     _Atomic int64_t down_until_ms; /* monotonic; revalidations of what is cached do not ask before then */
     _Atomic int failures;          /* in a row */
     _Atomic int err;               /* the last one */
+    _Atomic unsigned status;       /* upstream's, of the last one; 0: none */
+    _Atomic int64_t
+        limited_until_ms[WHATS]; /* by kind of request: upstream said 429, nothing is asked before then */
 };
 
 struct proxy_shared {
     struct conf *conf;
     struct store *store;
     struct flights *flights;
+    struct verdicts *verdicts;
+    struct lists *lists;
     struct upstream_health *health; /* by upstream index */
     struct proxy_stats *stats;      /* by core */
     unsigned n_cores;
@@ -77,8 +86,6 @@ struct proxy {
 
 /* ---- upstream.c: one request, at one endpoint after the other ---- */
 
-enum upstream_what { WHAT_MANIFEST, WHAT_BLOB, WHAT_LIST };
-
 #define UPSTREAM_PATH_MAX   2048 /* path and query behind the endpoint's prefix */
 #define UPSTREAM_FIELDS_MAX 1024
 
@@ -87,6 +94,7 @@ struct upstream_try {
     const struct conf_upstream *up;
     enum upstream_what what;
     bool head_only;
+    bool limited;      /* not asked at all: failure says so */
     unsigned endpoint; /* being asked; also after a success: where to go on */
     unsigned asked;    /* endpoints asked in this round */
     unsigned hops;
@@ -105,7 +113,8 @@ enum upstream_next {
     UPSTREAM_FAILED  /* see failure and why; nothing is under way any more */
 };
 
-/* path and fields are set; starts a round over the endpoints, beginning with t->endpoint. */
+/* path and fields are set; starts a round over the endpoints, beginning with t->endpoint. The caller looks with upstream_step
+ * right away: an upstream that limits us is not asked, and no event comes. */
 void upstream_start(struct upstream_try *t, void (*event)(struct call *call));
 enum upstream_next upstream_step(struct upstream_try *t);
 void upstream_stop(struct upstream_try *t); /* whatever is under way; a no-op otherwise */
@@ -113,8 +122,8 @@ void upstream_stop(struct upstream_try *t); /* whatever is under way; a no-op ot
 void upstream_reject(struct upstream_try *t, int err, const char *why);
 void upstream_log(const struct upstream_try *t, enum log_level level, const char *msg);
 
-/* May a cached tag be checked now, or is the upstream known to be down? */
-bool upstream_is_down(struct proxy *px, const struct conf_upstream *up, int *err);
+/* Is the upstream known to be down, so that what is cached is not checked now? And how did it fail last? */
+bool upstream_is_down(struct proxy *px, const struct conf_upstream *up, int *err, unsigned *status);
 
 /* ---- ask.c ---- */
 
@@ -135,6 +144,7 @@ struct ask_what {
     bool manifest;        /* ASK_STAT: in manifests/, not blobs/ */
     bool referrers;       /* ASK_LIST */
     struct span query;    /* ASK_LIST */
+    int64_t negative_ttl_ms;
 };
 
 void ask_key(const struct ask_what *w, struct str *out);
@@ -144,8 +154,10 @@ void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
 /* ---- fetch.c ---- */
 
 void fetch_key(const struct digest *d, struct str *out);
+/* The key of the verdict that a repository does not have a blob. */
+void fetch_verdict_key(struct span repo_key, const struct digest *d, struct str *out);
 void fetch_lead(struct proxy *px, struct flight *flight, const struct conf_upstream *up, struct span repo,
-                struct span repo_key, const struct digest *d, bool finish_abandoned);
+                struct span repo_key, const struct digest *d, const struct conf_policy *policy);
 
 /* ---- serve.c ---- */
 

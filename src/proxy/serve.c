@@ -3,7 +3,7 @@
  *   ROUTE    parse, match a rule                            -> LOOKUP | ASK (lists) | SEND (errors, ping)
  *   LOOKUP   what does the index say?                       -> OPEN (have it) | ASK (must ask upstream) | JOIN (a blob that
  *                                                              is not here)
- *   ASK      seated in an answer flight                     -> LOOKUP (linked now) | OPEN (unchanged, or stale) | SEND
+ *   ASK      seated in an answer flight                     -> LOOKUP (linked now) | OPEN (confirmed, or stale) | SEND
  *   OPEN     the object's file is being opened              -> SEND | LOOKUP (it was damaged: a miss)
  *   JOIN     seated in a stream flight, no head yet         -> SEND | LOOKUP (fetched for another repository, in vain)
  *   SEND     the answer is going out                        -> END
@@ -49,9 +49,12 @@ struct serve {
     int64_t ttl_ms;           /* of a tag: what is left, negative when stale */
     unsigned rounds;
     bool collapsed, linked, lead;
+    bool verified;          /* when it joined, all bytes were here and right: a hit */
+    struct list_kept *list; /* a reference: what was kept of a list */
     enum ask_kind asked;
 
     struct digest digest; /* what is served */
+    struct flight_failure lately;
     struct store_tag tag;
     bool has_tag;
     struct store_object record;
@@ -396,18 +399,12 @@ static enum step send_object(struct serve *s)
     return send_content(s);
 }
 
-/* A HEAD for a blob that is not here. */
+/* A HEAD for a blob that is not here: the head of the answer, whose body nobody will pull. */
 static enum step send_stat(struct serve *s, const struct flight_answer *a)
 {
-    char digest[DIGEST_TEXT_MAX], etag[DIGEST_TEXT_MAX + 2];
-    (void)digest_text(&s->digest, digest);
-    struct str e = STR_INIT(etag);
-    str_addf(&e, "\"%s\"", digest);
-    begin(s, 200);
-    exchange_field(s->x, SPAN("Content-Type"), TYPE_BLOB);
-    content_fields(s, digest, etag);
     uint64_t length = a->length == FLIGHT_UNKNOWN ? LENGTH_UNKNOWN : a->length;
-    return send_body(s, length, NULL, false);
+    s->content = (struct content){.bytes = SPAN(""), .length = length, .media = TYPE_BLOB};
+    return send_content(s);
 }
 
 /* upstream's document with our name for the repository in it. */
@@ -424,7 +421,7 @@ static struct body *tags_body(struct span doc, struct span value, struct span na
     return body;
 }
 
-static void list_link(struct serve *s, const struct flight_answer *a)
+static void list_link(struct serve *s, struct span upstream_link)
 {
     char path[NAME_REPO_MAX + 200], link[2400];
     struct str p = STR_INIT(path), l = STR_INIT(link);
@@ -436,22 +433,22 @@ static void list_link(struct serve *s, const struct flight_answer *a)
         str_add(&p, SPAN("/referrers/"));
         digest_add(&p, &s->route.digest);
     }
-    if (a->link[0] != 0 && link_rewrite(span_str(a->link), str_span(&p), s->route.ns, &l))
+    if (upstream_link.n > 0 && link_rewrite(upstream_link, str_span(&p), s->route.ns, &l))
         exchange_field(s->x, SPAN("Link"), str_span(&l));
 }
 
-static enum step send_list(struct serve *s, const struct flight_answer *a)
+static enum step send_list(struct serve *s, struct span doc, struct span media, struct span link)
 {
-    struct span doc = span_of(a->bytes, a->n), value;
+    struct span value;
     uint64_t n;
     begin(s, 200);
-    exchange_field(s->x, SPAN("Content-Type"), span_str(a->media));
-    list_link(s, a);
+    exchange_field(s->x, SPAN("Content-Type"), media);
+    list_link(s, link);
     if (s->kind == KIND_TAGS && tags_find_name(doc, &value)) {
         struct body *body = tags_body(doc, value, s->route.name, &n);
         return send_body(s, n, body, false);
     }
-    s->content = (struct content){.bytes = doc, .length = doc.n, .media = span_str(a->media)};
+    s->content = (struct content){.bytes = doc, .length = doc.n, .media = media};
     struct body *body = content_body(&s->content, NULL, 0, SPAN_NONE, &n);
     return send_body(s, n, body, false);
 }
@@ -488,6 +485,45 @@ static enum step again(struct serve *s)
 
 /* ---- asking ---- */
 
+static enum step send_kept(struct serve *s)
+{
+    return send_list(s, s->list->bytes, s->list->media, s->list->link);
+}
+
+/* A list that was kept and is still fresh. has_tag and ttl_ms say of the list what they say of a tag. */
+static bool list_fresh(struct serve *s, struct span key)
+{
+    s->list = lists_get(s->px->shared->lists, key);
+    s->has_tag = s->list != NULL;
+    if (s->list == NULL)
+        return false;
+    s->ttl_ms = s->list->checked_ms + s->rule->policy.tag_ttl_ms - clock_wall_ms();
+    if (s->ttl_ms <= 0)
+        return false;
+    s->result = RESULT_HIT;
+    return true;
+}
+
+/* has_tag: there is something cached that may be served although it is stale. */
+static bool stale_allowed(const struct serve *s)
+{
+    return s->has_tag && -s->ttl_ms <= s->rule->policy.stale_if_error_ms;
+}
+
+static enum step open_tag(struct serve *s);
+
+static enum step ask_failed(struct serve *s, const struct flight_failure *f)
+{
+    bool gone = f->status == 404 || f->status == 410;
+    if (s->asked != ASK_STAT && stale_allowed(s) && (!gone || s->rule->policy.serve_on_404)) {
+        s->result = RESULT_STALE;
+        s->stale_err = f->err;
+        s->upstream_status = f->status;
+        return s->asked == ASK_LIST ? send_kept(s) : open_tag(s);
+    }
+    return send_failure(s, f);
+}
+
 static enum step ask(struct serve *s, enum ask_kind kind)
 {
     struct ask_what w = {.kind = kind,
@@ -498,7 +534,8 @@ static enum step ask(struct serve *s, enum ask_kind kind)
                          .digest = s->route.digest,
                          .manifest = s->kind == KIND_MANIFEST,
                          .referrers = s->kind == KIND_REFERRERS,
-                         .query = kind == ASK_LIST ? s->route.query : SPAN_NONE};
+                         .query = kind == ASK_LIST ? s->route.query : SPAN_NONE,
+                         .negative_ttl_ms = s->rule->policy.negative_ttl_ms};
     if (kind == ASK_MANIFEST && s->has_tag)
         w.known = s->tag.digest;
     char key[FLIGHT_KEY_MAX + 1];
@@ -506,46 +543,33 @@ static enum step ask(struct serve *s, enum ask_kind kind)
     ask_key(&w, &k);
     MUST(!k.cut);
     s->asked = kind;
+    if (kind == ASK_LIST && list_fresh(s, str_span(&k)))
+        return send_kept(s);
+    struct flight_failure lately;
+    if (verdict_get(s->px->shared->verdicts, str_span(&k), &lately))
+        return ask_failed(s, &lately);
     s->seat.wake = on_seat;
-    if (flight_join(s->px->core, str_span(&k), repo_key(s), NULL, NULL, &s->seat) == FLIGHT_LEAD)
+    if (flight_join(s->px->core, str_span(&k), repo_key(s), true, NULL, NULL, &s->seat) == FLIGHT_LEAD)
         ask_lead(s->px, flight_of(&s->seat), &w);
     else
         s->collapsed = true;
     return op_go(&s->op, SERVE_ASK);
 }
 
-static bool stale_allowed(const struct serve *s)
-{
-    return s->has_tag && -s->ttl_ms <= s->rule->policy.stale_if_error_ms;
-}
-
-static enum step open_tag(struct serve *s);
-
-static enum step ask_failed(struct serve *s)
-{
-    struct flight_failure f = *flight_failure(&s->seat);
-    leave(s);
-    bool gone = f.status == 404 || f.status == 410;
-    if (s->asked == ASK_MANIFEST && stale_allowed(s) && (!gone || s->rule->policy.serve_on_404)) {
-        s->result = RESULT_STALE;
-        s->stale_err = f.err;
-        s->upstream_status = f.status;
-        return open_tag(s);
-    }
-    return send_failure(s, &f);
-}
-
 static enum step step_ask(struct serve *s)
 {
     enum flight_state state = flight_seen(&s->seat);
-    if (state == FLIGHT_FAILED)
-        return ask_failed(s);
+    if (state == FLIGHT_FAILED) {
+        struct flight_failure f = *flight_failure(&s->seat);
+        leave(s);
+        return ask_failed(s, &f);
+    }
     if (state != FLIGHT_VERIFIED && state != FLIGHT_DONE)
         return op_wait(&s->op, SERVE_O_SEAT);
     const struct flight_answer *a = flight_answer(&s->seat);
     s->result = s->collapsed ? RESULT_COLLAPSED : RESULT_MISS;
     if (s->asked == ASK_LIST)
-        return send_list(s, a);
+        return send_list(s, span_of(a->bytes, a->n), span_str(a->media), span_str(a->link));
     if (s->asked == ASK_STAT) {
         s->linked = true;
         if (s->kind == KIND_BLOB && s->x->req.method == H1_HEAD &&
@@ -554,8 +578,10 @@ static enum step step_ask(struct serve *s)
         memcpy(s->link.media, a->media, sizeof s->link.media);
         return again(s);
     }
-    if (a->unchanged) {
+    if (a->stored) {
         s->result = RESULT_REVALIDATED;
+        s->tag.digest = a->digest;
+        memcpy(s->tag.media, a->media, sizeof s->tag.media);
         leave(s);
         return open_tag(s);
     }
@@ -645,13 +671,11 @@ static enum step lookup_tag(struct serve *s)
         s->result = RESULT_HIT;
         return open_tag(s);
     }
-    int err;
-    if (upstream_is_down(s->px, s->rule->upstream, &err) && stale_allowed(s)) {
+    if (upstream_is_down(s->px, s->rule->upstream, &s->stale_err, &s->upstream_status) && stale_allowed(s)) {
         s->result = RESULT_STALE;
-        s->stale_err = err;
-        s->upstream_status = err == ERR_TOO_MANY ? 429 : err == ERR_UP_UNAVAILABLE ? 503 : 0;
         return open_tag(s);
     }
+    s->upstream_status = 0;
     return ask(s, ASK_MANIFEST);
 }
 
@@ -668,18 +692,22 @@ static enum step join(struct serve *s)
     struct str k = STR_INIT(key);
     fetch_key(&s->digest, &k);
     s->seat.wake = on_seat;
-    switch (flight_join(s->px->core, str_span(&k), repo_key(s), stored_by_now, s, &s->seat)) {
+    bool get = s->x->req.method == H1_GET;
+    switch (flight_join(s->px->core, str_span(&k), repo_key(s), get, stored_by_now, s, &s->seat)) {
+    case FLIGHT_NONE:
+        return ask(s, ASK_STAT);
     case FLIGHT_FOUND:
         return again(s);
     case FLIGHT_LEAD:
         s->lead = true;
         (void)op_go(&s->op, SERVE_JOIN);
         fetch_lead(s->px, flight_of(&s->seat), s->rule->upstream, span_of(s->repo, s->repo_n), repo_key(s),
-                   &s->digest, s->rule->policy.finish_abandoned);
+                   &s->digest, &s->rule->policy);
         return STEP_MORE;
     case FLIGHT_JOINED:
         s->collapsed = true;
         s->lead = false;
+        s->verified = flight_seen(&s->seat) == FLIGHT_VERIFIED;
         break;
     }
     if (!s->linked && !span_eq(flight_repo(&s->seat), repo_key(s))) {
@@ -687,6 +715,15 @@ static enum step join(struct serve *s)
         return ask(s, ASK_STAT);
     }
     return op_go(&s->op, SERVE_JOIN);
+}
+
+/* Upstream said lately that this repository does not have it. */
+static bool blob_unknown(struct serve *s)
+{
+    char key[FLIGHT_KEY_MAX];
+    struct str k = STR_INIT(key);
+    fetch_verdict_key(repo_key(s), &s->digest, &k);
+    return verdict_get(s->px->shared->verdicts, str_span(&k), &s->lately);
 }
 
 static enum step lookup_digest(struct serve *s)
@@ -703,9 +740,9 @@ static enum step lookup_digest(struct serve *s)
     }
     if (!blob)
         return ask(s, stored && !s->linked ? ASK_STAT : ASK_MANIFEST);
-    if (stored || s->x->req.method == H1_HEAD)
+    if (stored)
         return ask(s, ASK_STAT);
-    return join(s);
+    return blob_unknown(s) ? send_failure(s, &s->lately) : join(s);
 }
 
 static enum step step_lookup(struct serve *s)
@@ -740,7 +777,7 @@ static enum step step_join(struct serve *s)
     /* An object that is all tail can wait for its verdict: a bad one gets a status instead of a short body. */
     if (state == FLIGHT_HEAD && length <= FLIGHT_TAIL)
         return op_wait(&s->op, SERVE_O_SEAT);
-    s->result = s->lead ? RESULT_MISS : RESULT_COLLAPSED;
+    s->result = s->lead ? RESULT_MISS : s->verified ? RESULT_HIT : RESULT_COLLAPSED;
     s->content = (struct content){.seat = &s->seat, .length = length, .media = TYPE_BLOB};
     return send_content(s);
 }
@@ -870,6 +907,7 @@ static void serve_free(struct op *op)
     leave(s);
     if (s->object != NULL)
         open_put(s->px->open, s->object);
+    lists_release(s->list);
     conf_unref(s->conf);
     mem_free(s);
 }

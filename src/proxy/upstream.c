@@ -16,10 +16,11 @@
 
 /* ---- health ---- */
 
-bool upstream_is_down(struct proxy *px, const struct conf_upstream *up, int *err)
+bool upstream_is_down(struct proxy *px, const struct conf_upstream *up, int *err, unsigned *status)
 {
     struct upstream_health *h = &px->shared->health[up->index];
     *err = atomic_load_explicit(&h->err, memory_order_relaxed);
+    *status = atomic_load_explicit(&h->status, memory_order_relaxed);
     return atomic_load_explicit(&h->down_until_ms, memory_order_relaxed) > clock_mono_ms();
 }
 
@@ -34,7 +35,7 @@ static void health_good(struct upstream_try *t)
 
 static void health_bad(struct upstream_try *t)
 {
-    const struct flight_failure *f = &t->failure;
+    struct flight_failure *f = &t->failure;
     bool about_all = f->err == ERR_UP_RESOLVE || f->err == ERR_UP_CONNECT || f->err == ERR_UP_CLOSED ||
                      f->err == ERR_UP_PROTOCOL || f->err == ERR_UP_TIMEOUT || f->err == ERR_TOO_MANY ||
                      f->err == ERR_UP_UNAVAILABLE || f->status >= 500;
@@ -49,8 +50,13 @@ static void health_bad(struct upstream_try *t)
         pause = DOWN_MAX_MS;
     if (f->retry_after_ms > pause)
         pause = f->retry_after_ms;
+    if (f->err == ERR_TOO_MANY && f->retry_after_ms < 0)
+        f->retry_after_ms = pause; /* clients are told a time, too */
+    if (f->err == ERR_TOO_MANY)
+        atomic_store_explicit(&h->limited_until_ms[t->what], clock_mono_ms() + pause, memory_order_relaxed);
     atomic_store_explicit(&h->failures, n + 1, memory_order_relaxed);
     atomic_store_explicit(&h->err, f->err, memory_order_relaxed);
+    atomic_store_explicit(&h->status, f->status, memory_order_relaxed);
     atomic_store_explicit(&h->down_until_ms, clock_mono_ms() + pause, memory_order_relaxed);
 }
 
@@ -175,7 +181,14 @@ void upstream_start(struct upstream_try *t, void (*event)(struct call *call))
     t->asked = 0;
     t->why[0] = 0;
     t->failure = (struct flight_failure){.retry_after_ms = -1};
-    begin_endpoint(t);
+    struct upstream_health *h = &t->px->shared->health[t->up->index];
+    int64_t left =
+        atomic_load_explicit(&h->limited_until_ms[t->what], memory_order_relaxed) - clock_mono_ms();
+    t->limited = left > 0;
+    if (t->limited)
+        fail(t, ERR_TOO_MANY, 429, left, "not asked: upstream limits requests of this kind");
+    else
+        begin_endpoint(t);
 }
 
 void upstream_stop(struct upstream_try *t)
@@ -240,6 +253,8 @@ static enum upstream_next follow(struct upstream_try *t)
 
 enum upstream_next upstream_step(struct upstream_try *t)
 {
+    if (t->limited)
+        return UPSTREAM_FAILED;
     switch (t->call.state) {
     case CALL_FAILED:
         fail(t, t->call.err, 0, -1, t->call.why);
