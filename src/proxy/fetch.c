@@ -73,6 +73,7 @@ struct fetch {
     const struct conf_policy *policy; /* of the rule; in conf */
     bool headed, ended, length_known;
     bool has_partial, discard, tidied, paused;
+    bool sided;    /* there may be extents ahead of the front: see partial_write */
     bool no_range; /* upstream refused Range: read over what is there instead */
 
     uint64_t length; /* once length_known */
@@ -226,7 +227,9 @@ static enum step step_rehash(struct fetch *f)
 
 static void restart_work(struct job *j)
 {
-    partial_keep(flight_partial(CONTAINER_OF(j, struct fetch, job)->flight), 0);
+    struct fetch *f = CONTAINER_OF(j, struct fetch, job);
+    struct str why = STR_INIT(f->job_why);
+    f->job_err = partial_cut(flight_partial(f->flight), 0, &why);
 }
 
 static enum step step_restart(struct fetch *f)
@@ -238,6 +241,8 @@ static enum step step_restart(struct fetch *f)
         return STEP_WAIT;
     }
     f->job_done = false;
+    if (f->job_err != 0)
+        return store_failed(f);
     f->front = f->rehashed = 0;
     hasher_init(&f->hasher, (enum digest_alg)f->digest.alg);
     flight_unpublish(f->flight);
@@ -381,15 +386,27 @@ static bool side_in_the_way(const struct fetch *f, uint64_t from, uint64_t to)
     return false;
 }
 
+/* How much of what has arrived may be written now: all of it, or, with extents ahead, whole blocks until the end. */
+static size_t chunk_writable(const struct fetch *f)
+{
+    uint64_t end = f->front + f->fill.n;
+    if (!f->sided || f->eof || end == f->length)
+        return f->fill.n;
+    end &= ~(flight_partial(f->flight)->block - 1);
+    return end > f->front ? (size_t)(end - f->front) : 0;
+}
+
 /* Hands what has arrived to the job, if it is free. */
 static void chunk_dispatch(struct fetch *f)
 {
-    if (f->fill.n == 0 || op_expects(&f->op, FETCH_O_JOB) ||
-        side_in_the_way(f, f->front, f->front + f->fill.n))
+    size_t n = chunk_writable(f);
+    if (n == 0 || op_expects(&f->op, FETCH_O_JOB) || side_in_the_way(f, f->front, f->front + n))
         return;
     struct chunk c = f->busy;
     f->busy = f->fill;
-    f->fill = (struct chunk){.buf = c.buf};
+    f->fill = (struct chunk){.buf = c.buf, .n = f->busy.n - n};
+    memcpy(f->fill.buf, f->busy.buf + n, f->fill.n);
+    f->busy.n = n;
     f->front += f->busy.n;
     job_run(f, chunk_work);
 }
@@ -467,7 +484,7 @@ static enum step step_body(struct fetch *f)
     case FILLED_AGAIN:
         return op_wait(&f->op, FETCH_O_CALL);
     case FILLED_FULL:
-        if (f->fill.n == 0)
+        if (CHUNK - f->fill.n >= CHUNK_ROOM)
             return STEP_MORE; /* the other chunk was free */
         call_pause(&f->t.call);
         if (op_expects(&f->op, FETCH_O_CALL))
@@ -489,8 +506,9 @@ static enum step step_pause(struct fetch *f)
     if (!chunk_done(f))
         return store_failed(f);
     chunk_dispatch(f);
-    if (f->fill.n > 0 || op_expects(&f->op, FETCH_O_JOB))
+    if (op_expects(&f->op, FETCH_O_JOB) || chunk_writable(f) > 0)
         return STEP_WAIT;
+    f->fill.n = 0; /* less than a block, which must not be written now: it is asked for again */
     if (op_expects(&f->op, FETCH_O_TIMER))
         return STEP_WAIT;
     if (!f->paused) {
@@ -604,7 +622,10 @@ static void keep_work(struct job *j)
 {
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct partial *p = flight_partial(f->flight);
-    if (f->discard || f->front == 0)
+    struct str why = STR_INIT(f->job_why);
+    if (f->t.failure.err == ERR_CLIENT_GONE) /* somebody may still come, and then it goes on */
+        f->job_err = partial_cut(p, f->front, &why);
+    else if (f->discard)
         partial_discard(p);
     else
         partial_keep(p, f->front);
@@ -705,6 +726,7 @@ static void side_begin(struct fetch *f)
     f->side_budget -= n < f->side_budget ? n : f->side_budget;
     COUNT(core_counters(f->px->core), upstream_side_fetches, 1);
     f->sides[f->n_sides++] = side_start(f->px, f, f->flight, &f->t, from, from + n, f->length);
+    f->sided = true;
     f->op.outstanding |= FETCH_O_SIDE;
 }
 

@@ -32,7 +32,7 @@ enum serve_state { SERVE_ROUTE, SERVE_LOOKUP, SERVE_ASK, SERVE_OPEN, SERVE_JOIN,
 #define SERVE_O_SEAT 1u
 #define SERVE_O_OPEN 2u
 #define SERVE_O_SEND 4u
-#define SERVE_O_FIX  8u /* the index is told of a damaged object */
+#define SERVE_O_FIX  8u /* a damaged object is put away, and the index told */
 
 struct serve {
     struct op op;
@@ -63,6 +63,7 @@ struct serve {
     struct open_wait open;
     struct flight_seat seat;
     struct content content;
+    struct job put_away;
     struct store_change fix;
 
     char repo[NAME_REPO_MAX + 1];
@@ -607,14 +608,26 @@ static void on_fixed(struct store_change *c)
     op_run(&s->op);
 }
 
-/* The file is not what the index says: forget the object, and see to it as a miss. */
+static void put_away_work(struct job *j)
+{
+    struct serve *s = CONTAINER_OF(j, struct serve, put_away);
+    store_quarantine(s->px->shared->store, &s->fix.digest);
+}
+
+static void on_put_away(struct job *j)
+{
+    struct serve *s = CONTAINER_OF(j, struct serve, put_away);
+    store_apply(s->px->shared->store, s->op.core, &s->fix, on_fixed);
+}
+
+/* The file is not what the index says: put it away, forget the object, and go on as with a miss. */
 static enum step open_damaged(struct serve *s)
 {
     log_error("store", "object missing or damaged, fetching it again", LOG_D("digest", &s->digest));
     COUNT(core_counters(s->px->core), store_errors, 1);
     s->fix = (struct store_change){.what = CHANGE_DEL_OBJECT, .digest = s->digest};
     op_expect(&s->op, SERVE_O_FIX);
-    store_apply(s->px->shared->store, s->op.core, &s->fix, on_fixed);
+    job_start(s->op.core, &s->put_away, put_away_work, on_put_away);
     (void)again(s);
     return STEP_WAIT;
 }

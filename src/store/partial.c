@@ -108,6 +108,11 @@ void partial_keep(struct partial *p, uint64_t front)
     partial_discard(p);
 }
 
+int partial_cut(struct partial *p, uint64_t front, struct str *why)
+{
+    return ftruncate(p->fd, (off_t)front) == 0 ? 0 : fail(p, why, errno, "cannot shorten");
+}
+
 void partial_discard(struct partial *p)
 {
     char name[STORE_NAME_MAX];

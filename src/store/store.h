@@ -109,7 +109,7 @@ void store_apply(struct store *s, struct core *core, struct store_change *c,
 /* ---- partial files: blocking calls, for jobs only ---- */
 
 /* One fill's file. Owner: the flight. Calls on one partial must not overlap, except that readers may read from fd at
- * any time. */
+ * any time, and that two writes may overlap in time if they do not overlap in place. */
 struct partial {
     struct store *store;
     struct digest digest;
@@ -131,6 +131,8 @@ int partial_commit(struct partial *p, uint64_t size, struct str *why) MUSTCHECK;
 /* Keeps [0, front) for a later fill (truncates what lies behind); with front 0 there is nothing to keep, and the file is
  * removed. Closes nothing. */
 void partial_keep(struct partial *p, uint64_t front);
+/* Cuts the file to [0, front) while the fill may still go on. 0 or ERR_STORE. */
+int partial_cut(struct partial *p, uint64_t front, struct str *why) MUSTCHECK;
 void partial_discard(struct partial *p); /* removes the file, closes nothing */
 void partial_close(struct partial *p);   /* the descriptor; after the last reader */
 
