@@ -45,7 +45,7 @@ def assert_not_whole(r, data):
 def test_a_cut_is_resumed_with_range(larder, upstream, thing, at, how):
     upstream.on(thing.theirs, Fault(cut_at=at, cut=how), nth=1)
     assert_good(larder.get(thing.ours), thing)
-    assert larder.stored(thing.digest)
+    larder.wait_stored(thing.digest)
     first, second = upstream.requests()
     # What had arrived is not asked for again. A reset may cost bytes that were on their way.
     if second.range is None:

@@ -63,7 +63,7 @@ def test_right_length_wrong_bytes(larder, upstream, thing, fault, computed):
     larder.wait_idle()
     r = larder.get(thing.ours)
     assert r.good and r.body == thing.data, "the next request asks again"
-    assert larder.stored(thing.digest)
+    larder.wait_stored(thing.digest)
 
 
 @pytest.mark.parametrize("size", [1, 1000, 32 * KIB, 32 * KIB + 1])
@@ -191,7 +191,8 @@ def test_the_truly_empty_blob_is_fine(larder, upstream):
     for _ in range(2):
         r = larder.get(thing.ours)
         assert r.good and r.body == b"" and r.header("Content-Length") == "0"
-    assert larder.stored(thing.digest) and upstream.count() == 1
+    larder.wait_stored(thing.digest)
+    assert upstream.count() == 1
 
 
 @pytest.mark.parametrize("fault", [Fault(status=404), Fault(status=405), Fault(status=501), Fault(status=400),

@@ -40,6 +40,7 @@ def test_library_is_added_at_docker_hub_to_one_segment(both, upstream):
     assert both.get(paths.referrers("hub/nginx", image.digest)).body == index
     assert {s.path.split("/")[2] for s in upstream.requests()} == {"library"}
     # The same entries under the other spelling.
+    both.wait_stored(image.digest, image.config)
     upstream.forget()
     assert both.get(paths.manifest("hub/library/nginx", "v1")).body == image.manifest
     assert cache_status(both.get(paths.blob("hub/library/nginx", image.config)))[0] == "hit"
@@ -144,7 +145,7 @@ def test_an_encoded_colon_in_a_digest(larder, upstream, colon):
     image = upstream.add("app", Image("spelled", (10,)), tag="v1")
     for kind, name, data in (("manifests", image.digest, image.manifest), ("blobs", image.config, image.config_bytes)):
         assert larder.get("/v2/t/app/%s/%s" % (kind, name.replace(":", colon))).body == data
-        assert larder.stored(name)
+        larder.wait_stored(name)
     assert {s.path for s in upstream.requests()} == {paths.manifest("app", image.digest), paths.blob("app", image.config)}
 
 

@@ -320,6 +320,12 @@ class Larder:
         algorithm, _, hexes = digest.partition(":")
         return os.path.exists(os.path.join(self.store, "blobs", algorithm, hexes))
 
+    def wait_stored(self, *digests):
+        """The last bytes go to clients when they are verified; that they are on disk, and in the index, comes after."""
+        for digest in digests:
+            wait_until(lambda d=digest: self.stored(d), "%s is stored" % digest)
+        wait_until(lambda: self.metric("fetches_in_flight") == 0, "no fetch is in progress")
+
     def blob_path(self, digest):
         return os.path.join(self.store, "blobs", *digest.split(":"))
 
