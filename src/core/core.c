@@ -211,7 +211,7 @@ static void run_deferred(struct core *c)
 static void on_before_sleep(uv_prepare_t *p)
 {
     struct core *c = p->data;
-    if (!list_empty(&c->deferred))
+    if (uv_is_active((uv_handle_t *)&c->no_sleep)) /* also when what was deferred has been cancelled since */
         run_deferred(c);
 }
 

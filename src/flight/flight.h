@@ -57,6 +57,7 @@ struct flight_answer {
     size_t n;
     uint64_t length; /* of the thing that was asked about, FLIGHT_UNKNOWN */
     char link[2048]; /* Link header of a list */
+    bool filtered;   /* referrers: upstream has filtered by artifactType */
     bool stored;     /* a check: the tag names `digest`, which the store has; no bytes here */
 };
 

@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
 #include "registry/media.h"
+#include "registry/tags.h"
 
 #define LIST_MAX  (16u << 20)
 #define GROW_STEP (64u << 10)
@@ -195,6 +196,10 @@ static enum step step_get(struct ask *a)
             flight_answered(a->flight, &a->answer);
             return op_go(&a->op, ASK_STORE);
         }
+        /* A registry without the referrers API: 404 sends clients to the fallback tag (distribution-spec). */
+        unsigned status = a->t.failure.status;
+        if (a->referrers && (status == 400 || status == 405 || status == 406 || status == 501))
+            return ask_reject(a, ERR_MANIFEST_UNKNOWN, "upstream has no referrers API");
         return ask_fail(a);
     }
     if (a->kind == ASK_STAT)
@@ -297,11 +302,15 @@ static enum step judge_list(struct ask *a)
 {
     const struct h1_head *head = a->t.call.head;
     struct span type = media_essence(h1_get(head, SPAN("content-type")));
-    bool json = span_ends(type, SPAN("+json")) || span_ends(type, SPAN("/json"));
-    if (a->referrers && !span_ieq(type, SPAN("application/vnd.oci.image.index.v1+json")))
+    struct span name, index = SPAN("application/vnd.oci.image.index.v1+json");
+    if (a->referrers &&
+        (!span_ieq(type, index) || media_of_manifest(type, span_of(a->bytes, a->n)).p == NULL))
         return ask_reject(a, ERR_MANIFEST_UNKNOWN, "referrers that are not an OCI index");
-    if (!json || a->n == 0 || type.n > STORE_MEDIA_MAX)
-        return ask_reject(a, ERR_UP_CONTENT, "a list that is not JSON");
+    if (!a->referrers && !tags_read(span_of(a->bytes, a->n), &name))
+        return ask_reject(a, ERR_UP_CONTENT, "not a list of tags");
+    if (!a->referrers)
+        type = SPAN("application/json");
+    a->answer.filtered = span_ieq(h1_get(head, SPAN("oci-filters-applied")), SPAN("artifactType"));
     memcpy(a->answer.media, type.p, type.n);
     struct span link = h1_get(head, SPAN("link"));
     if (link.n > 0 && link.n < sizeof a->answer.link)

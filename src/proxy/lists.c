@@ -79,6 +79,7 @@ void lists_put(struct lists *l, struct span key, const struct flight_answer *a)
     char *to = k->text;
     ref_init(&k->ref);
     k->checked_ms = clock_wall_ms();
+    k->filtered = a->filtered;
     k->bytes = append(&to, span_of(a->bytes, a->n));
     k->media = append(&to, media);
     k->link = append(&to, link);

@@ -13,6 +13,7 @@ struct list_kept {
     struct ref ref;
     int64_t checked_ms; /* wall clock */
     struct span bytes, media, link;
+    bool filtered;
     char text[];
 };
 

@@ -438,14 +438,17 @@ static void list_link(struct serve *s, struct span upstream_link)
         exchange_field(s->x, SPAN("Link"), str_span(&l));
 }
 
-static enum step send_list(struct serve *s, struct span doc, struct span media, struct span link)
+static enum step send_list(struct serve *s, struct span doc, struct span media, struct span link,
+                           bool filtered)
 {
     struct span value;
     uint64_t n;
     begin(s, 200);
     exchange_field(s->x, SPAN("Content-Type"), media);
     list_link(s, link);
-    if (s->kind == KIND_TAGS && tags_find_name(doc, &value)) {
+    if (filtered && s->kind == KIND_REFERRERS)
+        exchange_field(s->x, SPAN("OCI-Filters-Applied"), SPAN("artifactType"));
+    if (s->kind == KIND_TAGS && tags_read(doc, &value) && value.p != NULL) {
         struct body *body = tags_body(doc, value, s->route.name, &n);
         return send_body(s, n, body, false);
     }
@@ -488,7 +491,7 @@ static enum step again(struct serve *s)
 
 static enum step send_kept(struct serve *s)
 {
-    return send_list(s, s->list->bytes, s->list->media, s->list->link);
+    return send_list(s, s->list->bytes, s->list->media, s->list->link, s->list->filtered);
 }
 
 /* A list that was kept and is still fresh. has_tag and ttl_ms say of the list what they say of a tag. */
@@ -570,7 +573,7 @@ static enum step step_ask(struct serve *s)
     const struct flight_answer *a = flight_answer(&s->seat);
     s->result = s->collapsed ? RESULT_COLLAPSED : RESULT_MISS;
     if (s->asked == ASK_LIST)
-        return send_list(s, span_of(a->bytes, a->n), span_str(a->media), span_str(a->link));
+        return send_list(s, span_of(a->bytes, a->n), span_str(a->media), span_str(a->link), a->filtered);
     if (s->asked == ASK_STAT) {
         s->linked = true;
         if (s->kind == KIND_BLOB && s->x->req.method == H1_HEAD &&

@@ -3,15 +3,24 @@
 
 #include "registry/json.h"
 
+struct members {
+    struct span name;
+    bool tags;
+};
+
 static void note(void *arg, struct span key, struct span value)
 {
-    struct span *name = arg;
+    struct members *m = arg;
     if (span_eq(key, SPAN("name")) && value.n >= 2 && value.p[0] == '"')
-        *name = value;
+        m->name = value;
+    else if (span_eq(key, SPAN("tags")))
+        m->tags = value.p[0] == '[' || span_eq(value, SPAN("null"));
 }
 
-bool tags_find_name(struct span body, struct span *value)
+bool tags_read(struct span body, struct span *name)
 {
-    *value = SPAN_NONE;
-    return json_each_member(body, note, value) && value->p != NULL;
+    struct members m = {.name = SPAN_NONE};
+    bool ok = json_each_member(body, note, &m) && m.tags;
+    *name = ok ? m.name : SPAN_NONE;
+    return ok;
 }

@@ -4,8 +4,8 @@
 
 #include "base/span.h"
 
-/* Finds the value of "name" (with its quotes), which a cache replaces by its own name for the repository. False: not such
- * a document. */
-bool tags_find_name(struct span body, struct span *value) MUSTCHECK;
+/* Is it such a document? "tags" is an array, or null for none. *name is the value of "name" with its quotes, which a cache
+ * replaces by its own name for the repository; absent if there is none. */
+bool tags_read(struct span body, struct span *name) MUSTCHECK;
 
 #endif
