@@ -26,8 +26,6 @@ struct core {
     unsigned magic;
     unsigned id;
     uv_loop_t loop;
-    uv_thread_t thread;
-    bool running;
 
     uv_async_t bell;
     pthread_mutex_t lock; /* guards inbox and quit */
@@ -78,9 +76,9 @@ void core_post(struct core *to, struct core_msg *m)
     pthread_mutex_lock(&to->lock);
     bool edge = list_empty(&to->inbox);
     list_push_back(&to->inbox, &m->node);
-    pthread_mutex_unlock(&to->lock);
-    if (edge)
+    if (edge) /* under the lock: whoever has drained the inbox knows that nobody is at the bell any more */
         uv_async_send(&to->bell);
+    pthread_mutex_unlock(&to->lock);
 }
 
 static void on_bell(uv_async_t *bell)
@@ -107,8 +105,8 @@ void core_quit(struct core *c)
 {
     pthread_mutex_lock(&c->lock);
     c->quit = true;
-    pthread_mutex_unlock(&c->lock);
     uv_async_send(&c->bell);
+    pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- timers ---- */
@@ -197,13 +195,20 @@ void timer_disarm(struct timer *t)
 
 /* ---- deferred work ---- */
 
+/* What is started meanwhile waits for the next turn, behind what is left over from this one: between two runs of
+ * one flow the sockets have theirs. */
 static void run_deferred(struct core *c)
 {
+    struct list turn;
+    list_init(&turn);
+    list_move_all(&turn, &c->deferred);
     struct list_node *n;
-    for (unsigned i = 0; i < DEFERRED_TURN && (n = list_pop_front(&c->deferred)) != NULL; i++) {
+    for (unsigned i = 0; i < DEFERRED_TURN && (n = list_pop_front(&turn)) != NULL; i++) {
         struct defer *d = CONTAINER_OF(n, struct defer, node);
         d->run(d);
     }
+    list_move_all(&turn, &c->deferred);
+    list_move_all(&c->deferred, &turn);
     if (list_empty(&c->deferred))
         uv_idle_stop(&c->no_sleep);
 }
@@ -310,8 +315,6 @@ struct core *core_new(unsigned id)
 void core_run(struct core *c)
 {
     CHECK_MAGIC(c, CORE_MAGIC);
-    c->thread = uv_thread_self();
-    c->running = true;
     current = c;
     do {
         uv_run(&c->loop, UV_RUN_DEFAULT);
@@ -323,7 +326,6 @@ void core_run(struct core *c)
     uv_close((uv_handle_t *)&c->no_sleep, NULL);
     uv_run(&c->loop, UV_RUN_DEFAULT);
     current = NULL;
-    c->running = false;
 }
 
 void core_free(struct core *c)
