@@ -27,6 +27,9 @@ struct body_piece {
     int fd;          /* file: stays open until stop */
     off_t off;
     uint64_t len;
+    /* File: where the sender notes (core_now) that it saw all of the file in memory, and looks before it looks
+     * again; NULL when the file is too large for that, or nobody cares. */
+    int64_t *seen_warm_ms;
 };
 
 struct body;

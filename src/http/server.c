@@ -34,6 +34,7 @@
 
 #define SEND_TURN     (256u << 10)
 #define WARM_WINDOW   (1u << 20) /* file bytes that one look (or one job) covers */
+#define SEEN_WARM_MS  100        /* a file that was all in memory so lately is not looked at again */
 #define PENDING_MAX   (64u << 10)
 #define LINGER_MS     2000
 #define LINGER_BYTES  (1u << 20)
@@ -387,6 +388,12 @@ static bool page_in_memory(int fd, off_t off)
     return preadv2(fd, &v, 1, off, RWF_NOWAIT) >= 0 || errno != EAGAIN;
 }
 
+/* The ends of a window stand for it; of a small one its last page does. */
+static bool window_in_memory(int fd, off_t off, off_t end)
+{
+    return page_in_memory(fd, end - 1) && (end - off <= 16384 || page_in_memory(fd, off));
+}
+
 static void on_ahead_work(struct job *j)
 {
     struct exchange *x = CONTAINER_OF(j, struct exchange, read_ahead);
@@ -423,7 +430,12 @@ static bool file_warm(struct exchange *x, const struct body_piece *piece)
         return true;
     uint64_t window = piece->len < WARM_WINDOW ? piece->len : WARM_WINDOW;
     off_t end = piece->off + (off_t)window;
-    if (page_in_memory(piece->fd, end - 1) && (window <= 16384 || page_in_memory(piece->fd, piece->off))) {
+    int64_t *seen = window == piece->len ? piece->seen_warm_ms : NULL;
+    int64_t now = seen != NULL ? core_now(x->core) : 0;
+    bool lately = seen != NULL && *seen != 0 && now - *seen < SEEN_WARM_MS;
+    if (lately || window_in_memory(piece->fd, piece->off, end)) {
+        if (seen != NULL && !lately)
+            *seen = now;
         x->warm_fd = piece->fd;
         x->warm_to = end;
         return true;
@@ -439,6 +451,7 @@ static bool file_warm(struct exchange *x, const struct body_piece *piece)
 
 static void body_took(struct exchange *x, uint64_t n)
 {
+    MUST(x->body != NULL);
     x->body->ops->took(x->body, n);
     x->sent += n;
     if (!x->chunked) {

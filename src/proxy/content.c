@@ -79,11 +79,18 @@ static enum body_status bytes_pull(struct content_body *c, struct body_piece *pi
     uint64_t off = r->off + c->at, left = r->len - c->at;
     if (from->seat != NULL)
         return flight_bytes(from->seat, off, r->off + r->len, c->whole, piece);
-    const char *mem = from->object != NULL ? from->object->bytes : from->bytes.p;
-    if (mem != NULL)
+    struct open_object *object = from->object;
+    const char *mem = object != NULL ? object->bytes : from->bytes.p;
+    if (mem != NULL) {
         *piece = (struct body_piece){.mem = mem + off, .len = left};
-    else
-        *piece = (struct body_piece){.fd = from->object->fd, .off = (off_t)off, .len = left};
+        return BODY_PIECE;
+    }
+    MUST(object != NULL);
+    *piece =
+        (struct body_piece){.fd = object->fd,
+                            .off = (off_t)off,
+                            .len = left,
+                            .seen_warm_ms = off == 0 && left == object->size ? &object->seen_warm_ms : NULL};
     return BODY_PIECE;
 }
 

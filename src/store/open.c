@@ -41,6 +41,7 @@ struct entry {
     bool verify;  /* the content is (or is being) compared with the digest */
     bool retried; /* the job runs again after descriptors were given back */
     unsigned users;
+    int64_t looked_ms; /* core_now of the last look */
     struct list_node idle;
     struct list waiters;
     struct job job;
@@ -49,6 +50,8 @@ struct entry {
 };
 
 #define SET_MAGIC 0x570e0004u
+
+#define LOOK_AGAIN_MS 1000
 
 struct open_set {
     unsigned magic;
@@ -335,10 +338,15 @@ static struct entry *entry_new(struct open_set *o, const struct digest *d, uint6
     return e;
 }
 
-/* An open entry as it is on disk now: OPEN_OK, OPEN_GONE, or OPEN_WAIT: another file has its name. */
-static enum open_result look_again(const struct entry *e)
+/* An open entry as it is on disk now: OPEN_OK, OPEN_GONE, or OPEN_WAIT: another file has its name. Once a millisecond (of the
+ * loop's clock) is enough; and what is held in memory is right whatever happens to the file: there, now and then. */
+static enum open_result look_again(struct entry *e)
 {
     struct stat st;
+    int64_t now = core_now(e->set->core);
+    if (now - e->looked_ms < (e->object.bytes != NULL ? LOOK_AGAIN_MS : 1))
+        return OPEN_OK;
+    e->looked_ms = now;
     if (fstat(e->object.fd, &st) != 0 || (uint64_t)st.st_size != e->object.size)
         return OPEN_GONE;
     return st.st_nlink > 0 ? OPEN_OK : OPEN_WAIT;

@@ -3,7 +3,7 @@
  * the loop. Concurrent opens of one digest on one core are one job.
  *
  * Trust, but look: the size is compared with the index when a file is opened, and again (fstat: size and link count)
- * every time an open file is taken for a new response. A file that was truncated or removed behind our back is a
+ * when an open file is taken for a new response, at most once a millisecond (once a second for what is held in memory). A file that was truncated or removed behind our back is a
  * miss before any head goes out; one that was replaced (stored again) is opened anew. A manifest is hashed when it is
  * opened. For blobs that would cost as much as a fetch; scrubbing finds those.
  *
@@ -21,7 +21,8 @@ struct open_object {
     struct digest digest;
     uint64_t size;
     int fd;
-    const char *bytes; /* the whole content, or NULL */
+    const char *bytes;    /* the whole content, or NULL */
+    int64_t seen_warm_ms; /* see struct body_piece; the sender's */
 };
 
 struct open_set;
