@@ -15,7 +15,7 @@
 _Static_assert(sizeof(llhttp_t) <= sizeof(((struct h1 *)0)->parser),
                "struct h1 is too small for llhttp's parser");
 
-#define OVERHEAD_MAX 16384 /* chunk extensions and trailers of one message */
+#define FRAMING_MAX 16384 /* chunk sizes, extensions and trailers between two pieces of the body */
 
 static llhttp_t *parser_of(struct h1 *h)
 {
@@ -50,14 +50,6 @@ static int keep(struct h1 *h, struct span *to, const char *at, size_t n)
     return 0;
 }
 
-static int overhead(struct h1 *h, size_t n)
-{
-    if (n > (size_t)(OVERHEAD_MAX - h->overhead))
-        return fail(h, H1_FAULT_HEAD_SIZE, "chunk extensions or trailers too large");
-    h->overhead = (uint16_t)(h->overhead + n);
-    return 0;
-}
-
 static int on_begin(llhttp_t *p)
 {
     h1_of(p)->started = true;
@@ -77,7 +69,7 @@ static int on_field(llhttp_t *p, const char *at, size_t n)
 {
     struct h1 *h = h1_of(p);
     if (h->headed) /* trailers are read over */
-        return overhead(h, n);
+        return 0;
     struct h1_head *head = h->head;
     if (head->n == 0 || head->fields[head->n - 1].value.p != NULL) {
         if (head->n == H1_FIELDS_MAX)
@@ -91,15 +83,9 @@ static int on_value(llhttp_t *p, const char *at, size_t n)
 {
     struct h1 *h = h1_of(p);
     if (h->headed)
-        return overhead(h, n);
+        return 0;
     MUST(h->head->n > 0);
     return keep(h, &h->head->fields[h->head->n - 1].value, at, n);
-}
-
-static int on_chunk_extension(llhttp_t *p, const char *at, size_t n)
-{
-    UNUSED(at);
-    return overhead(h1_of(p), n);
 }
 
 /* ---- a complete head ---- */
@@ -184,8 +170,8 @@ static int on_headers_complete(llhttp_t *p)
     int rc = take_framing(h, p);
     if (rc != 0)
         return rc;
-    head->keep_alive = llhttp_should_keep_alive(p) != 0;
     if (h->request) {
+        head->keep_alive = llhttp_should_keep_alive(p) != 0;
         rc = take_request_line(h, p);
         if (rc != 0)
             return rc;
@@ -199,6 +185,9 @@ static int on_headers_complete(llhttp_t *p)
         head->has_body = !bodyless && (head->chunked || head->body_until_eof || head->length > 0);
         if (head->status == 101)
             return fail(h, H1_FAULT_SYNTAX, "unasked protocol switch");
+        if (bodyless)
+            p->flags |= F_SKIPBODY; /* what the fields say about a body does not end the connection either */
+        head->keep_alive = llhttp_should_keep_alive(p) != 0;
         if (bodyless) {
             head->chunked = false;
             h->pending = H1_HEADED;
@@ -236,8 +225,6 @@ static const llhttp_settings_t settings = {
     .on_headers_complete = on_headers_complete,
     .on_body = on_body,
     .on_message_complete = on_complete,
-    .on_chunk_extension_name = on_chunk_extension,
-    .on_chunk_extension_value = on_chunk_extension,
 };
 
 /* ---- feeding ---- */
@@ -251,8 +238,8 @@ static void start(struct h1 *h, struct h1_head *head)
     head->status = 0;
     head->has_body = head->body_until_eof = head->chunked = head->has_length = false;
     head->length = 0;
-    h->overhead = 0;
-    h->headed = h->started = h->last_cr = false;
+    h->framing = 0;
+    h->headed = h->started = h->last_cr = h->in_line = h->has_line = false;
     h->in_head = true;
     h->pending = H1_MORE;
     h->error = NULL;
@@ -283,24 +270,29 @@ void h1_next(struct h1 *h, struct h1_head *head, bool answers_head)
         h1_init_response(h, head, answers_head);
 }
 
-/* A CR inside a head must be followed by LF. False: it is not. */
-static bool no_bare_cr(struct h1 *h, const char *p, size_t n)
+/* The lines of a head end in CRLF and hold no other CR or LF. False: not so. Looks at nothing behind the head: that is a
+ * body, or the next message. Empty lines before the first one are passed over, as llhttp does. */
+static bool lines_ok(struct h1 *h, const char *p, size_t n)
 {
-    if (n == 0)
-        return true;
-    if (h->last_cr && p[0] != '\n')
-        return false;
-    h->last_cr = false;
     const char *end = p + n;
-    for (const char *cr = memchr(p, '\r', n); cr != NULL; cr = memchr(cr + 1, '\r', (size_t)(end - cr - 1))) {
-        if (cr + 1 == end) {
-            h->last_cr = true;
-            break;
+    while (p < end) {
+        if (h->last_cr) {
+            if (*p++ != '\n')
+                return false;
+            bool over = h->has_line && !h->in_line;
+            h->has_line = h->has_line || h->in_line;
+            h->last_cr = h->in_line = false;
+            if (over)
+                break;
+            continue;
         }
-        if (cr[1] != '\n')
+        const char *cr = memchr(p, '\r', (size_t)(end - p));
+        size_t text = (size_t)((cr != NULL ? cr : end) - p);
+        if (memchr(p, '\n', text) != NULL)
             return false;
-        if (cr + 3 < end && cr[2] == '\r' && cr[3] == '\n')
-            break; /* the head ends here; what follows is a body or the next message */
+        h->in_line = h->in_line || text > 0;
+        h->last_cr = cr != NULL;
+        p += text + h->last_cr;
     }
     return true;
 }
@@ -323,6 +315,23 @@ static enum h1_event failed(struct h1 *h, const char *why)
     return H1_ERROR;
 }
 
+/* Counts what was consumed without being body: a peer that sends framing only gets nowhere, but it must not get
+ * there for ever. */
+static enum h1_event bounded(struct h1 *h, bool in_head, size_t used, enum h1_event event)
+{
+    if (event == H1_ERROR)
+        return event;
+    h->framing += used - (event == H1_BODY ? h->body.n : 0);
+    if (h->framing > (in_head ? h->head->cap : FRAMING_MAX)) {
+        bool in_target = h->request && h->head->n == 0 && h->head->target.p != NULL;
+        h->fault = in_target ? H1_FAULT_TARGET_SIZE : H1_FAULT_HEAD_SIZE;
+        return failed(h, in_head ? "header section too large" : "chunk extensions or trailers too large");
+    }
+    if (event != H1_MORE)
+        h->framing = 0;
+    return event;
+}
+
 size_t h1_feed(struct h1 *h, const char *p, size_t n, enum h1_event *event)
 {
     if (h->pending == H1_DONE) {
@@ -330,8 +339,9 @@ size_t h1_feed(struct h1 *h, const char *p, size_t n, enum h1_event *event)
         *event = H1_DONE;
         return 0;
     }
-    if (h->in_head && !no_bare_cr(h, p, n)) {
-        *event = failed(h, "bare CR in the header section");
+    bool in_head = h->in_head;
+    if (in_head && !lines_ok(h, p, n)) {
+        *event = failed(h, "a line of the header section does not end in CRLF");
         return 0;
     }
     llhttp_t *l = parser_of(h);
@@ -351,15 +361,16 @@ size_t h1_feed(struct h1 *h, const char *p, size_t n, enum h1_event *event)
     } else {
         *event = failed(h, llhttp_get_error_reason(l));
     }
+    *event = bounded(h, in_head, used, *event);
     return used;
 }
 
 enum h1_event h1_eof(struct h1 *h)
 {
-    if (h->pending == H1_DONE) {
-        h->pending = H1_MORE;
-        return H1_DONE;
-    }
+    enum h1_event e;
+    (void)h1_feed(h, "", 0, &e); /* takes the parser past a pause at the end of the head */
+    if (e != H1_MORE)
+        return e;
     llhttp_errno_t rc = llhttp_finish(parser_of(h));
     if (rc == HPE_PAUSED || (rc == HPE_OK && h->pending == H1_DONE)) {
         h->pending = H1_MORE;

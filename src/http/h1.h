@@ -1,7 +1,7 @@
 /* HTTP/1.1 message parsing, both directions: llhttp wrapped as a push parser that reports one event at a time.
- * Bounded: the head's bytes, the number of fields, the bytes of chunk extensions and trailers. Refused: bare CR (llhttp
- * 8.1 lets one pass, CVE-2023-30589), both Content-Length and Transfer-Encoding, transfer codings other than
- * chunked, protocol switches.
+ * Bounded: the head's bytes, the number of fields, the bytes between two pieces of the body. Refused: lines of a head
+ * that do not end in CRLF or hold another CR (llhttp 8.1 lets some pass, CVE-2023-30589 and CVE-2025-23167), both
+ * Content-Length and Transfer-Encoding, transfer codings other than chunked, protocol switches.
  *
  * The head's strings are copied into the head's own buffer, so the input may come in any pieces and be reused.
  * Thread: the owner's. */
@@ -33,7 +33,7 @@ struct h1_head {
     struct h1_field fields[H1_FIELDS_MAX];
     unsigned n;
 
-    char *buf; /* set by the owner, with cap, before h1_init */
+    char *buf; /* set by the owner, with cap, before h1_init; cap is also the limit of the head's bytes as sent */
     size_t cap, used;
 };
 
@@ -56,12 +56,12 @@ struct h1 {
     struct h1_head *head;
     struct span body; /* of the last H1_BODY */
     const char *error;
-    uint16_t overhead; /* bytes of chunk extensions and trailers so far, capped */
+    size_t framing; /* bytes since the last event: of the head, or chunk sizes, extensions, trailers */
     uint8_t fault;
     bool request;
     bool no_body; /* response to HEAD */
-    bool last_cr; /* the input so far ended in CR, inside a head */
     bool in_head;
+    bool last_cr, in_line, has_line; /* of the head's lines so far: ends in CR; has bytes; there is one */
     bool headed, started;
     uint8_t pending; /* enum h1_event found by a callback */
 };
