@@ -112,24 +112,42 @@ def test_range_refused_or_answered_wrong_on_resume(larder, upstream, thing, mode
     assert_good(r, thing)
 
 
-@pytest.mark.parametrize("how", ["fin", "rst"])
-@pytest.mark.parametrize("at", [0, 1, 300 * KIB, SIZE - 1])
-def test_a_break_that_cannot_be_repaired_is_never_a_clean_end(larder, upstream, thing, at, how):
-    upstream.on(thing.theirs, Fault(cut_at=at, cut=how), nth=1)
-    upstream.on(thing.theirs, Fault(cut_at=0, cut=how))
-    fetches = [Fetch(larder.address, thing.ours) for _ in range(3)]
-    for f in fetches:
-        assert_not_whole(f.result(), thing.data)
-        assert f.response.status >= 500 or thing.data.startswith(f.response.body)
-    assert not larder.stored(thing.digest)
-    assert upstream.count() < 30, "tries are bounded"
+def in_parallel(upstream, larder, cases, break_it):
+    """A blob for each case, all at once, because a broken transfer is given up only after some patience. Returns
+    [(case, thing, response)]."""
+    things = [Thing(upstream, name="case-%d" % n) for n in range(len(cases))]
+    for case, thing in zip(cases, things):
+        break_it(thing, case)
+    fetches = [Fetch(larder.address, t.ours) for t in things]
+    return [(case, thing, f.result()) for case, thing, f in zip(cases, things, fetches)]
+
+
+def assert_all_heal(upstream, larder, results):
     larder.wait_idle()
     upstream.clear()
-    asked_before = upstream.count()
-    assert_good(larder.get(thing.ours), thing)
-    later = upstream.requests()[asked_before:]
-    if at > 1 and how == "fin":
-        assert later[0].range == "bytes=%d-" % at, "what had arrived was kept"
+    for _, thing, _ in results:
+        assert_good(larder.get(thing.ours), thing)
+
+
+def test_a_break_that_cannot_be_repaired_is_never_a_clean_end(larder, upstream):
+    cases = [(at, how) for at in (0, 1, 300 * KIB, SIZE - 1) for how in ("fin", "rst")]
+
+    def break_it(thing, case):
+        upstream.on(thing.theirs, Fault(cut_at=case[0], cut=case[1]), nth=1)
+        upstream.on(thing.theirs, Fault(cut_at=0, cut=case[1]))
+
+    results = in_parallel(upstream, larder, cases, break_it)
+    for _, thing, r in results:
+        assert_not_whole(r, thing.data)
+        assert r.status >= 500 or thing.data.startswith(r.body)
+        assert not larder.stored(thing.digest)
+        assert upstream.count("GET", thing.theirs) < 15, "tries are bounded"
+    asked = len(upstream.seen)
+    assert_all_heal(upstream, larder, results)
+    for (at, how), thing, _ in results:
+        later = [s for s in upstream.requests()[asked:] if s.path == thing.theirs]
+        if at > 1 and how == "fin":
+            assert [s.range for s in later] == ["bytes=%d-" % at], "what had arrived was kept"
 
 
 def test_upstream_goes_away_in_the_middle(larder, upstream, thing):
@@ -147,20 +165,21 @@ def test_upstream_goes_away_in_the_middle(larder, upstream, thing):
     assert upstream.requests()[-1].range == "bytes=%d-" % (300 * KIB)
 
 
-@pytest.mark.parametrize("fault", [Fault(status=500), Fault(status=404), Fault(status=403), Fault(raw=b"garbage\r\n\r\n"),
-                                   Fault(status=206, body=b"x" * 10, headers={"Content-Range": "bytes 0-9/10"}),
-                                   Fault(status=204), Fault(redirect="/elsewhere")],
-                         ids=["500", "404", "403", "garbage", "another part", "204", "redirect to nowhere"])
-def test_a_resume_that_fails_ends_short(larder, upstream, thing, fault):
-    upstream.on(thing.theirs, Fault(cut_at=200 * KIB), nth=1)
-    upstream.on(thing.theirs, fault)
-    r = larder.get(thing.ours)
-    assert_not_whole(r, thing.data)
-    assert r.body == thing.data[:len(r.body)]
-    assert not larder.stored(thing.digest)
-    larder.wait_idle()
-    upstream.clear()
-    assert_good(larder.get(thing.ours), thing)
+def test_a_resume_that_fails_ends_short(larder, upstream):
+    cases = [Fault(status=500), Fault(status=404), Fault(status=403), Fault(raw=b"garbage\r\n\r\n"), Fault(status=204),
+             Fault(status=206, body=b"x" * 10, headers={"Content-Range": "bytes 0-9/10"}), Fault(redirect="/elsewhere"),
+             Fault(status=200, body=b"<html>", headers={"Content-Type": "text/html"})]
+
+    def break_it(thing, case):
+        upstream.on(thing.theirs, Fault(cut_at=200 * KIB), nth=1)
+        upstream.on(thing.theirs, case)
+
+    results = in_parallel(upstream, larder, cases, break_it)
+    for case, thing, r in results:
+        assert_not_whole(r, thing.data)
+        assert r.body == thing.data[:len(r.body)], case
+        assert not larder.stored(thing.digest)
+    assert_all_heal(upstream, larder, results)
 
 
 def test_other_bytes_on_resume_are_found_by_the_digest(larder, upstream, thing):
@@ -250,20 +269,18 @@ def test_many_followers_of_an_answer_without_a_length(larder, upstream, thing, f
     assert upstream.count() == 1
 
 
-@pytest.mark.parametrize("fault", [
-    dict(framing="chunked", body=lambda b: b[:-1]), dict(framing="chunked", body=lambda b: b[:1000]),
-    dict(framing="chunked", body=lambda b: b""), dict(framing="chunked", chunk_end=False), dict(framing="chunked", cut_at=1000),
-    dict(framing="close", body=lambda b: b[:-1]), dict(framing="close", cut_at=1000), dict(framing="close", cut_at=0)],
-    ids=["chunks end a byte early", "chunks end early", "no chunks", "no last chunk", "cut in chunks",
-         "closed a byte early", "closed early", "closed at once"])
-def test_without_a_length_an_early_end_is_found_by_the_digest(larder, upstream, thing, fault):
-    upstream.on(thing.theirs, Fault(range="ignore", **fault), times=40)
-    r = larder.get(thing.ours)
-    assert_not_whole(r, thing.data)
-    assert not larder.stored(thing.digest)
-    larder.wait_idle()
-    upstream.clear()
-    assert_good(larder.get(thing.ours), thing)
+def test_without_a_length_an_early_end_is_found_by_the_digest(larder, upstream):
+    """Chunks that end early, by a byte or more, with and without a last chunk; connections that close early."""
+    cases = [dict(framing="chunked", body=lambda b: b[:-1]), dict(framing="chunked", body=lambda b: b[:1000]),
+             dict(framing="chunked", body=lambda b: b""), dict(framing="chunked", chunk_end=False),
+             dict(framing="chunked", cut_at=1000), dict(framing="close", body=lambda b: b[:-1]),
+             dict(framing="close", cut_at=1000), dict(framing="close", cut_at=0)]
+    results = in_parallel(upstream, larder, cases, lambda thing, case: upstream.on(thing.theirs, Fault(range="ignore", **case)))
+    for case, thing, r in results:
+        assert_not_whole(r, thing.data)
+        assert not larder.stored(thing.digest)
+        assert upstream.count("GET", thing.theirs) < 15
+    assert_all_heal(upstream, larder, results)
 
 
 def test_an_early_end_is_not_clean_for_http_1_0_either(larder, upstream, thing):
@@ -274,20 +291,22 @@ def test_an_early_end_is_not_clean_for_http_1_0_either(larder, upstream, thing):
     assert not larder.stored(thing.digest)
 
 
-@pytest.mark.parametrize("said", [1000, SIZE - 1, SIZE + 1, SIZE * 2, "12x", "-5", "99999999999999999999", ["600", "700"]])
-def test_a_length_that_lies(larder, upstream, thing, said):
-    upstream.on(thing.theirs, Fault(length=said) if not isinstance(said, list) else
-                Fault(framing="none", headers={"Content-Length": said}))
-    r = larder.get(thing.ours)
-    assert not r.good
-    if r.status == 200:
-        assert r.end in ("short", "reset")
-    else:
-        assert r.status in (502, 504)
-    assert not larder.stored(thing.digest)
-    larder.wait_idle()
-    upstream.clear()
-    assert_good(larder.get(thing.ours), thing)
+def test_a_length_that_lies(larder, upstream):
+    cases = [1000, SIZE - 1, SIZE + 1, SIZE * 2, "12x", "-5", "99999999999999999999", ["600", "700"]]
+
+    def break_it(thing, said):
+        upstream.on(thing.theirs, Fault(framing="none", headers={"Content-Length": said}) if isinstance(said, list) else
+                    Fault(length=said))
+
+    results = in_parallel(upstream, larder, cases, break_it)
+    for said, thing, r in results:
+        assert not r.good, said
+        if r.status == 200:
+            assert r.end in ("short", "reset")
+        else:
+            assert r.status in (502, 504)
+        assert not larder.stored(thing.digest)
+    assert_all_heal(upstream, larder, results)
 
 
 def two_endpoints(start_larder, one, two, **more):

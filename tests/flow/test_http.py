@@ -334,7 +334,10 @@ def test_the_number_of_connections_is_limited(start_larder, upstream):
     assert larder.get("/v2/").status == 200
 
 
-def test_connections_reset_at_any_moment(larder, image):
+def test_connections_reset_at_any_moment(upstream, start_larder):
+    """A reset is noticed when it comes, not when a timeout ends."""
+    larder = start_larder(upstream, client_limits={"header_timeout": "1h", "idle_timeout": "1h", "send_timeout": "1h"})
+    image = upstream.add("app", Image("reset", (200 * KIB,)), tag="v1")
     dice = random.Random(3)
     for _ in range(150):
         conn = Conn(larder.address)

@@ -383,4 +383,5 @@ def test_a_blob_is_stored_once_for_all_its_repositories(larder, upstream):
     for n in range(5):
         name = upstream.add_blob("repo-%d" % n, data)
         assert larder.get(paths.blob("t/repo-%d" % n, name)).body == data
+    larder.wait_stored(name)
     assert larder.stored_objects() == [name] and upstream.sent() <= 1000 + 4

@@ -10,7 +10,7 @@ import pytest
 from lib import paths
 from lib.client import Fetch
 from lib.images import KIB, MIB, Image, Index, blob
-from lib.larder import cache_status, wait_until
+from lib.larder import cache_status, run
 from lib.upstream import Fault
 
 APP = "t/app"
@@ -135,6 +135,7 @@ def test_a_damaged_object_is_a_miss_before_the_head_goes_out(larder, upstream, d
     name, data = (image.layers[0], image.blobs[image.layers[0]]) if kind == "blob" else (image.digest, image.manifest)
     target = paths.blob(APP, name) if kind == "blob" else paths.manifest(APP, name)
     assert larder.get(target).good
+    larder.wait_stored(name)
     larder.expect_damage = True
     if not running:
         larder.stop()
@@ -160,6 +161,7 @@ def test_a_damaged_object_is_a_miss_before_the_head_goes_out(larder, upstream, d
 def test_a_damaged_object_without_upstream_is_an_error(larder, upstream):
     thing = Thing(upstream, 100 * KIB)
     assert larder.get(thing.ours).good
+    larder.wait_stored(thing.digest)
     larder.expect_damage = True
     os.truncate(larder.blob_path(thing.digest), 1000)
     upstream.stop()
@@ -170,6 +172,7 @@ def test_a_damaged_object_without_upstream_is_an_error(larder, upstream):
 def test_an_object_removed_while_it_is_read(larder, upstream):
     thing = Thing(upstream, 24 * MIB)
     assert larder.get(thing.ours).good
+    larder.wait_stored(thing.digest)
     f = Fetch(larder.address, thing.ours, stop_at=100 * KIB, receive_buffer=16 * KIB)
     f.wait_got(100 * KIB)
     os.unlink(larder.blob_path(thing.digest))
@@ -189,23 +192,21 @@ def test_killed_at_random_moments(larder, upstream):
         manifest = Fetch(larder.address, paths.manifest(APP, "v1"))
         dice.choice(fetches)[1].wait_got(dice.randrange(1, 200 * KIB))
         larder.kill()
+        complete.update(t for t in things if larder.stored(t.digest))
         for thing, f in fetches + [(None, manifest)]:
             r = f.result()
             if r.good:
                 assert r.body == (thing.data if thing else image.manifest)
-                if thing:
-                    complete.add(thing)
         larder.check_store()
         assert len(larder.partials()) <= len(things)
         larder.start()
         upstream.forget()
         for thing in complete:
-            assert larder.stored(thing.digest), "a complete answer said stored"
+            assert larder.stored(thing.digest), "what was whole stays"
             assert larder.get(thing.ours).body == thing.data
-        assert upstream.count("GET", re.compile("/blobs/")) == 0
     for thing in things:
         assert larder.get(thing.ours).body == thing.data
-    larder.wait_idle()
+    larder.wait_stored(*[t.digest for t in things])
     assert larder.partials() == []
 
 
@@ -217,6 +218,7 @@ def test_a_store_from_nothing_and_one_that_exists(start_larder, upstream, tmp_pa
     larder.store = str(store)
     thing = Thing(upstream, 1000)
     assert larder.get(thing.ours).good
+    larder.wait_stored(thing.digest)
     assert (store / "oci-layout").read_text().replace(" ", "").strip() == '{"imageLayoutVersion":"1.0.0"}'
     assert (store / "blobs" / "sha256" / thing.digest[7:]).read_bytes() == thing.data
     larder.stop()
@@ -226,7 +228,7 @@ def test_a_store_from_nothing_and_one_that_exists(start_larder, upstream, tmp_pa
 
 
 def test_a_damaged_index_does_not_serve_wrong(larder, upstream):
-    """Without an index everything is a miss, or the start is refused with the reason; never a crash, never wrong bytes."""
+    """The start is refused with the reason; moved away, all is as before, because the content lies beside it."""
     thing = Thing(upstream, 1000)
     assert larder.get(thing.ours).good
     larder.stop()
@@ -234,17 +236,8 @@ def test_a_damaged_index_does_not_serve_wrong(larder, upstream):
     for name in os.listdir(directory):
         with open(os.path.join(directory, name), "r+b") as file:
             file.write(os.urandom(min(8192, os.path.getsize(file.name))))
-    larder.start(wait=False)
-    wait_until(lambda: larder.process.poll() is not None or _healthy(larder), "it starts or it ends")
-    if larder.process.poll() is not None:
-        larder.wait_exit(1)
-        assert larder.logged(level="error", text="index")
-    else:
-        assert larder.get(thing.ours).body == thing.data
-
-
-def _healthy(larder):
-    try:
-        return larder.admin("/healthz")[0] == 200
-    except OSError:
-        return False
+    r = run("serve", "-f", larder.file)
+    assert r.returncode == 1 and directory in r.stderr and "Sanitizer" not in r.stderr
+    os.rename(directory, directory + ".old")
+    larder.start()
+    assert larder.get(thing.ours).body == thing.data
