@@ -160,11 +160,8 @@ static int on_headers_complete(llhttp_t *p)
     struct h1_head *head = h->head;
     h->headed = true;
     h->in_head = false;
-    for (unsigned i = 0; i < head->n; i++) {
-        if (head->fields[i].value.p == NULL)
-            head->fields[i].value = span_of("", 0);
+    for (unsigned i = 0; i < head->n; i++)
         head->fields[i].value = span_trim(head->fields[i].value);
-    }
     if (!names_ok(head))
         return fail(h, H1_FAULT_SYNTAX, "malformed field name");
     int rc = take_framing(h, p);
@@ -183,8 +180,9 @@ static int on_headers_complete(llhttp_t *p)
         bool bodyless = h->no_body || head->status < 200 || head->status == 204 || head->status == 304;
         head->body_until_eof = !bodyless && !head->chunked && !head->has_length;
         head->has_body = !bodyless && (head->chunked || head->body_until_eof || head->length > 0);
-        if (head->status == 101)
-            return fail(h, H1_FAULT_SYNTAX, "unasked protocol switch");
+        if (head->status < 100 || head->status > 999 || head->status == 101)
+            return fail(h, H1_FAULT_SYNTAX,
+                        head->status == 101 ? "unasked protocol switch" : "status not of three digits");
         if (bodyless)
             p->flags |= F_SKIPBODY; /* what the fields say about a body does not end the connection either */
         head->keep_alive = llhttp_should_keep_alive(p) != 0;
