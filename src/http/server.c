@@ -8,8 +8,8 @@
  *                                             pipelines); no timeout
  *   SEND    an answer is going out            write, or the body's wake, or a job that reads ahead; send timeout, pushed
  *                                             back whenever bytes leave
- *   LINGER  answered and shut, the request's  read and throw away, 2 s, so that the peer reads our answer before it
- *           rest may still come               sees a reset
+ *   LINGER  answered and shut, though the     read and throw away, 2 s, so that the peer reads our answer before it
+ *           client may still send             sees a reset
  *   CLOSED  no stream; the struct goes when its exchange does
  *
  *   IDLE -> HEAD -> BUSY -> SEND -> IDLE | LINGER | CLOSED        conn_go is the only setter
@@ -18,7 +18,7 @@
  * in one writev, file bytes by sendfile after a look whether they are in memory. If they are not, a job reads them
  * first; the loop never waits for a disk. At most SEND_TURN bytes leave per turn of the loop, then the others' turn.
  *
- * A half-closed client (it sent FIN, but reads on) gets its answer; a broken connection is told to the handler. */
+ * A half-closed client (it sent FIN, but reads on) gets the answers to all it has asked; a broken connection is told to the handler. */
 #include <errno.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -212,10 +212,13 @@ static void conn_linger(struct conn *k)
 static void conn_answered(struct conn *k)
 {
     struct exchange *x = k->x;
-    bool unread_body = x->req.has_body || x->fault != 0;
-    bool close = k->last || k->half_closed || k->server->draining;
+    /* A client that asked for the end sends nothing more. Any other may be sending right now, a body or its next
+     * request, and to close on it is to reset the connection, which may take the answer with it. */
+    bool asked = k->half_closed || (!x->req.keep_alive && !x->req.has_body && x->fault == 0);
+    bool idle = !k->in_input && k->pending_n == 0; /* no further request is there already */
+    bool close = k->last || k->server->draining || (k->half_closed && idle);
     exchange_end(x, true, NULL);
-    if (close && unread_body) {
+    if (close && !asked) {
         conn_linger(k);
         return;
     }
@@ -225,7 +228,7 @@ static void conn_answered(struct conn *k)
     }
     conn_go(k, CONN_IDLE);
     stream_want(k->stream, STREAM_READ);
-    if (k->in_input || k->pending_n == 0)
+    if (idle || k->in_input)
         return;
     char *p = k->pending;
     size_t n = k->pending_n;
@@ -254,16 +257,13 @@ static void on_conn_timer(struct timer *t)
 
 /* ---- receiving ---- */
 
-static bool pending_add(struct conn *k, const char *p, size_t n)
+/* At most what was taken out to be worked off, or PENDING_MAX and one read. */
+static void pending_add(struct conn *k, const char *p, size_t n)
 {
-    if (n == 0)
-        return true;
-    if (k->pending_n + n > PENDING_MAX + CORE_SCRATCH)
-        return false;
+    MUST(k->pending_n + n <= 2 * PENDING_MAX);
     k->pending = mem_realloc(k->pending, k->pending_n + n);
     memcpy(k->pending + k->pending_n, p, n);
     k->pending_n += n;
-    return true;
 }
 
 static void conn_dispatch(struct conn *k, enum h1_event event)
@@ -303,25 +303,26 @@ static void conn_input(struct conn *k, const char *p, size_t n)
     if (k->state == CONN_CLOSED)
         conn_free_if_done(k);
     else if (k->state != CONN_LINGER && n > 0)
-        (void)pending_add(k, p, n); /* bounded by one read */
+        pending_add(k, p, n);
+    else if (k->half_closed && (k->state == CONN_IDLE || k->state == CONN_HEAD))
+        conn_close(k, false, "the client ended its side");
 }
 
 static void conn_readable_busy(struct conn *k)
 {
     char *buf = core_scratch(k->server->core);
     ssize_t n = k->pending_n < PENDING_MAX ? stream_recv(k->stream, buf, PENDING_MAX) : STREAM_AGAIN;
-    unsigned keep = k->state == CONN_SEND ? STREAM_WRITE : 0;
     if (n > 0) {
-        (void)pending_add(k, buf, (size_t)n);
+        pending_add(k, buf, (size_t)n);
     } else if (n == 0) {
         k->half_closed = true;
-        stream_want(k->stream, keep);
     } else if (n == STREAM_BROKEN) {
         conn_close(k, true, stream_why(k->stream));
         return;
     }
-    if (k->pending_n >= PENDING_MAX)
-        stream_want(k->stream, keep);
+    if (k->half_closed || k->pending_n >= PENDING_MAX)
+        stream_want(k->stream,
+                    0); /* an answer that waits for the client to take some has asked for that alone */
 }
 
 static void conn_readable_linger(struct conn *k)
@@ -376,7 +377,7 @@ static void on_send_defer(struct defer *d)
 {
     struct exchange *x = CONTAINER_OF(d, struct exchange, run);
     CHECK_MAGIC(x, EXCHANGE_MAGIC);
-    if (x->conn->state == CONN_SEND && !x->reading_ahead)
+    if (x->conn->state == CONN_SEND)
         send_run(x->conn);
 }
 
@@ -466,6 +467,7 @@ static void body_took(struct exchange *x, uint64_t n)
 /* Opens a chunk for the piece, or cuts it to what the framing still allows. */
 static void frame_piece(struct exchange *x, struct body_piece *piece)
 {
+    MUST(piece->len > 0);
     if (!x->chunked) {
         if (piece->len > x->left)
             piece->len = x->left;
@@ -483,12 +485,12 @@ static enum sent body_end(struct exchange *x, bool well)
 {
     if (!well)
         return SENT_FAIL;
-    if (x->chunked) {
-        str_add(&x->out, SPAN("0\r\n\r\n"));
-    } else if (x->left > 0 && !x->until_close) {
+    if ((x->chunked ? x->chunk_left : x->left) > 0 && !x->until_close) {
         RARE();
-        return SENT_FAIL; /* fewer bytes than the head promised */
+        return SENT_FAIL; /* fewer bytes than the head, or the chunk's size, promised */
     }
+    if (x->chunked)
+        str_add(&x->out, SPAN("0\r\n\r\n"));
     x->body_ended = true;
     return SENT_SOME;
 }
@@ -568,6 +570,8 @@ static enum sent send_step(struct conn *k)
 static void send_run(struct conn *k)
 {
     struct exchange *x = k->x;
+    if (x->reading_ahead) /* its end comes here again */
+        return;
     uint64_t before = x->sent;
     for (;;) {
         enum sent s = send_step(k);
@@ -674,18 +678,20 @@ void exchange_field(struct exchange *x, struct span name, struct span value)
 static void head_framing(struct exchange *x, uint64_t length)
 {
     bool http10 = x->req.minor == 0;
-    if (length != LENGTH_UNKNOWN && x->status != 304) {
+    if (x->status == 304) {
+        /* no body by definition; a length would be that of the full answer */
+    } else if (length != LENGTH_UNKNOWN) {
         str_add(&x->out, SPAN("Content-Length: "));
         str_addu(&x->out, length);
         str_add(&x->out, SPAN("\r\n"));
-    } else if (length == LENGTH_UNKNOWN && !http10) {
+    } else if (!http10) {
         str_add(&x->out, SPAN("Transfer-Encoding: chunked\r\n"));
         x->chunked = true;
-    } else if (length == LENGTH_UNKNOWN) {
+    } else {
         x->until_close = true;
         x->conn->last = true;
     }
-    if (x->conn->last || x->conn->half_closed || x->conn->server->draining) {
+    if (x->conn->last || x->conn->server->draining) {
         x->conn->last = true;
         str_add(&x->out, SPAN("Connection: close\r\n"));
     } else if (http10) {
@@ -701,14 +707,17 @@ void exchange_send(struct exchange *x, uint64_t length, struct body *body, bool 
     MUST(!x->answered && k->x == x);
     if (close || x->fault != 0)
         k->last = true;
+    bool bodyless = x->req.method == H1_HEAD || x->status == 304;
+    if (bodyless && body != NULL) {
+        body->ops->stop(body);
+        body = NULL;
+    }
+    if (!bodyless && body == NULL)
+        length = 0;
     head_framing(x, length);
     x->answered = true;
     x->headed_ns = clock_mono_ns();
     x->left = length;
-    if (x->req.method == H1_HEAD && body != NULL) {
-        body->ops->stop(body);
-        body = NULL;
-    }
     if (body == NULL) {
         x->chunked = false;
         x->left = 0;
@@ -724,12 +733,11 @@ void exchange_send(struct exchange *x, uint64_t length, struct body *body, bool 
         return;
     }
     MUST(k->state == CONN_BUSY);
-    if (!SOFT(!x->out.cut)) { /* what goes into a head is bounded by whoever writes it */
-        conn_close(k, true, "response head too large");
-        return;
-    }
     conn_go(k, CONN_SEND);
-    send_run(k);
+    if (SOFT(!x->out.cut)) /* what goes into a head is bounded by whoever writes it */
+        send_run(k);
+    else
+        conn_close(k, true, "response head too large");
 }
 
 void exchange_drop(struct exchange *x)

@@ -6,7 +6,8 @@
  *   handler.request(x)   a request is complete, or was refused by the parser (x->fault). The handler answers exactly once,
  *                        now or later:  exchange_begin, exchange_field..., exchange_send
  *   x->gone              the client went away before the answer began: the handler must call exchange_drop soon
- *   x->finished          the answer is out, or was cut (x->complete says which). The last call about this exchange
+ *   x->finished          the answer is out, or was cut (x->complete says which), maybe from within exchange_send. The last
+ *                        call about this exchange; it must not call into the server
  *
  * Timeouts: a request head must be complete within header_ms; a connection without request is closed after idle_ms; a
  * client that takes nothing for send_ms is dropped. While the handler works there is none: it has its own.
@@ -84,12 +85,13 @@ void server_free(struct server *s); /* drained, no connection left */
 
 /* Starts the answer: status line, Date. */
 void exchange_begin(struct exchange *x, unsigned status);
-/* One more header field. A field that does not fit makes the answer a 500: the sum of fields is the handler's to bound. */
+/* One more header field. The sum of the fields is the handler's to bound: a head that does not fit is never sent, and
+ * the connection is cut. */
 void exchange_field(struct exchange *x, struct span name, struct span value);
 /* The builder of the head, for values that are made of parts: whole lines with CRLF. */
 struct str *exchange_head(struct exchange *x);
-/* Ends the head with the framing and sends. `body` (may be NULL: nothing) belongs to the server from here on; for
- * HEAD it is stopped unread. length LENGTH_UNKNOWN: chunked, or for HTTP/1.0 until close. `close`: this was
+/* Ends the head with the framing and sends. `body` belongs to the server from here on (NULL: an empty one, whatever
+ * length says); for HEAD and 304 it is stopped unread. length LENGTH_UNKNOWN: chunked, or for HTTP/1.0 until close. `close`: this was
  * the connection's last answer. */
 void exchange_send(struct exchange *x, uint64_t length, struct body *body, bool close);
 /* The handler gives up without an answer: the connection is cut. `finished` is not called. */

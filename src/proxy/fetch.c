@@ -94,7 +94,7 @@ struct fetch {
     struct upstream_try t;
     struct timer pause;
     struct store_change change;
-    int64_t headed_ms;
+    int64_t headed_ms, progress_ms; /* core_now of the head, and of the last new byte */
 
     struct side *sides[SIDES_MAX];
     unsigned n_sides;
@@ -279,9 +279,11 @@ static enum step fetch_again(struct fetch *f)
         f->no_range = true;
         return op_go(&f->op, FETCH_PAUSE);
     }
+    const struct conf_timeouts *t = &f->t.up->timeouts;
+    int64_t patience = 2 * (t->first_byte_ms > t->idle_ms ? t->first_byte_ms : t->idle_ms);
     bool progress = f->front > f->tried_at;
     f->tries = progress ? 1 : f->tries + 1;
-    if (!f->headed || f->tries >= TRIES_MAX)
+    if (!f->headed || f->tries >= TRIES_MAX || core_now(f->op.core) - f->progress_ms > patience)
         return op_go(&f->op, FETCH_FAIL);
     upstream_log(&f->t, LOG_WARN, "transfer broke, resuming");
     return op_go(&f->op, FETCH_PAUSE);
@@ -318,7 +320,7 @@ static enum step fetch_headed(struct fetch *f)
 {
     if (!f->headed) {
         f->headed = true;
-        f->headed_ms = core_now(f->op.core);
+        f->headed_ms = f->progress_ms = core_now(f->op.core);
         f->side_budget = f->length_known ? f->length / SIDE_PART : 0;
         flight_head(f->flight, f->length_known ? f->length : FLIGHT_UNKNOWN);
     }
@@ -408,6 +410,7 @@ static void chunk_dispatch(struct fetch *f)
     memcpy(f->fill.buf, f->busy.buf + n, f->fill.n);
     f->busy.n = n;
     f->front += f->busy.n;
+    f->progress_ms = core_now(f->op.core);
     job_run(f, chunk_work);
 }
 
