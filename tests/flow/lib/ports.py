@@ -1,7 +1,7 @@
 """Ports that tests in parallel processes do not take from each other.
 
 They lie below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and its use,
-and a locked file keeps each for the life of the test process."""
+and a lock on one byte of a common file, at the port's number, keeps each for the life of the test process."""
 
 import fcntl
 import os
@@ -10,24 +10,28 @@ import socket
 import tempfile
 
 _FIRST, _LAST = 18000, 32000
-_held = {}
+_held = set()
+_file = None
 
 
 def free_port():
-    directory = os.path.join(tempfile.gettempdir(), "larder-test-ports-%d" % os.getuid())
-    os.makedirs(directory, exist_ok=True)
+    global _file
+    if _file is None:
+        _file = open(os.path.join(tempfile.gettempdir(), "larder-test-ports-%d" % os.getuid()), "a+")
     for _ in range(1000):
         port = random.SystemRandom().randrange(_FIRST, _LAST)
-        if port in _held:
+        if port in _held:  # a process's own locks do not exclude each other
             continue
-        lock = open(os.path.join(directory, str(port)), "w")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(_file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            continue
+        try:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
         except OSError:
-            lock.close()
+            fcntl.lockf(_file, fcntl.LOCK_UN, 1, port)
             continue
-        _held[port] = lock
+        _held.add(port)
         return port
     raise RuntimeError("no free port between %d and %d" % (_FIRST, _LAST))
