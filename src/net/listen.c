@@ -182,4 +182,5 @@ void listener_stop(struct listener *l)
     timer_disarm(&l->pause);
     uv_close((uv_handle_t *)&l->poll, on_listener_closed);
     close(l->fd);
+    l->fd = -1; /* it may have been stopped from within `accepted`: the loop there ends */
 }

@@ -58,7 +58,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     CHECK_MAGIC(t, TCP_MAGIC);
     unsigned got = (events & UV_READABLE ? STREAM_READ : 0) | (events & UV_WRITABLE ? STREAM_WRITE : 0);
     if (status < 0) {
-        /* An error condition on the socket: let the next transfer find out. libuv has stopped watching. */
+        /* An error condition on the socket: let the next transfer find out. libuv has stopped watching. The transfer
+         * may be one that takes what came before the error: then it is watched again. */
         t->armed = 0;
         got = STREAM_READ | STREAM_WRITE;
     }
@@ -67,6 +68,9 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         return;
     }
     t->base.ready(&t->base, got & t->wanted);
+    if (!t->closed &&
+        (t->wanted & ~t->armed) != 0) /* closed in `ready`: the struct stays until the end of the turn */
+        tcp_arm(t, t->wanted);
 }
 
 static ssize_t tcp_failed(struct tcp *t)
