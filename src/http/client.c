@@ -2,16 +2,20 @@
  *
  * A call's states, and who moves it:
  *
- *   WAITING     the origin has its maximum of connections    -> CONNECTING.. when one is given back (upconn_gone)
+ *   WAITING     for its first turn, or for a connection       -> RESOLVING or SENT (call_go_on)
  *   RESOLVING   the name is being looked up                  -> CONNECTING (on_resolved)
  *   CONNECTING  addresses are tried one after the other      -> SENT (on_stream_ready)
  *   SENT        the request is out, the head is not there    -> HEADED (read_head)
  *   HEADED      the body is being read                       -> END (call_read)
  *   FAILED      from any of them
  *
- * A connection (upconn) is BUSY with one call or IDLE in its origin's list, newest first: the ones that are not needed
+ * A connection (upconn) belongs to one call or is idle in its origin's list, newest first: the ones that are not needed
  * grow old and are closed by their timer. An idle connection that becomes readable has been closed (or spoken out of
- * turn) and goes.
+ * turn) and goes. A call has its connection from the moment it may have one: before the name is known, from one
+ * address to the next, and when it is sent once more. So the number of connections is the number of places taken.
+ *
+ * Calls wait in the order in which they came. Invariant: while one waits, no connection is idle and none may be added.
+ * Whoever gives a connection up gives it to the first that waits (place_serve), which goes on later in the turn.
  *
  * What came with the head, but behind it, waits in `spill`; after that call_read reads from the socket into the caller's
  * memory and lets the parser find the body in place: with Content-Length nothing is copied. */
@@ -32,11 +36,10 @@
 struct upconn {
     unsigned magic;
     struct place *place;
-    struct stream *stream;
+    struct stream *stream; /* NULL: not connected yet */
     struct call *call;     /* NULL: idle */
     struct list_node node; /* place->idle, when idle */
     struct timer idle;
-    bool used;   /* has answered a request */
     bool answer; /* a byte of the present answer has come */
     bool closing;
     struct h1 parser;
@@ -66,6 +69,7 @@ struct pool {
 static void call_go_on(struct call *call);
 static void on_stream_ready(struct stream *s, unsigned events);
 static void place_serve(struct place *pl);
+static void on_idle_over(struct timer *t);
 
 /* ---- states and events ---- */
 
@@ -77,12 +81,10 @@ static void call_enter(struct call *call, enum call_state state)
 static void on_later(struct defer *d)
 {
     struct call *call = CONTAINER_OF(d, struct call, later);
-    if (!call->started) {
-        call->started = true;
+    if (call->state == CALL_WAITING)
         call_go_on(call);
-        return;
-    }
-    call->event(call);
+    else
+        call->event(call);
 }
 
 /* Tells the owner, later in this turn: never from within its own call. */
@@ -137,22 +139,52 @@ static struct place *place_of(struct pool *p, const struct origin *o)
     return pl;
 }
 
+static void place_free(struct place *pl)
+{
+    map_del(&pl->pool->places, span_of(pl->key, pl->key_n));
+    mem_free(pl);
+}
+
+static struct upconn *upconn_new(struct place *pl)
+{
+    struct upconn *u = mem_alloc(sizeof *u);
+    memset(u, 0, offsetof(struct upconn, head_buf));
+    u->magic = UPCONN_MAGIC;
+    u->place = pl;
+    u->head.buf = u->head_buf;
+    u->head.cap = sizeof u->head_buf;
+    timer_init(&u->idle, on_idle_over);
+    pl->n_conns++;
+    return u;
+}
+
+static void upconn_disconnect(struct upconn *u)
+{
+    if (u->stream != NULL)
+        stream_close(u->stream, false);
+    u->stream = NULL;
+    FREE(u->request);
+    FREE(u->spill);
+}
+
+static void upconn_not_idle(struct upconn *u)
+{
+    struct place *pl = u->place;
+    list_remove(&u->node);
+    timer_disarm(&u->idle);
+    pl->n_idle--;
+    COUNT(core_counters(pl->pool->core), upstream_idle, -1);
+}
+
 static void upconn_close(struct upconn *u)
 {
     struct place *pl = u->place;
-    if (u->call != NULL) {
+    if (u->call != NULL)
         u->call->conn = NULL;
-        u->call = NULL;
-    } else {
-        pl->n_idle--;
-        COUNT(core_counters(pl->pool->core), upstream_idle, -1);
-    }
-    list_remove(&u->node);
-    timer_disarm(&u->idle);
-    stream_close(u->stream, false);
+    else
+        upconn_not_idle(u);
+    upconn_disconnect(u);
     u->magic = 0;
-    mem_free(u->request);
-    mem_free(u->spill);
     mem_free(u);
     pl->n_conns--;
     place_serve(pl);
@@ -167,8 +199,6 @@ static void upconn_keep(struct upconn *u)
 {
     struct place *pl = u->place;
     u->call = NULL;
-    u->used = true;
-    FREE(u->request);
     FREE(u->spill);
     pl->n_idle++;
     COUNT(core_counters(pl->pool->core), upstream_idle, 1);
@@ -181,38 +211,36 @@ static void upconn_keep(struct upconn *u)
         place_serve(pl);
 }
 
-/* A connection came free or closed: the first call that waits may go on. */
-static void place_serve(struct place *pl)
+/* Gives the call an idle connection, or a new one that is still to be connected. False: there may be no more. */
+static bool place_give(struct place *pl, struct call *call)
 {
-    struct list_node *n = list_first(&pl->waiting);
-    if (n == NULL)
-        return;
-    struct call *call = CONTAINER_OF(n, struct call, node);
-    if (pl->n_idle == 0 && pl->n_conns >= call->origin.max_connections)
-        return;
-    list_remove(n);
-    timer_arm(pl->pool->core, &call->timer, call->connect_ms);
-    call->started = false; /* on_later starts it again from the top */
-    call_tell(call);
-}
-
-static struct upconn *upconn_new(struct place *pl, struct call *call, struct stream *stream)
-{
-    struct upconn *u = mem_alloc(sizeof *u);
-    memset(u, 0, offsetof(struct upconn, head_buf));
-    u->magic = UPCONN_MAGIC;
-    u->place = pl;
-    u->stream = stream;
+    struct upconn *u;
+    if (!list_empty(&pl->idle)) {
+        u = CONTAINER_OF(list_first(&pl->idle), struct upconn, node);
+        upconn_not_idle(u);
+    } else if (pl->n_conns < call->origin.max_connections) {
+        u = upconn_new(pl);
+    } else {
+        return false;
+    }
     u->call = call;
     call->conn = u;
-    stream->owner = u;
-    stream->ready = on_stream_ready;
-    u->head.buf = u->head_buf;
-    u->head.cap = sizeof u->head_buf;
-    timer_init(&u->idle, on_idle_over);
-    pl->n_conns++;
-    COUNT(core_counters(pl->pool->core), upstream_connects, 1);
-    return u;
+    return true;
+}
+
+/* A connection became idle or went. */
+static void place_serve(struct place *pl)
+{
+    struct list_node *n;
+    while ((n = list_first(&pl->waiting)) != NULL) {
+        struct call *call = CONTAINER_OF(n, struct call, node);
+        if (!place_give(pl, call))
+            return;
+        list_remove(n);
+        call_tell(call);
+    }
+    if (pl->n_conns == 0)
+        place_free(pl);
 }
 
 /* ---- sending the request ---- */
@@ -271,19 +299,19 @@ static void call_send(struct call *call)
 
 /* ---- connecting ---- */
 
-static void call_connect(struct call *call)
+/* Tries the addresses from call->address on. `why` is what became of the one before. */
+static void call_connect(struct call *call, const char *why)
 {
-    const char *why = "no address";
-    struct place *pl = place_of(call->pool, &call->origin);
-    while (call->address < call->resolve.answer.n) {
-        struct stream *s = tcp_connect(call->pool->core, &call->resolve.answer.addr[call->address], &why);
-        if (s != NULL) {
-            upconn_new(pl, call, s);
-            call_enter(call, CALL_CONNECTING);
-            stream_want(s, STREAM_WRITE);
-            return;
-        }
-        call->address++;
+    struct upconn *u = call->conn;
+    for (; call->address < call->resolve.answer.n; call->address++) {
+        u->stream = tcp_connect(call->pool->core, &call->resolve.answer.addr[call->address], &why);
+        if (u->stream == NULL)
+            continue;
+        u->stream->owner = u;
+        u->stream->ready = on_stream_ready;
+        call_enter(call, CALL_CONNECTING);
+        stream_want(u->stream, STREAM_WRITE);
+        return;
     }
     COUNT(core_counters(call->pool->core), upstream_connect_failures, 1);
     call_fail(call, ERR_UP_CONNECT, "connect", why);
@@ -293,20 +321,16 @@ static void connect_done(struct upconn *u)
 {
     struct call *call = u->call;
     if (tcp_connected(u->stream)) {
+        COUNT(core_counters(call->pool->core), upstream_connects, 1);
         call_send(call);
         return;
     }
-    char why[96];
-    struct str s = STR_INIT(why);
-    str_addz(&s, stream_why(u->stream));
-    upconn_close(u);
+    char text[96];
+    struct str why = STR_INIT(text);
+    str_addz(&why, stream_why(u->stream));
+    upconn_disconnect(u);
     call->address++;
-    if (call->address < call->resolve.answer.n) {
-        call_connect(call);
-        return;
-    }
-    COUNT(core_counters(call->pool->core), upstream_connect_failures, 1);
-    call_fail(call, ERR_UP_CONNECT, "connect", why);
+    call_connect(call, text);
 }
 
 static void call_resolved(struct call *call)
@@ -316,7 +340,7 @@ static void call_resolved(struct call *call)
         return;
     }
     call->address = 0;
-    call_connect(call);
+    call_connect(call, "no address");
 }
 
 static void on_resolved(struct resolve_wait *w)
@@ -324,43 +348,39 @@ static void on_resolved(struct resolve_wait *w)
     call_resolved(CONTAINER_OF(w, struct call, resolve));
 }
 
-/* From the top: a kept-alive connection, or a new one, or a place in the queue. */
+/* On a new connection, in the place of the one that the call has. */
+static void call_reconnect(struct call *call)
+{
+    upconn_disconnect(call->conn);
+    call->reused = false;
+    call_enter(call, CALL_RESOLVING);
+    timer_arm(call->pool->core, &call->timer, call->connect_ms);
+    if (resolve_start(call->pool->core, call->origin.host, call->origin.port, &call->resolve))
+        call_resolved(call);
+}
+
+/* WAITING: takes a connection, or a place in the queue; or has been given one. */
 static void call_go_on(struct call *call)
 {
-    struct core *core = call->pool->core;
-    struct place *pl = place_of(call->pool, &call->origin);
     if (call->origin.tls) {
         call_fail(call, ERR_UP_CONNECT, "connect", "https is not supported by this version");
         return;
     }
-    struct list_node *n;
-    while (!call->retried && (n = list_first(&pl->idle)) != NULL) {
-        struct upconn *u = CONTAINER_OF(n, struct upconn, node);
-        if (!tcp_idle_ok(u->stream)) {
-            upconn_close(u);
-            continue;
+    if (call->conn == NULL) {
+        struct place *pl = place_of(call->pool, &call->origin);
+        if (!list_empty(&pl->waiting) || !place_give(pl, call)) {
+            list_push_back(&pl->waiting, &call->node);
+            return;
         }
-        list_remove(&u->node);
-        timer_disarm(&u->idle);
-        pl->n_idle--;
-        COUNT(core_counters(core), upstream_idle, -1);
-        COUNT(core_counters(core), upstream_reused, 1);
-        u->call = call;
-        call->conn = u;
-        call->reused = true;
-        call_send(call);
+    }
+    struct upconn *u = call->conn;
+    if (u->stream == NULL || !tcp_idle_ok(u->stream)) {
+        call_reconnect(call);
         return;
     }
-    if (pl->n_conns >= call->origin.max_connections) {
-        call_enter(call, CALL_WAITING);
-        timer_arm(core, &call->timer, call->first_byte_ms);
-        list_push_back(&pl->waiting, &call->node);
-        return;
-    }
-    call->reused = false;
-    call_enter(call, CALL_RESOLVING);
-    if (resolve_start(core, call->origin.host, call->origin.port, &call->resolve))
-        call_resolved(call);
+    COUNT(core_counters(call->pool->core), upstream_reused, 1);
+    call->reused = true;
+    call_send(call);
 }
 
 /* ---- receiving ---- */
@@ -368,13 +388,11 @@ static void call_go_on(struct call *call)
 /* The connection broke or spoke nonsense. Before any byte of the answer on a kept-alive connection: once more. */
 static void call_broke(struct call *call, int err, const char *what, const char *detail)
 {
-    struct upconn *u = call->conn;
-    if (call->reused && !call->retried && !u->answer && err == ERR_UP_CLOSED && call->state == CALL_SENT) {
+    if (call->reused && !call->retried && !call->conn->answer && err == ERR_UP_CLOSED &&
+        call->state == CALL_SENT) {
         call->retried = true;
         COUNT(core_counters(call->pool->core), upstream_retries, 1);
-        upconn_close(u);
-        timer_arm(call->pool->core, &call->timer, call->connect_ms);
-        call_go_on(call);
+        call_reconnect(call);
         return;
     }
     call_fail(call, err, what, detail);
@@ -416,6 +434,8 @@ static void head_complete(struct call *call, const char *rest, size_t n)
         return;
     }
     spill_keep(u, rest, n);
+    if (!u->head.has_body && n > 0)
+        u->closing = true; /* it spoke out of turn: not to be used again */
     call->head = &u->head;
     call_enter(call, CALL_HEADED);
     timer_disarm(&call->timer);
@@ -562,7 +582,7 @@ ssize_t call_read(struct call *call, char *buf, size_t n)
         return CALL_BROKEN;
     if (call->state == CALL_END)
         return 0;
-    MUST(call->state == CALL_HEADED);
+    MUST(call->state == CALL_HEADED && n > 0);
     if (!u->head.has_body)
         return body_ended(call);
     for (;;) {
@@ -592,6 +612,8 @@ ssize_t call_read(struct call *call, char *buf, size_t n)
         if (got > 0)
             COUNT(core_counters(call->pool->core), bytes_from_upstream, got);
         if (done) {
+            if (u->spill != NULL)
+                u->closing = true; /* there is more than the answer */
             (void)body_ended(call);
             return got;
         }
@@ -613,18 +635,19 @@ void call_pause(struct call *call)
 void call_start(struct pool *p, struct call *call)
 {
     core_check(p->core);
+    MUST(call->origin.max_connections > 0);
     call->pool = p;
-    call->state = CALL_RESOLVING;
+    call->state = CALL_WAITING;
     call->err = 0;
     call->why[0] = 0;
     call->head = NULL;
     call->conn = NULL;
     call->node = (struct list_node){0};
     call->resolve = (struct resolve_wait){.done = on_resolved};
-    call->reused = call->retried = call->started = false;
+    call->reused = call->retried = false;
     timer_init(&call->timer, on_call_timer);
     defer_init(&call->later, on_later);
-    timer_arm(p->core, &call->timer, call->connect_ms);
+    timer_arm(p->core, &call->timer, call->first_byte_ms);
     COUNT(core_counters(p->core), upstream_active, 1);
     call_tell(call);
 }
@@ -639,17 +662,19 @@ void call_end(struct call *call)
     list_remove(&call->node);
     COUNT(core_counters(call->pool->core), upstream_active, -1);
     struct upconn *u = call->conn;
-    bool whole = call->state == CALL_END || (call->state == CALL_HEADED && u != NULL && !u->head.has_body);
+    enum call_state was = call->state;
     call->state = CALL_IDLE;
     call->conn = NULL;
     call->head = NULL;
     if (u == NULL)
         return;
-    if (whole && u->head.keep_alive && !u->closing && !call->pool->draining) {
+    /* The answer has come to its end and the request is all out; or the call was given the connection just now. */
+    bool whole = was == CALL_END || (was == CALL_HEADED && !u->head.has_body) || was == CALL_WAITING;
+    if (whole && u->stream != NULL && u->request == NULL && u->head.keep_alive && !u->closing &&
+        !call->pool->draining)
         upconn_keep(u);
-        return;
-    }
-    upconn_close(u);
+    else
+        upconn_close(u);
 }
 
 struct pool *pool_new(struct core *core)
@@ -661,27 +686,29 @@ struct pool *pool_new(struct core *core)
     return p;
 }
 
+static struct upconn *any_idle(const struct pool *p)
+{
+    size_t pos = 0;
+    const struct place *pl;
+    while ((pl = map_next(&p->places, &pos)) != NULL) {
+        if (!list_empty(&pl->idle))
+            return CONTAINER_OF(list_first(&pl->idle), struct upconn, node);
+    }
+    return NULL;
+}
+
 void pool_drain(struct pool *p)
 {
     p->draining = true;
-    size_t pos = 0;
-    struct place *pl;
-    while ((pl = map_next(&p->places, &pos)) != NULL) {
-        struct list_node *n;
-        while ((n = list_first(&pl->idle)) != NULL)
-            upconn_close(CONTAINER_OF(n, struct upconn, node));
-    }
+    struct upconn *u;
+    while ((u = any_idle(p)) != NULL)
+        upconn_close(u); /* the last one takes its place out of the map */
 }
 
 void pool_free(struct pool *p)
 {
     pool_drain(p);
-    size_t pos = 0;
-    struct place *pl;
-    while ((pl = map_next(&p->places, &pos)) != NULL) {
-        MUST(pl->n_conns == 0 && list_empty(&pl->waiting));
-        mem_free(pl);
-    }
+    MUST(p->places.used == 0);
     map_free(&p->places);
     mem_free(p);
 }

@@ -34,7 +34,7 @@ struct origin {
     struct span host; /* name or address, lower case, without brackets */
     uint16_t port;
     bool tls;
-    unsigned max_connections; /* on this core */
+    unsigned max_connections; /* on this core; at least 1 */
 };
 
 enum call_state {
@@ -73,7 +73,7 @@ struct call {
     struct defer later;
     struct resolve_wait resolve;
     unsigned address; /* the one being tried */
-    bool retried, started;
+    bool retried;
 };
 
 struct pool *pool_new(struct core *core);
