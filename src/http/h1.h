@@ -33,7 +33,8 @@ struct h1_head {
     struct h1_field fields[H1_FIELDS_MAX];
     unsigned n;
 
-    char *buf; /* set by the owner, with cap, before h1_init; cap is also the limit of the head's bytes as sent */
+    char *
+        buf; /* set by the owner, with cap, before h1_init; cap is also the limit of the head's bytes as sent */
     size_t cap, used;
 };
 
