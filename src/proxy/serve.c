@@ -511,7 +511,7 @@ static bool list_fresh(struct serve *s, struct span key)
 /* has_tag: there is something cached that may be served although it is stale. */
 static bool stale_allowed(const struct serve *s)
 {
-    return s->has_tag && -s->ttl_ms <= s->rule->policy.stale_if_error_ms;
+    return s->has_tag && -s->ttl_ms < s->rule->policy.stale_if_error_ms;
 }
 
 static enum step open_tag(struct serve *s);
