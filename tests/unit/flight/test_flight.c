@@ -342,6 +342,10 @@ static void test_second_look(void **state)
     assert_int_equal(b.wakes, 0);
     leave(&a);
     leave(&b);
+    act(do_join, &s); /* the flight has no reader now, and is found in the table */
+    assert_int_equal(s.joined, FLIGHT_JOINED);
+    assert_int_equal(b.wakes, 0);
+    leave(&b);
     assert_true(abandon());
     end_leader();
 }
