@@ -68,8 +68,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         return;
     }
     t->base.ready(&t->base, got & t->wanted);
-    if (!t->closed &&
-        (t->wanted & ~t->armed) != 0) /* closed in `ready`: the struct stays until the end of the turn */
+    /* `ready` may have closed it; the struct stays until the end of the turn. */
+    if (!t->closed && (t->wanted & ~t->armed) != 0)
         tcp_arm(t, t->wanted);
 }
 

@@ -80,6 +80,7 @@ static void test_refused_addresses(void **state)
 static struct listener *listener;
 static int listening, clients[CLIENTS], accepted[CLIENTS * 2];
 static unsigned n_accepted, stop_at;
+static int spare = -1; /* another listening socket, with a connection that waits */
 
 static void on_accepted(struct core *core, int fd, void *arg)
 {
@@ -88,6 +89,8 @@ static void on_accepted(struct core *core, int fd, void *arg)
     accepted[n_accepted++] = fd;
     if (n_accepted == stop_at) {
         listener_stop(listener);
+        if (spare >= 0) /* the number is somebody else's at once */
+            MUST(dup2(spare, listening) == listening);
         core_quit(loop.core);
     }
 }
@@ -134,8 +137,17 @@ static void test_accept(void **state)
 static void test_stopped_from_within(void **state)
 {
     UNUSED(state);
+    uint16_t port;
+    assert_true(try_open("127.0.0.1", 0, 1, &spare, &port));
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in to = at(port);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
     accept_run(3);
     assert_int_equal(n_accepted, 3);
+    close(listening);
+    close(spare);
+    spare = -1;
+    close(fd);
 }
 
 /* ---- no descriptors ---- */
