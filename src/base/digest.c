@@ -166,3 +166,12 @@ void hasher_finish(struct hasher *h, struct digest *out)
     else
         sha512_digest((struct sha512_ctx *)(void *)h->state, SHA512_DIGEST_SIZE, out->raw);
 }
+
+bool digest_is_empty(const struct digest *d)
+{
+    struct hasher h;
+    struct digest empty;
+    hasher_init(&h, (enum digest_alg)d->alg);
+    hasher_finish(&h, &empty);
+    return digest_eq(d, &empty);
+}

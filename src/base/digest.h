@@ -26,6 +26,7 @@ enum digest_parse digest_parse(struct span text, struct digest *out) MUSTCHECK;
 size_t digest_raw_len(const struct digest *d);       /* 32, 64; 0 for DIGEST_NONE */
 const char *digest_alg_name(const struct digest *d); /* "sha256" */
 bool digest_eq(const struct digest *a, const struct digest *b);
+bool digest_is_empty(const struct digest *d);              /* the digest of no bytes at all */
 void digest_add(struct str *s, const struct digest *d);    /* "sha256:..." */
 void digest_addhex(struct str *s, const struct digest *d); /* the hexadecimal part only */
 /* Into a buffer of DIGEST_TEXT_MAX; returns buf. */

@@ -354,6 +354,11 @@ bool core_is_current(const struct core *c)
     return c == current;
 }
 
+struct core *core_current(void)
+{
+    return current;
+}
+
 int64_t core_now(const struct core *c)
 {
     return (int64_t)uv_now(&c->loop);

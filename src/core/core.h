@@ -34,6 +34,7 @@ void core_free(struct core *c); /* after core_run has returned */
 unsigned core_id(const struct core *c);
 struct uv_loop_s *core_loop(struct core *c); /* for core and net only */
 bool core_is_current(const struct core *c);
+struct core *core_current(void); /* the calling thread's, or NULL */
 #define core_check(c) MUST(core_is_current(c))
 
 int64_t core_now(const struct core *c); /* monotonic ms, cached once per turn of the loop */

@@ -33,6 +33,8 @@ struct op_class {
     enum step (*step)(struct op *op);
     void (*free)(struct op *op);
     const char *(*state_name)(unsigned state);
+    /* May it be closed when this core is stopping and has no client left? NULL: its parent closes it. */
+    bool (*idle)(const struct op *op);
 };
 
 #define OP_HISTORY 8

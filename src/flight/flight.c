@@ -26,7 +26,8 @@ struct progress { /* what views copy */
     enum flight_state state;
     uint64_t length;
     struct flight_failure failure;
-    struct extents have;
+    uint64_t front;
+    struct extents ahead;
 };
 
 struct flight {
@@ -118,6 +119,35 @@ struct flight *flight_ref(struct flight *f)
     return f;
 }
 
+/* The last close of a file that was removed frees its blocks, which can take long: in a job. */
+struct closing {
+    struct job job;
+    struct partial partial;
+};
+
+static void close_work(struct job *j)
+{
+    partial_close(&CONTAINER_OF(j, struct closing, job)->partial);
+}
+
+static void close_done(struct job *j)
+{
+    mem_free(CONTAINER_OF(j, struct closing, job));
+}
+
+static void close_later(struct partial *p)
+{
+    struct core *here = core_current();
+    if (here == NULL) { /* after the loops have ended */
+        partial_close(p);
+        return;
+    }
+    struct closing *c;
+    NEW(c);
+    c->partial = *p;
+    job_start(here, &c->job, close_work, close_done);
+}
+
 void flight_unref(struct flight *f)
 {
     CHECK_MAGIC(f, FLIGHT_MAGIC);
@@ -125,7 +155,7 @@ void flight_unref(struct flight *f)
         return;
     MUST(list_empty(&f->views) && f->leader_msg == NULL);
     if (f->has_partial)
-        partial_close(&f->partial);
+        close_later(&f->partial);
     mem_free(f->answer.bytes);
     pthread_mutex_destroy(&f->lock);
     f->magic = 0;
@@ -167,8 +197,9 @@ static void view_copy(struct flight_view *v)
     v->seen.state = f->now.state;
     v->seen.length = f->now.length;
     v->seen.failure = f->now.failure;
-    v->seen.have.n = f->now.have.n;
-    memcpy(v->seen.have.e, f->now.have.e, f->now.have.n * sizeof f->now.have.e[0]);
+    v->seen.front = f->now.front;
+    v->seen.ahead.n = f->now.ahead.n;
+    memcpy(v->seen.ahead.e, f->now.ahead.e, f->now.ahead.n * sizeof f->now.ahead.e[0]);
     pthread_mutex_unlock(&f->lock);
 }
 
@@ -360,6 +391,23 @@ static void want_add(struct flight *f, uint64_t from, uint64_t to)
     pthread_mutex_unlock(&f->lock);
 }
 
+/* What a whole-object response may have before the verdict: what is hashed, without the tail. */
+static uint64_t hashed_from(const struct progress *p, uint64_t off)
+{
+    uint64_t upto = p->length != FLIGHT_UNKNOWN ? p->length : p->front;
+    upto = upto > FLIGHT_TAIL ? upto - FLIGHT_TAIL : 0;
+    if (upto > p->front)
+        upto = p->front;
+    return off < upto ? upto - off : 0;
+}
+
+/* What a range may have: the front and what is ahead. */
+static uint64_t there_from(const struct progress *p, uint64_t off)
+{
+    uint64_t to = off < p->front ? p->front : off;
+    return to - off + extents_from(&p->ahead, to);
+}
+
 enum body_status flight_bytes(struct flight_seat *seat, uint64_t off, uint64_t end, bool whole,
                               struct body_piece *piece)
 {
@@ -370,21 +418,16 @@ enum body_status flight_bytes(struct flight_seat *seat, uint64_t off, uint64_t e
         end = p->length;
     if (off >= end)
         return BODY_END;
-    uint64_t have = extents_from(&p->have, off);
+    uint64_t have = whole && !verified ? hashed_from(p, off) : there_from(p, off);
     if (have > end - off)
         have = end - off;
-    if (whole && !verified) {
-        uint64_t upto = p->length != FLIGHT_UNKNOWN ? p->length : extents_front(&p->have);
-        upto = upto > FLIGHT_TAIL ? upto - FLIGHT_TAIL : 0;
-        have = off >= upto ? 0 : have < upto - off ? have : upto - off;
-    }
     if (have > 0) {
         *piece = (struct body_piece){.fd = v->flight->partial.fd, .off = (off_t)off, .len = have};
         return BODY_PIECE;
     }
     if (p->state == FLIGHT_FAILED)
         return BODY_FAIL;
-    if (!whole && end != FLIGHT_UNKNOWN && off > extents_front(&p->have) + SIDE_MIN)
+    if (!whole && end != FLIGHT_UNKNOWN && off > p->front + SIDE_MIN)
         want_add(v->flight, off, end);
     return BODY_WAIT;
 }
@@ -432,28 +475,49 @@ void flight_head(struct flight *f, uint64_t length)
     pthread_mutex_unlock(&f->lock);
 }
 
-bool flight_publish(struct flight *f, uint64_t from, uint64_t to)
+void flight_publish(struct flight *f, uint64_t front)
 {
     pthread_mutex_lock(&f->lock);
-    bool ok = extents_add(&f->now.have, from, to);
+    MUST(front >= f->now.front);
+    f->now.front = front;
     if (f->now.state != FLIGHT_BUSY)
         post_views(f);
     pthread_mutex_unlock(&f->lock);
+}
+
+bool flight_publish_ahead(struct flight *f, uint64_t from, uint64_t to)
+{
+    pthread_mutex_lock(&f->lock);
+    bool ok = extents_add(&f->now.ahead, from, to);
+    if (ok && f->now.state != FLIGHT_BUSY)
+        post_views(f);
+    pthread_mutex_unlock(&f->lock);
     return ok;
+}
+
+bool flight_forget_ahead(struct flight *f)
+{
+    pthread_mutex_lock(&f->lock);
+    bool alone = f->n_readers == 0;
+    if (alone)
+        f->now.ahead.n = 0;
+    pthread_mutex_unlock(&f->lock);
+    return alone;
 }
 
 void flight_unpublish(struct flight *f)
 {
     pthread_mutex_lock(&f->lock);
     MUST(f->now.state == FLIGHT_BUSY);
-    f->now.have.n = 0;
+    f->now.front = 0;
+    f->now.ahead.n = 0;
     pthread_mutex_unlock(&f->lock);
 }
 
 void flight_verified(struct flight *f, uint64_t length)
 {
     pthread_mutex_lock(&f->lock);
-    MUST(f->now.state == FLIGHT_HEAD && extents_front(&f->now.have) == length);
+    MUST(f->now.state == FLIGHT_HEAD && f->now.front == length);
     f->now.length = length;
     f->now.state = FLIGHT_VERIFIED;
     post_views(f);
@@ -537,9 +601,10 @@ bool flight_take_want(struct flight *f, uint64_t *from, uint64_t *to)
     while (f->n_wants > 0 && !found) {
         struct want w = f->wants[0];
         memmove(f->wants, f->wants + 1, --f->n_wants * sizeof f->wants[0]);
-        *from = w.from + extents_from(&f->now.have, w.from);
+        uint64_t next = w.from + extents_from(&f->now.ahead, w.from);
+        found = next < w.to && next > f->now.front;
+        *from = next;
         *to = w.to;
-        found = *from<*to && * from> extents_front(&f->now.have);
     }
     pthread_mutex_unlock(&f->lock);
     return found;

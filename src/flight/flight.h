@@ -7,7 +7,9 @@
  *   view     a flight as one core sees it: the readers there, and a copy of the flight's progress. One message per
  *            core and publication, however many readers
  *   seat     one reader's place in a view
- *   front    how many bytes from the start are there without a gap; the digest is computed along it
+ *   front    how many bytes from the start the leader has written and hashed; the digest is computed along it
+ *   ahead    pieces behind the front that were fetched on their own, because a range reader wanted them. Nobody has hashed
+ *            them: the front will come over them. Whole-object responses do not see them
  *   tail     the last FLIGHT_TAIL bytes, which a whole-object response does not get before the digest is verified
  *
  * A flight carries either a stream (a blob: bytes go to a partial file and are read from there while they arrive) or an
@@ -37,7 +39,7 @@
 #include "store/store.h"
 
 #define FLIGHT_TAIL    (32u << 10)
-#define FLIGHT_KEY_MAX 1200
+#define FLIGHT_KEY_MAX 2400
 #define FLIGHT_UNKNOWN UINT64_MAX
 
 enum flight_state { FLIGHT_BUSY, FLIGHT_HEAD, FLIGHT_VERIFIED, FLIGHT_DONE, FLIGHT_FAILED };
@@ -126,9 +128,13 @@ void flight_set_partial(struct flight *f, const struct partial *p);
 struct partial *flight_partial(struct flight *f);
 
 void flight_head(struct flight *f, uint64_t length);
-/* [from, to) is written. False: too many pieces; the bytes count as not there. */
-bool flight_publish(struct flight *f, uint64_t from, uint64_t to);
+void flight_publish(struct flight *f, uint64_t front); /* [0, front) is written and hashed */
+/* [from, to) is written, ahead of the front. False: too many pieces; the bytes count as not there. */
+bool flight_publish_ahead(struct flight *f, uint64_t from, uint64_t to);
 void flight_unpublish(struct flight *f); /* before the head only: nothing is there after all */
+/* Nothing is ahead any more, because the leader will cut the file to the front. False, and nothing changed: there are
+ * readers. */
+bool flight_forget_ahead(struct flight *f);
 void flight_verified(struct flight *f, uint64_t length);               /* stream: whole and right */
 void flight_answered(struct flight *f, const struct flight_answer *a); /* answer: takes over a->bytes */
 void flight_done(struct flight *f);                                    /* out of the table */

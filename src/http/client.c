@@ -87,6 +87,13 @@ static void on_later(struct defer *d)
         call->event(call);
 }
 
+/* A wait of at most ms, cut to the call's deadline. */
+static int64_t time_left(const struct call *call, int64_t ms)
+{
+    int64_t left = call->deadline - core_now(call->pool->core);
+    return call->deadline == 0 || left > ms ? ms : left;
+}
+
 /* Tells the owner, later in this turn: never from within its own call. */
 static void call_tell(struct call *call)
 {
@@ -292,7 +299,7 @@ static void call_send(struct call *call)
     u->answer = false;
     request_write(u);
     call_enter(call, CALL_SENT);
-    timer_arm(call->pool->core, &call->timer, call->first_byte_ms);
+    timer_arm(call->pool->core, &call->timer, time_left(call, call->first_byte_ms));
     if (!request_send(u))
         call_broke(call, ERR_UP_CLOSED, "the request could not be sent", stream_why(u->stream));
 }
@@ -354,7 +361,7 @@ static void call_reconnect(struct call *call)
     upconn_disconnect(call->conn);
     call->reused = false;
     call_enter(call, CALL_RESOLVING);
-    timer_arm(call->pool->core, &call->timer, call->connect_ms);
+    timer_arm(call->pool->core, &call->timer, time_left(call, call->connect_ms));
     if (resolve_start(call->pool->core, call->origin.host, call->origin.port, &call->resolve))
         call_resolved(call);
 }
@@ -647,7 +654,7 @@ void call_start(struct pool *p, struct call *call)
     call->reused = call->retried = false;
     timer_init(&call->timer, on_call_timer);
     defer_init(&call->later, on_later);
-    timer_arm(p->core, &call->timer, call->first_byte_ms);
+    timer_arm(p->core, &call->timer, time_left(call, call->first_byte_ms));
     COUNT(core_counters(p->core), upstream_active, 1);
     call_tell(call);
 }

@@ -56,6 +56,7 @@ struct call {
     struct span host_field; /* value of the Host field */
     struct span fields;     /* further header lines, each with CRLF */
     int64_t connect_ms, first_byte_ms, idle_ms;
+    int64_t deadline; /* core_now: the head must be complete by then, whatever the others allow; 0: none */
     void (*event)(struct call *call);
 
     /* results */

@@ -420,6 +420,7 @@ static void on_ahead_done(struct job *j)
         return;
     }
     x->warm_fd = x->ahead_fd;
+    x->warm_from = x->ahead_off;
     x->warm_to = x->ahead_off + (off_t)x->ahead_len;
     send_run(k);
 }
@@ -427,7 +428,7 @@ static void on_ahead_done(struct job *j)
 /* True: the next bytes are in memory, at least up to x->warm_to. False: a job is fetching them. */
 static bool file_warm(struct exchange *x, const struct body_piece *piece)
 {
-    if (piece->fd == x->warm_fd && piece->off < x->warm_to)
+    if (piece->fd == x->warm_fd && piece->off >= x->warm_from && piece->off < x->warm_to)
         return true;
     uint64_t window = piece->len < WARM_WINDOW ? piece->len : WARM_WINDOW;
     off_t end = piece->off + (off_t)window;
@@ -438,6 +439,7 @@ static bool file_warm(struct exchange *x, const struct body_piece *piece)
         if (seen != NULL && !lately)
             *seen = now;
         x->warm_fd = piece->fd;
+        x->warm_from = piece->off;
         x->warm_to = end;
         return true;
     }
@@ -798,6 +800,9 @@ static void on_accepted(struct core *core, int fd, void *arg)
 {
     struct server *s = arg;
     struct counters *c = core_counters(core);
+    if (s->n_conns >= s->config.max_connections && !list_empty(&s->conns[CONN_IDLE]))
+        conn_close(CONTAINER_OF(list_first(&s->conns[CONN_IDLE]), struct conn, node), false,
+                   NULL); /* the oldest */
     if (s->draining || s->n_conns >= s->config.max_connections) {
         COUNT(c, connections_refused, 1);
         close(fd);

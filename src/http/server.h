@@ -59,7 +59,7 @@ struct exchange {
     struct job read_ahead;
     bool reading_ahead, dropped;
     int ahead_fd;
-    off_t ahead_off, warm_to; /* file bytes below warm_to were seen in memory */
+    off_t ahead_off, warm_from, warm_to; /* these bytes of the file were seen in memory */
     uint64_t ahead_len;
     int warm_fd;
     char in_buf[EXCHANGE_REQUEST_MAX];

@@ -37,7 +37,7 @@ struct ask {
     struct conf *conf; /* a reference */
     struct flight *flight;
     enum ask_kind kind;
-    bool manifest, referrers, ended;
+    bool manifest, referrers, ended, again;
     struct digest wanted, known;
     int64_t negative_ttl_ms;
     char repo_key[REPO_KEY_MAX];
@@ -95,6 +95,16 @@ static enum step ask_reject(struct ask *a, int err, const char *why)
     return ask_fail(a);
 }
 
+static enum step ask_done(struct ask *a)
+{
+    verdict_drop(a->px->shared->verdicts, flight_key(a->flight));
+    if (a->kind == ASK_MANIFEST && !a->answer.stored)
+        flight_answered(a->flight, &a->answer);
+    flight_done(a->flight);
+    a->ended = true;
+    return op_go(&a->op, ASK_END);
+}
+
 /* ---- requests ---- */
 
 static void ask_send(struct ask *a, bool head_only)
@@ -136,16 +146,34 @@ static bool claims_stored(struct ask *a, const struct h1_head *head)
     return true;
 }
 
+/* Does the answer speak of the content that was asked about? A sign-in page is a 200, too. */
+static bool stat_agrees(const struct ask *a, const struct h1_head *head, uint64_t length)
+{
+    struct digest d;
+    struct store_object object;
+    struct span claim = h1_get(head, SPAN("docker-content-digest"));
+    if (claim.p != NULL &&
+        (digest_parse(claim, &d) != DIGEST_OK || (d.alg == a->wanted.alg && !digest_eq(&d, &a->wanted))))
+        return false;
+    return !store_get_object(a->px->reader, &a->wanted, &object) || object.size == length;
+}
+
+/* The repository has it. That is kept as a link only if the content is here, so that its length could be compared: else
+ * whoever fetches it proves it better. */
 static enum step ask_stat_found(struct ask *a, uint64_t length)
 {
+    const struct h1_head *head = a->t.call.head;
+    struct store_object object;
     a->answer.digest = a->wanted;
     a->answer.length = length;
-    struct span type = media_essence(h1_get(a->t.call.head, SPAN("content-type")));
-    if (a->manifest && type.n <= STORE_MEDIA_MAX && type.n > 0)
+    struct span type = head != NULL ? media_essence(h1_get(head, SPAN("content-type"))) : SPAN_NONE;
+    if (a->manifest && type.n <= STORE_MEDIA_MAX && media_manifest_plausible(type) && !media_is_generic(type))
         memcpy(a->answer.media, type.p, type.n);
     upstream_stop(&a->t);
     flight_answered(a->flight, &a->answer);
-    return op_go(&a->op, ASK_STORE);
+    bool link =
+        store_get_object(a->px->reader, &a->wanted, &object) && (!a->manifest || a->answer.media[0] != 0);
+    return link ? op_go(&a->op, ASK_STORE) : ask_done(a);
 }
 
 static enum step step_head(struct ask *a)
@@ -155,12 +183,13 @@ static enum step step_head(struct ask *a)
         return op_wait(&a->op, ASK_O_CALL);
     if (next == UPSTREAM_FAILED) {
         /* Upstream that cannot be reached, or that limits us, gets no second request for it. */
-        if (a->t.failure.status == 0 || a->t.failure.status == 429 || a->t.failure.status >= 500)
+        unsigned status = a->t.failure.status;
+        if (status == 0 || status == 429 || (status >= 500 && status != 501))
             return ask_fail(a);
         return ask_get(a);
     }
     const struct h1_head *head = a->t.call.head;
-    if (a->kind == ASK_STAT && head->status == 200 && head->has_length)
+    if (a->kind == ASK_STAT && head->status == 200 && head->has_length && stat_agrees(a, head, head->length))
         return ask_stat_found(a, head->length);
     if (a->kind == ASK_MANIFEST && head->status == 200 && claims_stored(a, head)) {
         upstream_stop(&a->t);
@@ -177,10 +206,12 @@ static enum step stat_by_get(struct ask *a)
     const struct h1_head *head = a->t.call.head;
     uint64_t first, last, total;
     if (head->status == 200)
-        return ask_stat_found(a, head->has_length ? head->length : FLIGHT_UNKNOWN);
-    if (range_parse_content(h1_get(head, SPAN("content-range")), &first, &last, &total))
-        return ask_stat_found(a, total == UINT64_MAX ? FLIGHT_UNKNOWN : total);
-    return ask_reject(a, ERR_UP_CONTENT, "an answer to Range without a usable Content-Range");
+        total = head->has_length ? head->length : FLIGHT_UNKNOWN;
+    else if (!range_parse_content(h1_get(head, SPAN("content-range")), &first, &last, &total))
+        return ask_reject(a, ERR_UP_CONTENT, "an answer to Range without a usable Content-Range");
+    if (!stat_agrees(a, head, total))
+        return ask_reject(a, ERR_UP_CONTENT, "an answer that speaks of other content than was asked about");
+    return ask_stat_found(a, total);
 }
 
 static enum step step_get(struct ask *a)
@@ -189,13 +220,9 @@ static enum step step_get(struct ask *a)
     if (next == UPSTREAM_WAIT)
         return op_wait(&a->op, ASK_O_CALL);
     if (next == UPSTREAM_FAILED) {
-        /* The empty object has no byte 0: 416 proves that it is there. */
-        if (a->kind == ASK_STAT && a->t.failure.status == 416) {
-            a->answer.length = 0;
-            a->answer.digest = a->wanted;
-            flight_answered(a->flight, &a->answer);
-            return op_go(&a->op, ASK_STORE);
-        }
+        /* The empty object has no byte 0: for it, 416 proves that it is there. */
+        if (a->kind == ASK_STAT && a->t.failure.status == 416 && digest_is_empty(&a->wanted))
+            return ask_stat_found(a, 0);
         /* A registry without the referrers API: 404 sends clients to the fallback tag (distribution-spec). */
         unsigned status = a->t.failure.status;
         if (a->referrers && (status == 400 || status == 405 || status == 406 || status == 501))
@@ -227,6 +254,12 @@ static enum step step_body(struct ask *a)
         ssize_t n = call_read(&a->t.call, a->bytes + a->n, a->cap - a->n);
         if (n == CALL_AGAIN)
             return op_wait(&a->op, ASK_O_CALL);
+        if (n == CALL_BROKEN && !a->again) {
+            a->again = true; /* it is small: once more from the beginning */
+            a->n = 0;
+            COUNT(core_counters(a->px->core), upstream_retries, 1);
+            return ask_get(a);
+        }
         if (n == CALL_BROKEN)
             return ask_reject(a, a->t.call.err, a->t.call.why);
         if (n == 0)
@@ -344,16 +377,6 @@ static void on_write_done(struct job *j)
     op_run(&a->op);
 }
 
-static enum step ask_done(struct ask *a)
-{
-    verdict_drop(a->px->shared->verdicts, flight_key(a->flight));
-    if (a->kind == ASK_MANIFEST && !a->answer.stored)
-        flight_answered(a->flight, &a->answer);
-    flight_done(a->flight);
-    a->ended = true;
-    return op_go(&a->op, ASK_END);
-}
-
 /* The state is entered twice: to start the job, and when it is done. */
 static enum step step_write(struct ask *a)
 {
@@ -468,7 +491,12 @@ static const char *ask_state_name(unsigned state)
     return state < ARRAY_LEN(names) ? names[state] : "?";
 }
 
-static const struct op_class ask_class = {"ask", ask_step, ask_free, ask_state_name};
+static bool ask_idle(const struct op *op)
+{
+    return flight_readers(CONTAINER_OF(op, struct ask, op)->flight) == 0;
+}
+
+static const struct op_class ask_class = {"ask", ask_step, ask_free, ask_state_name, ask_idle};
 
 static void copy_span(char *to, size_t cap, struct span s)
 {

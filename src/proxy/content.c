@@ -4,6 +4,8 @@
  * A body is a list of parts. A part is HEAD (a few bytes of text, only in multipart/byteranges: RFC 9110 section 14.6), then
  * BYTES, then the next part; after the last one comes the TAIL (the closing delimiter), then END. Ranges keep the order
  * and number in which they were asked for: containers/storage counts on it. */
+#include <stdlib.h>
+
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
 
@@ -140,6 +142,29 @@ static uint64_t multipart_length(const struct content_body *c)
     return total + s.n;
 }
 
+static int by_offset(const void *a, const void *b)
+{
+    const struct range *x = a, *y = b;
+    return x->off < y->off ? -1 : x->off > y->off;
+}
+
+/* Do the ranges together make the whole object? Then they are withheld like the whole. */
+static bool covers_all(const struct range *ranges, size_t n, uint64_t length)
+{
+    if (n == 1)
+        return ranges[0].off == 0 && ranges[0].len == length;
+    struct range *sorted = mem_alloc(n * sizeof *sorted);
+    memcpy(sorted, ranges, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, by_offset);
+    uint64_t upto = 0;
+    for (size_t i = 0; i < n && sorted[i].off <= upto; i++) {
+        if (sorted[i].off + sorted[i].len > upto)
+            upto = sorted[i].off + sorted[i].len;
+    }
+    mem_free(sorted);
+    return upto >= length;
+}
+
 struct body *content_body(struct content *content, const struct range *ranges, size_t n, struct span boundary,
                           uint64_t *total)
 {
@@ -156,7 +181,7 @@ struct body *content_body(struct content *content, const struct range *ranges, s
         memcpy(c->ranges, ranges, n * sizeof ranges[0]);
     else
         c->ranges[0] = (struct range){.off = 0, .len = content->length};
-    c->whole = n <= 1 && c->ranges[0].off == 0 && c->ranges[0].len == content->length;
+    c->whole = covers_all(c->ranges, count, content->length);
     *total = c->ranges[0].len;
     if (c->multipart) {
         MUST(boundary.n == BOUNDARY_LEN);
@@ -167,4 +192,50 @@ struct body *content_body(struct content *content, const struct range *ranges, s
     part_enter(c, empty ? PART_END : c->multipart ? PART_HEAD : PART_BYTES);
     content->body = &c->base;
     return &c->base;
+}
+
+/* ---- pieces of memory, one after the other ---- */
+
+struct pieces_body {
+    struct body base;
+    struct span piece[PIECES_MAX];
+    unsigned n, i;
+};
+
+static enum body_status pieces_pull(struct body *b, struct body_piece *piece)
+{
+    const struct pieces_body *p = CONTAINER_OF(b, struct pieces_body, base);
+    if (p->i == p->n)
+        return BODY_END;
+    *piece = (struct body_piece){.mem = p->piece[p->i].p, .len = p->piece[p->i].n};
+    return BODY_PIECE;
+}
+
+static void pieces_took(struct body *b, uint64_t n)
+{
+    struct pieces_body *p = CONTAINER_OF(b, struct pieces_body, base);
+    p->piece[p->i] = span_from(p->piece[p->i], (size_t)n);
+    while (p->i < p->n && p->piece[p->i].n == 0)
+        p->i++;
+}
+
+static void pieces_stop(struct body *b)
+{
+    mem_free(CONTAINER_OF(b, struct pieces_body, base));
+}
+
+struct body *pieces_body(const struct span *pieces, unsigned n, uint64_t *total)
+{
+    static const struct body_ops ops = {pieces_pull, pieces_took, pieces_stop};
+    MUST(n <= PIECES_MAX);
+    struct pieces_body *p;
+    NEW(p);
+    p->base.ops = &ops;
+    *total = 0;
+    for (unsigned i = 0; i < n; i++) {
+        *total += pieces[i].n;
+        if (pieces[i].n > 0)
+            p->piece[p->n++] = pieces[i];
+    }
+    return &p->base;
 }

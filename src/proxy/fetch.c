@@ -30,9 +30,11 @@
 #define CHUNK        (256u << 10)
 #define CHUNK_ROOM   (16u << 10) /* less room than this in a chunk is not worth a read */
 #define TRIES_MAX    6           /* attempts in a row without a new byte */
+#define PROGRESS_MIN (16u << 10) /* less than this between two breaks does not count as progress */
 #define SIDES_MAX    3
 #define SIDE_PART    10 /* at most one byte in ten may be fetched twice */
 #define SIDE_BYTES   (4u << 20)
+#define SIDE_ALIGN   UINT64_C(0xffff)
 #define SIDE_WAIT_MS 1000 /* a front that will be there sooner is waited for */
 
 enum fetch_state {
@@ -215,9 +217,10 @@ static enum step step_rehash(struct fetch *f)
         f->job_done = false;
         if (f->busy.n == 0)
             f->rehash_to = f->rehashed; /* unreadable from here on: fetch it again */
-        (void)flight_publish(f->flight, f->rehashed, f->rehashed + f->busy.n);
         f->rehashed += f->busy.n;
+        f->busy.n = 0;
         f->front = f->rehashed;
+        flight_publish(f->flight, f->front);
     }
     if (f->rehashed == f->rehash_to)
         return op_go(&f->op, FETCH_SEND);
@@ -229,7 +232,7 @@ static void restart_work(struct job *j)
 {
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct str why = STR_INIT(f->job_why);
-    f->job_err = partial_cut(flight_partial(f->flight), 0, &why);
+    f->job_err = partial_renew(flight_partial(f->flight), &why);
 }
 
 static enum step step_restart(struct fetch *f)
@@ -243,7 +246,7 @@ static enum step step_restart(struct fetch *f)
     f->job_done = false;
     if (f->job_err != 0)
         return store_failed(f);
-    f->front = f->rehashed = 0;
+    f->front = f->rehashed = f->rehash_to = 0;
     hasher_init(&f->hasher, (enum digest_alg)f->digest.alg);
     flight_unpublish(f->flight);
     return op_go(&f->op, FETCH_SEND);
@@ -262,6 +265,8 @@ static enum step step_send(struct fetch *f)
         COUNT(core_counters(f->px->core), upstream_resumes, 1);
     }
     MUST(!fields.cut);
+    if (f->headed)
+        f->t.deadline = 0; /* the client has its head: each attempt has its own time */
     f->eof = f->paused = false;
     f->skip = 0;
     f->tried_at = f->front;
@@ -281,7 +286,7 @@ static enum step fetch_again(struct fetch *f)
     }
     const struct conf_timeouts *t = &f->t.up->timeouts;
     int64_t patience = 2 * (t->first_byte_ms > t->idle_ms ? t->first_byte_ms : t->idle_ms);
-    bool progress = f->front > f->tried_at;
+    bool progress = f->front >= f->tried_at + PROGRESS_MIN;
     f->tries = progress ? 1 : f->tries + 1;
     if (!f->headed || f->tries >= TRIES_MAX || core_now(f->op.core) - f->progress_ms > patience)
         return op_go(&f->op, FETCH_FAIL);
@@ -294,15 +299,6 @@ static enum step fetch_reject(struct fetch *f, int err, const char *why)
     upstream_reject(&f->t, err, why);
     call_stop(f);
     return fetch_again(f);
-}
-
-static bool digest_is_empty(const struct digest *d)
-{
-    struct hasher h;
-    struct digest empty;
-    hasher_init(&h, (enum digest_alg)d->alg);
-    hasher_finish(&h, &empty);
-    return digest_eq(d, &empty);
 }
 
 static bool length_agrees(struct fetch *f, bool known, uint64_t total)
@@ -333,6 +329,11 @@ static enum step head_whole(struct fetch *f, const struct h1_head *head)
         return fetch_reject(f, ERR_UP_CONTENT, "an empty answer for a blob that is not empty");
     if (!length_agrees(f, head->has_length, head->length))
         return fetch_reject(f, ERR_UP_CONTENT, "the blob's length has changed");
+    if (f->length_known && f->length < f->front && !f->headed) {
+        call_stop(f); /* what an earlier fill left is longer than the blob */
+        f->length_known = false;
+        return op_go(&f->op, FETCH_RESTART);
+    }
     f->skip = f->front; /* Range was not honoured: read over what is there */
     return fetch_headed(f);
 }
@@ -392,7 +393,7 @@ static bool side_in_the_way(const struct fetch *f, uint64_t from, uint64_t to)
 static size_t chunk_writable(const struct fetch *f)
 {
     uint64_t end = f->front + f->fill.n;
-    if (!f->sided || f->eof || end == f->length)
+    if (!f->sided || end == f->length)
         return f->fill.n;
     end &= ~(flight_partial(f->flight)->block - 1);
     return end > f->front ? (size_t)(end - f->front) : 0;
@@ -450,11 +451,21 @@ static bool chunk_done(struct fetch *f)
     if (!f->job_done || op_expects(&f->op, FETCH_O_JOB))
         return true;
     f->job_done = false;
-    if (f->job_err != 0)
+    if (f->job_err != 0) { /* it is not there */
+        f->front -= f->busy.n;
+        f->busy.n = 0;
         return false;
-    (void)flight_publish(f->flight, f->front - f->busy.n, f->front);
+    }
     f->busy.n = 0;
+    flight_publish(f->flight, f->front);
     return true;
+}
+
+static enum step fetch_give_up(struct fetch *f, int err, const char *why)
+{
+    upstream_reject(&f->t, err, why);
+    call_stop(f);
+    return op_go(&f->op, FETCH_FAIL);
 }
 
 static enum step body_finished(struct fetch *f)
@@ -477,11 +488,15 @@ static enum step step_body(struct fetch *f)
         return store_failed(f);
     if (f->eof) {
         chunk_dispatch(f);
-        if (f->fill.n == 0 && !op_expects(&f->op, FETCH_O_JOB))
-            return body_finished(f);
-        return op_expects(&f->op, FETCH_O_JOB | FETCH_O_SIDE) ? STEP_WAIT : STEP_MORE;
+        if (op_expects(&f->op, FETCH_O_JOB) || chunk_writable(f) > 0)
+            return STEP_WAIT;
+        return body_finished(f);
     }
     enum filled how = chunk_fill(f);
+    if (f->length_known && f->front + f->fill.n > f->length) {
+        f->discard = true;
+        return fetch_give_up(f, ERR_UP_CONTENT, "the blob is longer than announced");
+    }
     chunk_dispatch(f);
     switch (how) {
     case FILLED_AGAIN:
@@ -626,12 +641,14 @@ static void keep_work(struct job *j)
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct partial *p = flight_partial(f->flight);
     struct str why = STR_INIT(f->job_why);
-    if (f->t.failure.err == ERR_CLIENT_GONE) /* somebody may still come, and then it goes on */
-        f->job_err = partial_cut(p, f->front, &why);
+    uint64_t good =
+        f->front > f->rehash_to ? f->front : f->rehash_to; /* of an earlier fill, not looked at yet */
+    if (f->t.failure.err == ERR_CLIENT_GONE)               /* somebody may still come, and then it goes on */
+        f->job_err = partial_cut(p, good, &why);
     else if (f->discard)
         partial_discard(p);
     else
-        partial_keep(p, f->front);
+        partial_keep(p, good);
 }
 
 /* Tidies the partial file before the flight leaves the table, because whoever comes next opens it anew; then tells the
@@ -646,9 +663,12 @@ static enum step step_fail(struct fetch *f)
     sides_close(f);
     if (op_expects(&f->op, FETCH_O_JOB) || f->n_sides > 0)
         return STEP_WAIT;
+    if (f->rehashed == f->rehash_to && !f->tidied && !chunk_done(f))
+        log_warn("store", "the last piece of a blob was not written", LOG_D("digest", &f->digest),
+                 LOG_S("why", f->job_why));
+    if (f->t.failure.err == ERR_CLIENT_GONE && !f->tidied && !flight_forget_ahead(f->flight))
+        return op_go(&f->op, FETCH_SEND);
     if (!f->tidied && f->has_partial) {
-        if (!chunk_done(f))
-            f->discard = true;
         f->tidied = true;
         f->fill.n = 0;
         job_run(f, keep_work);
@@ -694,6 +714,11 @@ void fetch_side_gone(struct fetch *f, const struct side *side)
     op_run(&f->op);
 }
 
+void fetch_side_wrote(struct fetch *f)
+{
+    op_run(&f->op);
+}
+
 void fetch_no_more_sides(struct fetch *f)
 {
     f->no_sides = true;
@@ -721,15 +746,15 @@ static void side_begin(struct fetch *f)
         n = SIDE_BYTES;
     if (n > f->side_budget)
         n = f->side_budget;
-    uint64_t from =
-        f->want_from & ~(uint64_t)0xffff; /* extents ahead of the front begin on 64 KiB, see partial_open */
+    /* Extents ahead of the front begin on 64 KiB (see partial_write), and end there so that none ends just below another. */
+    uint64_t from = f->want_from & ~SIDE_ALIGN, to = (f->want_from + n + SIDE_ALIGN) & ~SIDE_ALIGN;
     if (from <= fetch_front(f) || n == 0)
         return;
-    n += f->want_from - from;
+    n = (to < f->length ? to : f->length) - from;
     f->side_budget -= n < f->side_budget ? n : f->side_budget;
     COUNT(core_counters(f->px->core), upstream_side_fetches, 1);
-    f->sides[f->n_sides++] = side_start(f->px, f, f->flight, &f->t, from, from + n, f->length);
     f->sided = true;
+    f->sides[f->n_sides++] = side_start(f->px, f, f->flight, &f->t, from, from + n, f->length);
     f->op.outstanding |= FETCH_O_SIDE;
 }
 
@@ -821,7 +846,12 @@ static const char *fetch_state_name(unsigned state)
     return state < ARRAY_LEN(names) ? names[state] : "?";
 }
 
-static const struct op_class fetch_class = {"fetch", fetch_step, fetch_free, fetch_state_name};
+static bool fetch_idle(const struct op *op)
+{
+    return flight_readers(CONTAINER_OF(op, struct fetch, op)->flight) == 0;
+}
+
+static const struct op_class fetch_class = {"fetch", fetch_step, fetch_free, fetch_state_name, fetch_idle};
 
 void fetch_key(const struct digest *d, struct str *out)
 {
@@ -858,6 +888,7 @@ void fetch_lead(struct proxy *px, struct flight *flight, const struct conf_upstr
     f->t.px = px;
     f->t.up = up;
     f->t.what = WHAT_BLOB;
+    f->t.deadline = upstream_deadline(px, up);
     struct str path = STR_INIT(f->t.path);
     str_add(&path, SPAN("/v2/"));
     str_add(&path, repo);

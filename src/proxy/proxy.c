@@ -1,7 +1,7 @@
 /* A core's proxy: what it is made of, how it starts, how it stops.
  *
  * Stopping: the server stops accepting and closes idle connections; answers under way go on until drain_timeout, then they are
- * cut. When no client is left, fetches that nobody waits for are closed (what they have stays as a partial file), and when
+ * cut. When the core has no client left, fetches that nobody waits for, on any core, are closed (what they have stays as a partial file), and when
  * no operation is left everything is freed. A tick looks every 50 ms. */
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
@@ -88,27 +88,27 @@ static void count_op(const struct op *op, void *arg)
     (*(unsigned *)arg)++;
 }
 
-struct victims {
-    struct op *op[64];
-    unsigned n;
+struct victim {
+    const struct op *op;
+    bool late; /* the time is over: also what clients on other cores read */
 };
 
 static void pick_victim(const struct op *op, void *arg)
 {
-    struct victims *v = arg;
-    if (op->closing == 0 && v->n < ARRAY_LEN(v->op))
-        v->op[v->n++] = (struct op *)(uintptr_t)op;
+    struct victim *v = arg;
+    if (v->op == NULL && op->closing == 0 && op->cls->idle != NULL && (v->late || op->cls->idle(op)))
+        v->op = op;
 }
 
 /* Closing one operation may end another (a fetch ends its sides), so they are closed one at a time. */
-static void close_ops(struct core *core)
+static void close_ops(struct core *core, bool late)
 {
     for (;;) {
-        struct victims v = {.n = 0};
+        struct victim v = {.late = late};
         op_each(core, pick_victim, &v);
-        if (v.n == 0)
+        if (v.op == NULL)
             return;
-        op_close(v.op[0], ERR_STOPPING);
+        op_close((struct op *)(uintptr_t)v.op, ERR_STOPPING);
     }
 }
 
@@ -130,13 +130,14 @@ static void on_drain_tick(struct timer *t)
 {
     struct proxy *px = CONTAINER_OF(t, struct proxy, drain_tick);
     unsigned ops = 0;
-    if (server_connections(px->server) > 0 && core_now(px->core) >= px->drain_until) {
+    bool late = core_now(px->core) >= px->drain_until;
+    if (server_connections(px->server) > 0 && late) {
         log_warn("serve", "cutting answers that did not end in time",
                  LOG_U("connections", server_connections(px->server)));
         server_abort(px->server);
     }
     if (server_connections(px->server) == 0)
-        close_ops(px->core);
+        close_ops(px->core, late);
     op_each(px->core, count_op, &ops);
     if (ops == 0 && server_connections(px->server) == 0 && open_set_idle(px->open) &&
         flight_core_idle(px->core)) {

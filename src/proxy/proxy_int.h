@@ -86,7 +86,7 @@ struct proxy {
 
 /* ---- upstream.c: one request, at one endpoint after the other ---- */
 
-#define UPSTREAM_PATH_MAX   2048 /* path and query behind the endpoint's prefix */
+#define UPSTREAM_PATH_MAX   2560 /* path and query behind the endpoint's prefix */
 #define UPSTREAM_FIELDS_MAX 1024
 
 struct upstream_try {
@@ -94,7 +94,10 @@ struct upstream_try {
     const struct conf_upstream *up;
     enum upstream_what what;
     bool head_only;
-    bool limited;      /* not asked at all: failure says so */
+    bool limited; /* not asked at all: failure says so, and the event comes all the same */
+    int64_t
+        deadline; /* core_now: the last moment for a head, over endpoints and redirects; 0: set by upstream_start */
+    struct defer later;
     unsigned endpoint; /* being asked; also after a success: where to go on */
     unsigned asked;    /* endpoints asked in this round */
     unsigned hops;
@@ -113,9 +116,10 @@ enum upstream_next {
     UPSTREAM_FAILED  /* see failure and why; nothing is under way any more */
 };
 
-/* path and fields are set; starts a round over the endpoints, beginning with t->endpoint. The caller looks with upstream_step
- * right away: an upstream that limits us is not asked, and no event comes. */
+/* path and fields are set; starts a round over the endpoints, beginning with t->endpoint. An event always follows. */
 void upstream_start(struct upstream_try *t, void (*event)(struct call *call));
+int64_t upstream_deadline(struct proxy *px,
+                          const struct conf_upstream *up); /* for t->deadline, on core_now */
 enum upstream_next upstream_step(struct upstream_try *t);
 void upstream_stop(struct upstream_try *t); /* whatever is under way; a no-op otherwise */
 /* The caller found that the answer is no good: the failure that says so, also for the upstream's health. */
@@ -182,5 +186,9 @@ struct content {
  * length. */
 struct body *content_body(struct content *content, const struct range *ranges, size_t n, struct span boundary,
                           uint64_t *total);
+
+#define PIECES_MAX 3
+/* Pieces of memory that the owner keeps until the body has stopped. */
+struct body *pieces_body(const struct span *pieces, unsigned n, uint64_t *total);
 
 #endif

@@ -24,7 +24,7 @@
 #include "registry/tags.h"
 
 #define ROUNDS_MAX 4
-#define QUERY_MAX  512
+#define QUERY_MAX  1536
 #define TYPE_BLOB  SPAN("application/octet-stream")
 
 enum serve_state { SERVE_ROUTE, SERVE_LOOKUP, SERVE_ASK, SERVE_OPEN, SERVE_JOIN, SERVE_SEND, SERVE_END };
@@ -49,6 +49,8 @@ struct serve {
     int64_t ttl_ms;           /* of a tag: what is left, negative when stale */
     unsigned rounds;
     bool collapsed, linked, lead;
+    bool damaged;           /* what the index named was not good: what it says of a tag is no use */
+    bool by_source;         /* the rule was found by ?ns= */
     bool verified;          /* when it joined, all bytes were here and right: a hit */
     struct list_kept *list; /* a reference: what was kept of a list */
     enum ask_kind asked;
@@ -204,7 +206,7 @@ static void begin(struct serve *s, unsigned status)
     exchange_begin(s->x, status);
     str_add(exchange_head(s->x), SPAN("Docker-Distribution-Api-Version: registry/2.0\r\n"));
     cache_status(s, exchange_head(s->x));
-    if (s->route.ns.n > 0 && s->rule != NULL)
+    if (s->by_source && s->rule != NULL)
         exchange_field(s->x, SPAN("OCI-Namespace"), s->rule->registry);
 }
 
@@ -408,20 +410,6 @@ static enum step send_stat(struct serve *s, const struct flight_answer *a)
     return send_content(s);
 }
 
-/* upstream's document with our name for the repository in it. */
-static struct body *tags_body(struct span doc, struct span value, struct span name, uint64_t *length)
-{
-    size_t before = (size_t)(value.p - doc.p) + 1, after = doc.n - before - value.n + 2;
-    char *text = mem_alloc(doc.n + name.n);
-    memcpy(text, doc.p, before);
-    memcpy(text + before, name.p, name.n);
-    memcpy(text + before + name.n, doc.p + doc.n - after, after);
-    *length = before + name.n + after;
-    struct body *body = body_of_text(span_of(text, (size_t)*length));
-    mem_free(text);
-    return body;
-}
-
 static void list_link(struct serve *s, struct span upstream_link)
 {
     char path[NAME_REPO_MAX + 200], link[2400];
@@ -449,7 +437,10 @@ static enum step send_list(struct serve *s, struct span doc, struct span media, 
     if (filtered && s->kind == KIND_REFERRERS)
         exchange_field(s->x, SPAN("OCI-Filters-Applied"), SPAN("artifactType"));
     if (s->kind == KIND_TAGS && tags_read(doc, &value) && value.p != NULL) {
-        struct body *body = tags_body(doc, value, s->route.name, &n);
+        size_t before =
+            (size_t)(value.p - doc.p) + 1; /* our name for the repository between upstream's quotes */
+        struct span parts[] = {span_sub(doc, 0, before), s->route.name, span_from(doc, before + value.n - 2)};
+        struct body *body = pieces_body(parts, ARRAY_LEN(parts), &n);
         return send_body(s, n, body, false);
     }
     s->content = (struct content){.bytes = doc, .length = doc.n, .media = media};
@@ -489,6 +480,13 @@ static enum step again(struct serve *s)
 
 /* ---- asking ---- */
 
+/* Of a check at that time. A time that lies ahead (the clock was set back) says nothing: the check counts as just over. */
+static int64_t ttl_left(const struct serve *s, int64_t checked_ms)
+{
+    int64_t age = clock_wall_ms() - checked_ms;
+    return age < 0 ? 0 : s->rule->policy.tag_ttl_ms - age;
+}
+
 static enum step send_kept(struct serve *s)
 {
     return send_list(s, s->list->bytes, s->list->media, s->list->link, s->list->filtered);
@@ -501,7 +499,7 @@ static bool list_fresh(struct serve *s, struct span key)
     s->has_tag = s->list != NULL;
     if (s->list == NULL)
         return false;
-    s->ttl_ms = s->list->checked_ms + s->rule->policy.tag_ttl_ms - clock_wall_ms();
+    s->ttl_ms = ttl_left(s, s->list->checked_ms);
     if (s->ttl_ms <= 0)
         return false;
     s->result = RESULT_HIT;
@@ -526,6 +524,25 @@ static enum step ask_failed(struct serve *s, const struct flight_failure *f)
         return s->asked == ASK_LIST ? send_kept(s) : open_tag(s);
     }
     return send_failure(s, f);
+}
+
+/* flight_join's second look, under the table's lock. */
+static bool answered_by_now(void *arg)
+{
+    struct serve *s = arg;
+    struct store_tag tag;
+    struct store_link link;
+    struct store_object object;
+    if (s->asked == ASK_LIST) /* the worst is one more request for a list */
+        return false;
+    bool by_tag = s->route.digest.alg == DIGEST_NONE;
+    if (by_tag &&
+        (!store_get_tag(s->px->reader, repo_key(s), s->route.tag, &tag) || ttl_left(s, tag.checked_ms) <= 0))
+        return false;
+    const struct digest *d = by_tag ? &tag.digest : &s->route.digest;
+    return !s->damaged && store_get_object(s->px->reader, d, &object) &&
+           store_get_link(s->px->reader, repo_key(s), d, &link) &&
+           (s->kind == KIND_BLOB || link.media[0] != 0);
 }
 
 static enum step ask(struct serve *s, enum ask_kind kind)
@@ -553,10 +570,16 @@ static enum step ask(struct serve *s, enum ask_kind kind)
     if (verdict_get(s->px->shared->verdicts, str_span(&k), &lately))
         return ask_failed(s, &lately);
     s->seat.wake = on_seat;
-    if (flight_join(s->px->core, str_span(&k), repo_key(s), true, NULL, NULL, &s->seat) == FLIGHT_LEAD)
+    switch (flight_join(s->px->core, str_span(&k), repo_key(s), true, answered_by_now, s, &s->seat)) {
+    case FLIGHT_LEAD:
         ask_lead(s->px, flight_of(&s->seat), &w);
-    else
+        break;
+    case FLIGHT_JOINED:
         s->collapsed = true;
+        break;
+    default: /* found: another core's flight has ended since we looked */
+        return again(s);
+    }
     return op_go(&s->op, SERVE_ASK);
 }
 
@@ -579,10 +602,13 @@ static enum step step_ask(struct serve *s)
         if (s->kind == KIND_BLOB && s->x->req.method == H1_HEAD &&
             !store_get_object(s->px->reader, &s->digest, &s->record))
             return send_stat(s, a);
-        memcpy(s->link.media, a->media, sizeof s->link.media);
+        if (a->media[0] != 0)
+            memcpy(s->link.media, a->media, sizeof s->link.media);
         return again(s);
     }
     if (a->stored) {
+        if (state != FLIGHT_DONE) /* the index says so, too, when it is done */
+            return op_wait(&s->op, SERVE_O_SEAT);
         s->result = RESULT_REVALIDATED;
         s->tag.digest = a->digest;
         memcpy(s->tag.media, a->media, sizeof s->tag.media);
@@ -628,6 +654,7 @@ static enum step open_damaged(struct serve *s)
 {
     log_error("store", "object missing or damaged, fetching it again", LOG_D("digest", &s->digest));
     COUNT(core_counters(s->px->core), store_errors, 1);
+    s->damaged = true;
     s->fix = (struct store_change){.what = CHANGE_DEL_OBJECT, .digest = s->digest};
     op_expect(&s->op, SERVE_O_FIX);
     job_start(s->op.core, &s->put_away, put_away_work, on_put_away);
@@ -672,6 +699,8 @@ static enum step open_tag(struct serve *s)
     if (s->result == RESULT_STALE)
         return send_error(s, s->stale_err);
     s->has_tag = false; /* the tag is known, its manifest is gone: ask for all of it */
+    if (++s->rounds > ROUNDS_MAX)
+        return send_error(s, ERR_INTERNAL);
     return ask(s, ASK_MANIFEST);
 }
 
@@ -679,10 +708,10 @@ static enum step open_tag(struct serve *s)
 
 static enum step lookup_tag(struct serve *s)
 {
-    s->has_tag = s->rounds == 0 && store_get_tag(s->px->reader, repo_key(s), s->route.tag, &s->tag);
+    s->has_tag = !s->damaged && store_get_tag(s->px->reader, repo_key(s), s->route.tag, &s->tag);
     if (!s->has_tag)
         return ask(s, ASK_MANIFEST);
-    s->ttl_ms = s->tag.checked_ms + s->rule->policy.tag_ttl_ms - clock_wall_ms();
+    s->ttl_ms = ttl_left(s, s->tag.checked_ms);
     if (s->ttl_ms > 0) {
         s->result = RESULT_HIT;
         return open_tag(s);
@@ -835,7 +864,8 @@ static int fault_err(int fault)
 static bool match_rule(struct serve *s)
 {
     struct str repo = STR_INIT(s->repo), key = STR_INIT(s->repo_key);
-    if (s->route.ns.n > 0 && s->conf->mirror)
+    s->by_source = s->route.ns.n > 0 && s->conf->mirror;
+    if (s->by_source)
         s->rule = conf_match_source(s->conf, s->route.ns, s->route.name, &repo);
     else
         s->rule = conf_match_target(s->conf, s->route.name, &repo);
@@ -934,7 +964,7 @@ static const char *serve_state_name(unsigned state)
     return state < ARRAY_LEN(names) ? names[state] : "?";
 }
 
-static const struct op_class serve_class = {"serve", serve_step, serve_free, serve_state_name};
+static const struct op_class serve_class = {"serve", serve_step, serve_free, serve_state_name, NULL};
 
 void serve_request(struct exchange *x, void *arg)
 {

@@ -23,8 +23,9 @@ struct side {
     struct flight *flight;
     uint64_t at, to, length;
     char *buf;
-    size_t n;
-    bool last;
+    size_t n, writing;
+    bool last;    /* nothing more will come */
+    bool written; /* the job has ended */
     struct job job;
     int job_err;
     struct upstream_try t;
@@ -62,11 +63,19 @@ static enum step step_head(struct side *s)
     return op_go(&s->op, SIDE_BODY);
 }
 
+/* Whole blocks only, but for the end of the object: see partial_write. */
+static size_t whole_blocks(const struct side *s, size_t n)
+{
+    if (n >= s->to - s->at)
+        return (size_t)(s->to - s->at);
+    return n & ~((size_t)flight_partial(s->flight)->block - 1);
+}
+
 static enum step step_body(struct side *s)
 {
-    while (SIDE_BUF - s->n >= 16384) {
+    while (SIDE_BUF - s->n >= 16384 && whole_blocks(s, s->n) < s->to - s->at) {
         ssize_t n = call_read(&s->t.call, s->buf + s->n, SIDE_BUF - s->n);
-        if (n == CALL_AGAIN && s->n == 0)
+        if (n == CALL_AGAIN && whole_blocks(s, s->n) == 0)
             return op_wait(&s->op, SIDE_O_CALL);
         if (n == CALL_AGAIN)
             break;
@@ -76,9 +85,8 @@ static enum step step_body(struct side *s)
         }
         s->n += (size_t)n;
     }
-    if (s->n > s->to - s->at)
-        s->n = (size_t)(s->to - s->at);
     call_pause(&s->t.call);
+    s->writing = whole_blocks(s, s->n);
     return op_go(&s->op, SIDE_WRITE);
 }
 
@@ -87,36 +95,44 @@ static void write_work(struct job *j)
     struct side *s = CONTAINER_OF(j, struct side, job);
     char text[200];
     struct str why = STR_INIT(text);
-    s->job_err = partial_write(flight_partial(s->flight), s->at, s->buf, s->n, &why);
+    s->job_err = partial_write(flight_partial(s->flight), s->at, s->buf, s->writing, &why);
 }
 
 static void on_written(struct job *j)
 {
     struct side *s = CONTAINER_OF(j, struct side, job);
     op_clear(&s->op, SIDE_O_JOB);
-    if (s->job_err == 0 && flight_publish(s->flight, s->at, s->at + s->n)) {
-        s->at += s->n;
-        s->n = 0;
+    s->written = true;
+    op_run(&s->op);
+}
+
+static enum step written(struct side *s)
+{
+    s->written = false;
+    if (s->job_err == 0 && flight_publish_ahead(s->flight, s->at, s->at + s->writing)) {
+        s->at += s->writing;
+        s->n -= s->writing;
+        memmove(s->buf, s->buf + s->writing, s->n);
     } else {
         s->last = true;
     }
-    if (s->at >= s->to)
-        s->last = true;
-    op_run(&s->op);
+    fetch_side_wrote(s->parent); /* may close this side: then the next step sees it */
+    if (s->last || s->at >= s->to || s->op.closing != 0)
+        return side_end(s);
+    return op_go(&s->op, SIDE_BODY);
 }
 
 static enum step step_write(struct side *s)
 {
     if (op_expects(&s->op, SIDE_O_JOB))
         return STEP_WAIT;
-    if (s->n > 0 && !(s->last && s->job_err != 0) && s->at >= fetch_front(s->parent) && s->op.closing == 0) {
-        op_expect(&s->op, SIDE_O_JOB);
-        job_start(s->op.core, &s->job, write_work, on_written);
-        return STEP_WAIT;
-    }
-    if (s->last || s->n > 0 || s->op.closing != 0)
+    if (s->written)
+        return written(s);
+    if (s->writing == 0 || s->at < fetch_front(s->parent) || s->op.closing != 0)
         return side_end(s);
-    return op_go(&s->op, SIDE_BODY);
+    op_expect(&s->op, SIDE_O_JOB);
+    job_start(s->op.core, &s->job, write_work, on_written);
+    return STEP_WAIT;
 }
 
 static enum step side_step(struct op *op)
@@ -152,7 +168,7 @@ static const char *side_state_name(unsigned state)
     return state < ARRAY_LEN(names) ? names[state] : "?";
 }
 
-static const struct op_class side_class = {"side", side_step, side_free, side_state_name};
+static const struct op_class side_class = {"side", side_step, side_free, side_state_name, NULL};
 
 struct side *side_start(struct proxy *px, struct fetch *parent, struct flight *flight,
                         const struct upstream_try *like, uint64_t from, uint64_t to, uint64_t length)
@@ -185,7 +201,7 @@ struct side *side_start(struct proxy *px, struct fetch *parent, struct flight *f
 
 bool side_writes_into(const struct side *s, uint64_t from, uint64_t to)
 {
-    return op_expects(&s->op, SIDE_O_JOB) && s->at < to && from < s->at + s->n;
+    return op_expects(&s->op, SIDE_O_JOB) && s->at < to && from < s->at + s->writing;
 }
 
 void side_close(struct side *s)

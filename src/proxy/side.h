@@ -22,7 +22,8 @@ void side_close(struct side *s);
 /* ---- what a side tells its fetch ---- */
 
 void fetch_side_gone(struct fetch *f, const struct side *side); /* forget it */
-void fetch_no_more_sides(struct fetch *f);                      /* upstream does not honour Range */
-uint64_t fetch_front(const struct fetch *f);                    /* bytes below are the front's */
+void fetch_side_wrote(struct fetch *f);      /* a write has ended: the front may go where it was */
+void fetch_no_more_sides(struct fetch *f);   /* upstream does not honour Range */
+uint64_t fetch_front(const struct fetch *f); /* bytes below are the front's */
 
 #endif

@@ -9,6 +9,7 @@
 #include "http/url.h"
 #include "proxy/proxy_int.h"
 
+#define HEAD_BUDGET_MS  28000
 #define REDIRECTS_MAX   5
 #define RETRY_AFTER_MAX (60 * 60 * 1000)
 #define DOWN_FIRST_MS   1000
@@ -150,6 +151,9 @@ static void ask_endpoint(struct upstream_try *t)
 {
     const struct conf_endpoint *e = endpoint_of(t);
     uint64_t share = (t->up->max_connections + t->px->shared->n_cores - 1) / t->px->shared->n_cores;
+    /* Layers may take long: some connections are left to what is small, so that no manifest waits for a layer. */
+    if (t->what == WHAT_BLOB && share > 1)
+        share -= (share + 3) / 4;
     t->call.origin =
         (struct origin){.host = e->host, .port = e->port, .tls = e->tls, .max_connections = (unsigned)share};
     t->call.head_only = t->head_only;
@@ -159,6 +163,7 @@ static void ask_endpoint(struct upstream_try *t)
     t->call.connect_ms = t->up->timeouts.connect_ms;
     t->call.first_byte_ms = t->up->timeouts.first_byte_ms;
     t->call.idle_ms = t->up->timeouts.idle_ms;
+    t->call.deadline = t->deadline;
     call_start(t->px->pool, &t->call);
 }
 
@@ -175,6 +180,19 @@ static void begin_endpoint(struct upstream_try *t)
     ask_endpoint(t);
 }
 
+/* A head must be there by then, whatever is tried: before the 30 s after which containerd gives up. */
+int64_t upstream_deadline(struct proxy *px, const struct conf_upstream *up)
+{
+    int64_t budget = up->timeouts.connect_ms + up->timeouts.first_byte_ms;
+    return core_now(px->core) + (budget < HEAD_BUDGET_MS ? budget : HEAD_BUDGET_MS);
+}
+
+static void on_later(struct defer *d)
+{
+    struct upstream_try *t = CONTAINER_OF(d, struct upstream_try, later);
+    t->call.event(&t->call);
+}
+
 void upstream_start(struct upstream_try *t, void (*event)(struct call *call))
 {
     t->call.event = event;
@@ -185,14 +203,22 @@ void upstream_start(struct upstream_try *t, void (*event)(struct call *call))
     int64_t left =
         atomic_load_explicit(&h->limited_until_ms[t->what], memory_order_relaxed) - clock_mono_ms();
     t->limited = left > 0;
-    if (t->limited)
+    defer_init(&t->later, on_later);
+    if (t->deadline == 0)
+        t->deadline = upstream_deadline(t->px, t->up);
+    if (t->limited) {
         fail(t, ERR_TOO_MANY, 429, left, "not asked: upstream limits requests of this kind");
-    else
+        defer_start(t->px->core, &t->later);
+    } else {
         begin_endpoint(t);
+    }
 }
 
 void upstream_stop(struct upstream_try *t)
 {
+    if (t->limited)
+        defer_cancel(&t->later);
+    t->limited = false;
     call_end(&t->call);
 }
 
@@ -201,9 +227,10 @@ static enum upstream_next next_endpoint(struct upstream_try *t)
 {
     count_answer(t, t->failure.status);
     upstream_stop(t);
-    health_bad(t);
-    if (++t->asked >= t->up->n_endpoints)
+    if (++t->asked >= t->up->n_endpoints || core_now(t->px->core) >= t->deadline) {
+        health_bad(t); /* the round is over: that is what is known of the upstream */
         return UPSTREAM_FAILED;
+    }
     upstream_log(t, LOG_WARN, "endpoint failed, trying the next");
     t->endpoint = (t->endpoint + 1) % t->up->n_endpoints;
     begin_endpoint(t);
@@ -229,7 +256,7 @@ static enum upstream_next follow(struct upstream_try *t)
         ok = false;
         why = "a redirect to another host, which this version does not follow";
     }
-    if (ok && ++t->hops > REDIRECTS_MAX) {
+    if (ok && (++t->hops > REDIRECTS_MAX || core_now(t->px->core) >= t->deadline)) {
         ok = false;
         why = "too many redirects";
     }

@@ -85,8 +85,11 @@ bool verdict_get(struct verdicts *v, struct span key, struct flight_failure *f)
     pthread_mutex_lock(&v->lock);
     const struct verdict *e = v->map.used > 0 ? map_get(&v->map, key) : NULL;
     bool found = e != NULL && e->until_ms > clock_mono_ms();
-    if (found)
+    if (found) {
         *f = e->failure;
+        if (f->retry_after_ms >= 0) /* as of now */
+            f->retry_after_ms = e->until_ms - clock_mono_ms();
+    }
     pthread_mutex_unlock(&v->lock);
     return found;
 }

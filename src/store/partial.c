@@ -13,6 +13,9 @@
 #include "base/log.h"
 #include "store/store_int.h"
 
+/* What writes ahead of the front are aligned to at most: extents ahead begin on multiples of it. */
+#define BLOCK_MAX (UINT64_C(64) << 10)
+
 static void partial_name(const struct partial *p, char name[STORE_NAME_MAX])
 {
     store_flat_name(&p->digest, name);
@@ -23,6 +26,16 @@ static int fail(const struct partial *p, struct str *why, int error, const char 
     char name[STORE_NAME_MAX];
     partial_name(p, name);
     return store_fail(p->store, why, error, what, STORE_DIR_PARTIAL, name);
+}
+
+/* No file system tells holes in smaller pieces than this: the preferred block size (which may be far larger, or odd), as
+ * a power of two that is not below a page. */
+static uint64_t hole_block(uint64_t preferred)
+{
+    uint64_t block = (uint64_t)sysconf(_SC_PAGESIZE);
+    while (block < preferred && block < (UINT64_C(1) << 40))
+        block *= 2;
+    return block;
 }
 
 /* How much from 0 was certainly written. */
@@ -55,9 +68,10 @@ int partial_open(struct store *s, const struct digest *d, struct partial *out, s
         close(fd);
         return fail(out, why, error, "open");
     }
-    long page = sysconf(_SC_PAGESIZE);
-    out->block = page > st.st_blksize ? (uint64_t)page : (uint64_t)st.st_blksize;
+    out->block = hole_block((uint64_t)st.st_blksize);
     out->front = find_front(fd, (uint64_t)st.st_size, out->block);
+    if (out->block > BLOCK_MAX)
+        out->block = BLOCK_MAX;
     out->fd = fd;
     return 0;
 }
@@ -106,6 +120,18 @@ void partial_keep(struct partial *p, uint64_t front)
         log_warn("store", "cannot shorten a partial file to what is known good, removing it",
                  LOG_D("digest", &p->digest), LOG_S("error", store_errno_words(errno)));
     partial_discard(p);
+}
+
+int partial_renew(struct partial *p, struct str *why)
+{
+    partial_discard(p);
+    struct partial fresh;
+    int err = partial_open(p->store, &p->digest, &fresh, why);
+    if (err != 0)
+        return err;
+    close(p->fd);
+    *p = fresh;
+    return 0;
 }
 
 int partial_cut(struct partial *p, uint64_t front, struct str *why)

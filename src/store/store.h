@@ -133,6 +133,8 @@ int partial_commit(struct partial *p, uint64_t size, struct str *why) MUSTCHECK;
 void partial_keep(struct partial *p, uint64_t front);
 /* Cuts the file to [0, front) while the fill may still go on. 0 or ERR_STORE. */
 int partial_cut(struct partial *p, uint64_t front, struct str *why) MUSTCHECK;
+/* Begins anew with an empty file; whoever still reads the old one keeps it. The old descriptor is closed. 0 or ERR_STORE. */
+int partial_renew(struct partial *p, struct str *why) MUSTCHECK;
 void partial_discard(struct partial *p); /* removes the file, closes nothing */
 void partial_close(struct partial *p);   /* the descriptor; after the last reader */
 

@@ -34,7 +34,7 @@ static const char *state_name(unsigned state)
     return "STATE";
 }
 
-static const struct op_class class = {"flow", step, freed, state_name};
+static const struct op_class class = {"flow", step, freed, state_name, NULL};
 
 static void begin(void *arg)
 {

@@ -246,9 +246,9 @@ static void writer_chunk(struct writer *w)
     size_t n = 1 + some(w->lane, CHUNK_MOST);
     if (n > left)
         n = (size_t)left;
-    if (partial_write(&w->partial, w->at, content + w->at, n, &text) != 0 ||
-        !flight_publish(w->flight, w->at, w->at + n))
+    if (partial_write(&w->partial, w->at, content + w->at, n, &text) != 0)
         w->error = true;
+    flight_publish(w->flight, w->at + n);
     if (w->at == 0)
         flight_head(w->flight, LENGTH);
     w->at += n;
