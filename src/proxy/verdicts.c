@@ -87,8 +87,9 @@ bool verdict_get(struct verdicts *v, struct span key, struct flight_failure *f)
     bool found = e != NULL && e->until_ms > clock_mono_ms();
     if (found) {
         *f = e->failure;
-        if (f->retry_after_ms >= 0) /* as of now */
-            f->retry_after_ms = e->until_ms - clock_mono_ms();
+        int64_t ago = clock_mono_ms() - (e->until_ms - e->pause_ms);
+        if (f->retry_after_ms >= 0) /* what is left of it */
+            f->retry_after_ms = f->retry_after_ms > ago ? f->retry_after_ms - ago : 0;
     }
     pthread_mutex_unlock(&v->lock);
     return found;

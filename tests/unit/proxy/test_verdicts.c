@@ -47,7 +47,7 @@ static void test_remembers_the_failure(void **state)
     assert_true(verdict_get(v, SPAN("m a v1"), &f));
     assert_int_equal(f.err, limited.err);
     assert_int_equal(f.status, limited.status);
-    assert_int_equal(f.retry_after_ms, limited.retry_after_ms);
+    assert_in_range(f.retry_after_ms, 1, 5000); /* what is left of it */
     assert_false(there(v, SPAN("m a v")));
     assert_false(there(v, SPAN("m a v11")));
     verdict_put(v, SPAN("m a v1"), &gone, HOUR, HOUR);
