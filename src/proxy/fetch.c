@@ -2,8 +2,8 @@
  * and into the partial file; then they are published, and readers on all cores send them from that file.
  *
  *   OPEN     a job opens the partial file                       -> REHASH (an earlier fill left something) | SEND
- *   RESTART  what an earlier fill left is worthless: a job empties the file -> SEND
  *   REHASH   jobs read what is there through the hash           -> SEND
+ *   RESTART  what an earlier fill left is worthless: a job makes a new file -> SEND
  *   SEND     a request is made, with Range when there is a front -> HEAD
  *   HEAD     its answer is looked at                            -> BODY | PAUSE (try again) | FAIL
  *   BODY     bytes arrive                                       -> VERIFY (the end) | PAUSE (it broke: resume) | FAIL
@@ -29,7 +29,7 @@
 
 #define CHUNK        (256u << 10)
 #define CHUNK_ROOM   (16u << 10) /* less room than this in a chunk is not worth a read */
-#define TRIES_MAX    6           /* attempts in a row without a new byte */
+#define TRIES_MAX    6           /* attempts in a row without progress */
 #define PROGRESS_MIN (16u << 10) /* less than this between two breaks does not count as progress */
 #define SIDES_MAX    3
 #define SIDE_PART    10 /* at most one byte in ten may be fetched twice */
@@ -172,7 +172,8 @@ static void open_work(struct job *j)
     struct partial p;
     struct str why = STR_INIT(f->job_why);
     f->job_err = partial_open(f->px->shared->store, &f->digest, &p, &why);
-    if (f->job_err == 0)
+    f->has_partial = f->job_err == 0;
+    if (f->has_partial)
         flight_set_partial(f->flight, &p);
 }
 
@@ -651,6 +652,14 @@ static void keep_work(struct job *j)
         partial_keep(p, good);
 }
 
+/* Somebody has come after all. */
+static enum step go_on(struct fetch *f)
+{
+    f->tidied = false;
+    f->t.deadline = 0;
+    return op_go(&f->op, FETCH_SEND);
+}
+
 /* Tidies the partial file before the flight leaves the table, because whoever comes next opens it anew; then tells the
  * readers. If the reason was that nobody reads, and somebody has come meanwhile, it goes on. */
 static enum step step_fail(struct fetch *f)
@@ -667,7 +676,7 @@ static enum step step_fail(struct fetch *f)
         log_warn("store", "the last piece of a blob was not written", LOG_D("digest", &f->digest),
                  LOG_S("why", f->job_why));
     if (f->t.failure.err == ERR_CLIENT_GONE && !f->tidied && !flight_forget_ahead(f->flight))
-        return op_go(&f->op, FETCH_SEND);
+        return go_on(f);
     if (!f->tidied && f->has_partial) {
         f->tidied = true;
         f->fill.n = 0;
@@ -677,8 +686,7 @@ static enum step step_fail(struct fetch *f)
     f->job_done = false;
     if (f->t.failure.err == ERR_CLIENT_GONE) {
         f->ended = flight_abandon(f->flight);
-        f->tidied = false;
-        return op_go(&f->op, f->ended ? FETCH_END : FETCH_SEND);
+        return f->ended ? op_go(&f->op, FETCH_END) : go_on(f);
     }
     bool unknown = f->t.failure.err == ERR_BLOB_UNKNOWN;
     upstream_log(&f->t, unknown ? LOG_DEBUG : LOG_WARN, "blob not fetched");
