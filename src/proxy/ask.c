@@ -167,7 +167,8 @@ static enum step ask_stat_found(struct ask *a, uint64_t length)
     a->answer.digest = a->wanted;
     a->answer.length = length;
     struct span type = head != NULL ? media_essence(h1_get(head, SPAN("content-type"))) : SPAN_NONE;
-    if (a->manifest && type.n <= STORE_MEDIA_MAX && media_manifest_plausible(type) && !media_is_generic(type))
+    if (a->manifest && type.p != NULL && type.n <= STORE_MEDIA_MAX && media_manifest_plausible(type) &&
+        !media_is_generic(type))
         memcpy(a->answer.media, type.p, type.n);
     upstream_stop(&a->t);
     flight_answered(a->flight, &a->answer);
