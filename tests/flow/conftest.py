@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from lib.faults import Faults
 from lib.larder import Larder
 from lib.upstream import Upstream
 
@@ -34,3 +35,11 @@ def start_larder(tmp_path):
 def larder(upstream, start_larder):
     """larder in front of `upstream`: its repositories are under t/."""
     return start_larder(upstream)
+
+
+@pytest.fixture
+def faults(tmp_path, monkeypatch, start_larder):
+    """Faults of the system under every larder that is started from here on. What is held is let go before they are stopped."""
+    faults = Faults(tmp_path / "faults", monkeypatch)
+    yield faults
+    faults.release_all()

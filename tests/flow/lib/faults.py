@@ -1,0 +1,52 @@
+"""Faults of the system under larder: a library in front of libc (shim/faults.c) that every larder started by the test gets.
+
+    faults.hold("ftruncate"); ...; faults.wait_held("ftruncate"); ...; faults.release("ftruncate")
+    faults.block_size(1 << 20)       # from the next start on
+    faults.clock_ahead(86400)        # likewise"""
+
+import os
+import subprocess
+
+from .larder import wait_until
+
+SOURCE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "shim", "faults.c")
+
+
+class Faults:
+    def __init__(self, directory, monkeypatch):
+        self.directory = str(directory)
+        self._monkeypatch = monkeypatch
+        os.makedirs(self.directory)
+        library = os.path.join(self.directory, "faults.so")
+        built = subprocess.run(["cc", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, SOURCE],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert built.returncode == 0, "cc cannot build %s:\n%s" % (SOURCE, built.stdout)
+        monkeypatch.setenv("LD_PRELOAD", library)
+        monkeypatch.setenv("LARDER_FAULTS", self.directory)
+        # The address sanitizer wants to be the first library, which matters for allocators only: the shim has none.
+        monkeypatch.setenv("ASAN_OPTIONS", ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0"])))
+
+    def block_size(self, size):
+        self._monkeypatch.setenv("LARDER_FAULT_BLOCK", str(size))
+
+    def clock_ahead(self, seconds):
+        self._monkeypatch.setenv("LARDER_FAULT_CLOCK", str(seconds))
+
+    def hold(self, call):
+        """From now on this call on a partial file waits: "pread" or "ftruncate"."""
+        with open(self._path("hold", call), "w"):
+            pass
+
+    def wait_held(self, call):
+        wait_until(lambda: os.path.exists(self._path("held", call)), "larder calls %s for a partial file" % call)
+
+    def release(self, call):
+        os.unlink(self._path("hold", call))
+
+    def release_all(self):
+        for name in os.listdir(self.directory):
+            if name.startswith("hold-"):
+                os.unlink(os.path.join(self.directory, name))
+
+    def _path(self, what, call):
+        return os.path.join(self.directory, "%s-%s" % (what, call))

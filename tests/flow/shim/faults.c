@@ -1,0 +1,94 @@
+/* What a test cannot make a real system do, for larder under LD_PRELOAD (tests/flow/lib/faults.py): calls on files in the store's
+ * partial/ that wait until the test lets them go on, a file system with another preferred block size, a clock that is off.
+ *
+ *   LARDER_FAULTS        a folder. While it has a file hold-pread or hold-ftruncate, such calls wait, and say so by making
+ *                        held-pread or held-ftruncate
+ *   LARDER_FAULT_BLOCK   st_blksize of every file
+ *   LARDER_FAULT_CLOCK   seconds by which the wall clock is ahead
+ *
+ * The calls themselves go to the kernel directly, so it does not matter what else stands between the program and libc. */
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static long number(const char *variable)
+{
+    const char *text = getenv(variable);
+    return text == NULL ? 0 : strtol(text, NULL, 10);
+}
+
+static int is_partial(int fd)
+{
+    char link[64], path[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    if (n < 0)
+        return 0;
+    path[n] = 0;
+    return strstr(path, "/partial/") != NULL;
+}
+
+static void wait_if_held(const char *call, int fd)
+{
+    char hold[PATH_MAX], held[PATH_MAX];
+    const char *folder = getenv("LARDER_FAULTS");
+    if (folder == NULL || !is_partial(fd))
+        return;
+    snprintf(hold, sizeof hold, "%s/hold-%s", folder, call);
+    snprintf(held, sizeof held, "%s/held-%s", folder, call);
+    if (access(hold, F_OK) != 0)
+        return;
+    close(open(held, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    while (access(hold, F_OK) == 0)
+        usleep(1000);
+}
+
+ssize_t pread(int fd, void *bytes, size_t n, off_t at)
+{
+    wait_if_held("pread", fd);
+    return syscall(SYS_pread64, fd, bytes, n, at);
+}
+
+ssize_t pread64(int fd, void *bytes, size_t n, off64_t at)
+{
+    return pread(fd, bytes, n, at);
+}
+
+int ftruncate(int fd, off_t size)
+{
+    wait_if_held("ftruncate", fd);
+    return (int)syscall(SYS_ftruncate, fd, size);
+}
+
+int ftruncate64(int fd, off64_t size)
+{
+    return ftruncate(fd, size);
+}
+
+int fstat(int fd, struct stat *out)
+{
+    int result = fstatat(fd, "", out, AT_EMPTY_PATH);
+    long block = number("LARDER_FAULT_BLOCK");
+    if (result == 0 && block > 0)
+        out->st_blksize = block;
+    return result;
+}
+
+int fstat64(int fd, struct stat64 *out)
+{
+    return fstat(fd, (struct stat *)out);
+}
+
+int clock_gettime(clockid_t id, struct timespec *out)
+{
+    int result = (int)syscall(SYS_clock_gettime, id, out);
+    if (result == 0 && id == CLOCK_REALTIME)
+        out->tv_sec += number("LARDER_FAULT_CLOCK");
+    return result;
+}

@@ -1,0 +1,111 @@
+"""The system under larder is slow, odd or wrong: calls that take long at a bad moment, other file systems, a clock that was set."""
+
+import pytest
+
+from lib import paths
+from lib.client import Fetch
+from lib.images import MIB, Image, blob
+from lib.larder import cache_status
+from lib.upstream import Fault, Gate
+
+APP = "t/app"
+
+
+class Thing:
+    def __init__(self, upstream, size, name="faults"):
+        self.data = blob(name, size)
+        self.digest = upstream.add_blob("app", self.data)
+        self.theirs, self.ours = paths.blob("app", self.digest), paths.blob(APP, self.digest)
+
+
+def part(first, last):
+    return {"Range": "bytes=%d-%d" % (first, last)}
+
+
+def is_front(seen):
+    """The request that fetches the blob, or goes on with it: not one for a piece ahead."""
+    return seen.range is None or seen.range.endswith("-")
+
+
+def test_a_reader_that_comes_while_an_abandoned_fill_is_tidied(start_larder, upstream, faults):
+    """What lay ahead of the front is cut off with the file: a reader that comes right then must not be told that it is there, or
+    it gets zeros as soon as the file grows over the place again."""
+    larder = start_larder(upstream, defaults={"on_abandoned": "keep"})
+    thing = Thing(upstream, 64 * MIB)
+    gate = Gate()
+    upstream.on(lambda s: s.path == thing.theirs and is_front(s), Fault(hold={2 * MIB: gate}))
+    piece, further = (20 * MIB, 21 * MIB - 1), (40 * MIB, 41 * MIB - 1)
+    whole = Fetch(larder.address, thing.ours)
+    whole.wait_got(2 * MIB)
+    r = larder.get(thing.ours, part(*piece))
+    assert r.good and r.body == thing.data[piece[0]:piece[1] + 1]
+
+    faults.hold("ftruncate")
+    whole.leave()
+    faults.wait_held("ftruncate")
+    slow = Fetch(larder.address, thing.ours, part(*piece), stop_at=1, receive_buffer=4096)
+    larder.wait_all_read(1)
+    faults.release("ftruncate")
+
+    r = larder.get(thing.ours, part(*further))
+    assert r.good and r.body == thing.data[further[0]:further[1] + 1]
+    r = larder.get(thing.ours, part(*piece))
+    assert r.good and r.body == thing.data[piece[0]:piece[1] + 1]
+    slow.resume()
+    r = slow.result()
+    assert r.good and r.body == thing.data[piece[0]:piece[1] + 1]
+    gate.release()
+    assert larder.get(thing.ours).body == thing.data
+    whole.result()
+
+
+@pytest.mark.parametrize("size", [1, 3000, MIB, 64 * MIB])
+def test_file_systems_with_odd_block_sizes(start_larder, upstream, faults, size):
+    """Some say megabytes, or what is no power of two; a piece ahead of the front must not keep the front from being written."""
+    faults.block_size(size)
+    larder = start_larder(upstream)
+    thing = Thing(upstream, 24 * MIB)
+    gate = upstream.hold(lambda s: s.path == thing.theirs and is_front(s), at=2 * MIB + 5)
+    whole = Fetch(larder.address, thing.ours)
+    whole.wait_got(2 * MIB)
+    r = larder.get(thing.ours, part(20 * MIB, 21 * MIB - 1))
+    assert r.good and r.body == thing.data[20 * MIB:21 * MIB]
+    gate.release()
+    r = whole.result()
+    assert r.good and r.body == thing.data
+    larder.wait_stored(thing.digest)
+
+
+def test_a_partial_file_on_a_file_system_with_huge_blocks(start_larder, upstream, faults):
+    """What was kept is used, whatever the block size, and the rest is fetched."""
+    faults.block_size(16 * MIB)
+    larder = start_larder(upstream)
+    thing = Thing(upstream, 4 * MIB)
+    gate = upstream.hold(thing.theirs, at=3 * MIB, nth=1)
+    f = Fetch(larder.address, thing.ours)
+    f.wait_got(3 * MIB)
+    larder.kill()
+    gate.release()
+    f.result()
+    larder.start()
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data
+    larder.wait_stored(thing.digest)
+
+
+def test_a_tag_that_was_checked_in_the_future(start_larder, upstream, faults):
+    """The clock was wrong and has been set back: a tag is not fresh for as long as it was wrong."""
+    larder = start_larder(upstream, run=False)
+    old = upstream.add("app", Image("old", (10,)), tag="v1")
+    faults.clock_ahead(30 * 24 * 3600)
+    larder.start()
+    assert larder.get(paths.manifest(APP, "v1")).body == old.manifest
+    assert cache_status(larder.get(paths.manifest(APP, "v1")))[0] == "hit"
+    larder.stop()
+    faults.clock_ahead(0)
+    larder.start()
+    new = upstream.add("app", Image("new", (20,)), tag="v1")
+    assert larder.get(paths.manifest(APP, "v1")).body == new.manifest
+    upstream.forget()
+    assert larder.get(paths.manifest(APP, "v1")).body == new.manifest
+    assert upstream.count() == 0, "the check counts from now on"

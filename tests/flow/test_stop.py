@@ -1,0 +1,75 @@
+"""SIGTERM while blobs are on their way: who still reads gets everything, and what was there stays there."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from lib import paths
+from lib.client import Fetch
+from lib.images import MIB, blob
+from lib.larder import wait_until
+
+APP = "t/app"
+TICKS = 0.3  # seconds in which a larder that stops has looked several times for what it may end
+
+
+class Thing:
+    def __init__(self, upstream, size, name="stop"):
+        self.data = blob(name, size)
+        self.digest = upstream.add_blob("app", self.data)
+        self.theirs, self.ours = paths.blob("app", self.digest), paths.blob(APP, self.digest)
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_the_last_reader_gets_everything_whatever_core_it_is_on(start_larder, upstream, attempt):
+    """With four cores it is most probably another one than that of the client that came first, whose core fetches and has no client
+    any more. Which one it is cannot be chosen, hence several attempts."""
+    larder = start_larder(upstream, workers=4)
+    thing = Thing(upstream, 3 * MIB, "stop-%d" % attempt)
+    gate = upstream.hold(thing.theirs, at=MIB)
+    first = Fetch(larder.address, thing.ours)
+    first.wait_got(MIB)
+    others = [Fetch(larder.address, thing.ours) for _ in range(4)]
+    for f in others:
+        f.wait_got(MIB)
+    larder.process.send_signal(signal.SIGTERM)
+    first.leave()
+    for f in others[:-1]:
+        f.leave()
+    wait_until(lambda: larder.connections() == 1, "larder has noticed")
+    time.sleep(TICKS)
+    gate.release()
+    r = others[-1].result()
+    assert r.good and r.body == thing.data
+    larder.wait_exit(0)
+    larder.check_store()
+    assert larder.stored(thing.digest)
+    assert upstream.count() == 1
+
+
+@pytest.mark.parametrize("policy", ["finish", "keep"])
+def test_a_stop_while_a_partial_file_is_read_keeps_all_of_it(start_larder, upstream, faults, policy):
+    """The part that has not been read yet is no worse than before."""
+    larder = start_larder(upstream, defaults={"on_abandoned": policy})
+    thing = Thing(upstream, 4 * MIB)
+    larder.stop()
+    with open(larder.partial_path(thing.digest), "wb") as file:
+        file.write(thing.data[:MIB])
+    larder.start()
+    faults.hold("pread")
+    f = Fetch(larder.address, thing.ours)
+    faults.wait_held("pread")
+    f.leave()
+    larder.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: larder.connections() == 0, "larder has noticed")
+    time.sleep(TICKS)
+    faults.release("pread")
+    larder.wait_exit(0)
+    f.result()
+    assert os.path.getsize(larder.partial_path(thing.digest)) == MIB
+    larder.start()
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data
+    assert upstream.requests()[-1].range == "bytes=%d-" % MIB
