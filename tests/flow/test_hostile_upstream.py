@@ -192,9 +192,15 @@ def test_an_endpoint_that_limits_does_not_stop_the_other(start_larder, upstream)
         assert limited.count() >= 1
 
 
-def test_the_time_of_a_remembered_429_grows_shorter(larder, upstream):
-    """What is told is what is left, at any moment, and not what upstream said some time ago."""
+@pytest.mark.parametrize("known", [True, False])
+def test_the_time_of_a_remembered_429_grows_shorter(start_larder, upstream, known):
+    """What is told is what is left, at any moment, and not what upstream said some time ago; also for a tag that is here and too old."""
+    larder = start_larder(upstream, defaults={"tag_ttl": "0s", "stale_if_error": "0s"})
     upstream.add("app", Image("limited", (10,)), tag="v1")
+    if known:
+        assert larder.get(paths.manifest(APP, "v1")).good
+        larder.wait_idle()
+        upstream.forget()
     upstream.on(lambda s: True, Fault(status=429, headers={"Retry-After": "300"}))
     told_first = None
     while told_first is None or time.monotonic() - told_first < 6.5:
@@ -283,7 +289,7 @@ def test_a_manifest_that_breaks_once_is_asked_for_again(larder, upstream, how, b
 
 
 def test_a_manifest_that_breaks_every_time_is_an_error(larder, upstream):
-    image = upstream.add("app", Image("breaks", (10,)), tag="v1")
+    upstream.add("app", Image("breaks", (10,)), tag="v1")
     upstream.on(paths.manifest("app", "v1"), Fault(cut_at=100), method="GET")
     r = larder.get(paths.manifest(APP, "v1"))
     assert r.status == 502 and r.error_code == "UNAVAILABLE"
