@@ -32,9 +32,9 @@
 #define CONN_MAGIC     0xc0110001u
 #define EXCHANGE_MAGIC 0xe4c40001u
 
-#define SEND_TURN     (256u << 10)
-#define WARM_WINDOW   (1u << 20) /* file bytes that one look (or one job) covers */
-#define SEEN_WARM_MS  100        /* a file that was all in memory so lately is not looked at again */
+#define SEND_TURN     (128u << 10) /* see TCP_NOTSENT in net/tcp.c */
+#define WARM_WINDOW   (1u << 20)   /* file bytes that one look (or one job) covers */
+#define SEEN_WARM_MS  100          /* a file that was all in memory so lately is not looked at again */
 #define PENDING_MAX   (64u << 10)
 #define LINGER_MS     2000
 #define LINGER_BYTES  (1u << 20)
