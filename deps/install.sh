@@ -7,7 +7,7 @@
 #   demo   what examples/run.sh shows larder with
 #
 # Debian 12, as root or with sudo. Installs only what is missing; says so and does nothing when nothing is. Some packages bring a
-# service (nginx, docker-registry, containerd, h2o): the tests start their own copies, so no service is started here.
+# service (nginx, docker-registry, containerd, h2o, varnish, trafficserver): the tests start their own copies, so no service is started here.
 set -euo pipefail
 
 build=(gcc libc6-dev cmake ninja-build ca-certificates
@@ -15,7 +15,7 @@ build=(gcc libc6-dev cmake ninja-build ca-certificates
 tests=(clang llvm libclang-rt-14-dev clang-tidy clang-format ccache
     libcmocka-dev python3 python3-pytest openssl iproute2 strace
     docker-registry skopeo containerd podman nginx-light)
-bench=(wrk nginx-light h2o docker-registry python3 iproute2 strace)
+bench=(wrk nginx-light h2o varnish trafficserver docker-registry gnuplot-nox python3 iproute2 strace)
 demo=(docker-registry skopeo python3)
 
 say() { echo "deps/install.sh: $*"; }
@@ -68,7 +68,8 @@ if [ -d /run/systemd/system ]; then
     for package in "${missing[@]}"; do
         case $package in
         nginx-light) units+=(nginx.service) ;;
-        docker-registry | containerd | h2o) units+=("$package.service") ;;
+        docker-registry | containerd | h2o | trafficserver) units+=("$package.service") ;;
+        varnish) units+=(varnish.service varnishncsa.service) ;;
         podman) units+=(podman.service podman.socket podman-auto-update.timer podman-restart.service) ;;
         esac
     done
