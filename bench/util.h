@@ -1,5 +1,5 @@
-/* What the programs of bench/ share: messages, memory, the clock, sizes and durations, addresses. They use
- * nothing of src/, so that a mistake there cannot hide in what measures it. */
+/* What the programs of bench/ share: messages, memory, the clock, sizes and durations, addresses. What
+ * measures uses nothing of src/, so that a mistake there cannot hide in it. */
 #ifndef LARDER_BENCH_UTIL_H
 #define LARDER_BENCH_UTIL_H
 
