@@ -204,3 +204,89 @@ def test_wrong_arguments_are_explained(arguments, says):
     done = subprocess.run([tool("larder-load"), *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30,
                           check=False)
     assert done.returncode == 1 and says in done.stderr and done.stdout == ""
+
+
+# --- the harness ----------------------------------------------------------------------------------------------------
+
+BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "bench")
+
+
+def run_bench(out, *arguments):
+    tool("larder-fill")
+    command = [os.path.join(BENCH, "run.sh"), "--quick", "--out", str(out), *arguments]
+    if "--larder" not in arguments:
+        command += ["--larder", binary()]
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300, check=False)
+    path = out / "quick.json"
+    return done, json.loads(path.read_text()) if path.exists() else None
+
+
+def test_the_harness_runs_every_scenario(tmp_path):
+    done, result = run_bench(tmp_path, "--peers", "direct,nginx,nginx-cache,docker-registry")
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = {f["figure"]: f for f in result["figures"]}
+    assert {f["scenario"] for f in figures.values()} == {
+        "manifests", "small", "large", "tls", "latency", "herd", "cold", "mix", "memory", "idle", "many", "logging"}
+    for name, f in figures.items():
+        assert name in done.stdout and ("larder" in f["medians"]) == (f["not_yet"] is None and f["impossible"] is None), f
+    for name in ("manifest by digest", "16 KiB blob", "1 MiB blob"):
+        assert set(figures[name]["medians"]) == {"larder", "nginx", "nginx-cache", "docker-registry"}, figures[name]
+    gets = figures["herd of 30 on 4 MiB: upstream GETs"]
+    assert gets["medians"]["larder"] == 1 and gets["met"] is True and gets["medians"]["direct"] == 30 and "no" not in gets["measured"]
+    assert list(gets["no"]) == ["nginx"] and "fetches nothing" in gets["no"]["nginx"]
+    assert figures["cold mix, 5 images, 8 clients: bytes from upstream, of the unique"]["medians"]["larder"] == 1
+    judged = {f["unit"] for f in figures.values() if f["met"] is not None}
+    assert judged == {"count", "ratio of bytes"}
+    assert (tmp_path / "quick.txt").read_text() == done.stdout
+
+
+def test_a_larder_that_does_not_run_is_a_result(tmp_path):
+    broken = tmp_path / "larder"
+    broken.write_text("#!/bin/sh\necho it cannot >&2\nexit 1\n")
+    broken.chmod(0o755)
+    done, result = run_bench(tmp_path, "--larder", str(broken), "--tools", os.path.dirname(tool("larder-load")), "--peers", "nginx", "small")
+    assert done.returncode == 3
+    [f] = result["figures"]
+    assert "ended with status 1: it cannot" in f["no"]["larder"] and f["met"] is False and list(f["medians"]) == ["nginx"]
+
+
+@pytest.mark.parametrize("arguments, says", [(["dance"], "no scenario 'dance'"), (["--peers", "apache"], "no peer 'apache'"),
+                                             (["--larder", "/nowhere/larder"], "/nowhere/larder is not a program")])
+def test_wrong_arguments_of_the_harness(tmp_path, arguments, says):
+    done, _ = run_bench(tmp_path, *arguments)
+    assert done.returncode == 2 and says in done.stderr
+
+
+def test_targets_are_judged(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    import harness  # pylint: disable=import-error,import-outside-toplevel
+
+    def verdict(target, unit="requests", sharp_only=False, **rounds):
+        f = harness.Figure("s", "f", unit, target)
+        for server, values in rounds.items():
+            for value in values:
+                f.add(server, value)
+        return f.verdict(sharp_only)
+
+    best = harness.at_least_of(1.2, "nginx", "h2o")
+    assert verdict(best, larder=[120, 999, 1], nginx=[100], h2o=[90]) == ("1.20 x", True)
+    assert verdict(best, larder=[120], nginx=[90], h2o=[101]) == ("1.19 x", False)
+    assert verdict(best, larder=[120]) == ("no peer", None)
+    assert verdict(best, nginx=[100]) == ("", None)
+    assert verdict(best, sharp_only=True, larder=[1], nginx=[100]) == ("", None)
+    least = harness.at_most_of(1.0, "nginx", "h2o")
+    assert verdict(least, "ms", larder=[2], nginx=[2], h2o=[3])[1] is True
+    assert verdict(least, "ms", larder=[2.5], nginx=[2], h2o=[3])[1] is False
+    assert verdict(harness.at_most(1, "count"), "count", True, larder=[1, 1, 2]) == ("2", False)
+    assert verdict(harness.at_least(0.98), "ratio", larder=[0.979]) == ("0.979", False)
+    refused = harness.Figure("s", "f", "ms", harness.at_most(1, "ms"))
+    refused.add("larder", 1)
+    refused.refuse("larder", "why")
+    assert refused.verdict() == ("no", False)
+
+
+def test_a_filled_store_has_the_objects_it_says(tmp_path):
+    subprocess.run([tool("larder-fill"), "--objects", "300", "--size", "5KiB", "--seed", "7", "origin.test/x", str(tmp_path / "store")], check=True)
+    blobs = tmp_path / "store/blobs/sha256"
+    assert sorted(os.listdir(blobs)) == sorted(hashlib.sha256(b"7 %d" % i).hexdigest() for i in range(300))
+    assert {(blobs / name).stat().st_size for name in os.listdir(blobs)} == {5120}

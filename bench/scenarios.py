@@ -1,0 +1,464 @@
+"""What is measured. A scenario is a function that takes a Bench, starts servers, and adds figures with their targets; its first line of
+documentation is its title. The servers take turns within a round (A B C A B C ...), so that what else the machine does meets all."""
+import hashlib
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from harness import (KIB, MIB, Failed, Impossible, MemoryLimit, at_least, at_least_of, at_most, at_most_of, every_second, failures, get,
+                     hammer, load, program, refuse_failures, words, wrk)
+from peers import CACHES, NO_FETCH, STATIC, Direct, Larder, Origin, World
+
+FILES = ("nginx", "h2o")  # what a hit can be at best
+
+
+# --- hits -----------------------------------------------------------------------------------------------------------
+
+
+def blob(origin, number):
+    return f"/v2/x/blobs/{origin.blobs[number][0]}"
+
+
+def fetch_twice(bench, world, server, path, size):
+    """Fetches it until it must be there, and compares. Returns how often the upstream was asked for the last fetch."""
+    for last in (False, True):
+        if last:
+            time.sleep(bench.scale.settle)
+            world.origin.stats(reset=True)
+        if "/manifests/" in path:
+            if get(server.url + server.path(path))[0] != get(world.origin.url + path)[0]:
+                raise Failed(f"it answers {path} with other bytes")
+        else:
+            refuse_failures(load(bench, "herd", "-c", 1, "--verify", "--size", size, server.url + server.path(path)), server)
+    asked = world.origin.stats()["requests"]
+    return sum(asked.values()) - (1 if "/manifests/" in path else 0)
+
+
+def warm(bench, world, servers, path, size, figures):
+    """The servers that have it now, with the bytes that they should have."""
+    ready = []
+    for server in servers:
+        try:
+            asked = fetch_twice(bench, world, server, path, size)
+        except Failed as e:
+            bench.refuse(figures, server.name, e)
+            continue
+        if asked > 0 and server.name != "direct":
+            for f in figures:
+                f.notes[server.name] = "asks the upstream every time, so it is no hit"
+        ready.append(server)
+    return ready
+
+
+def measure_hits(bench, world, servers, name, path, size, unit, target, processor=False, connections=64, how=hammer):
+    """Rounds of one closed loop, every server in turn."""
+    figures = {f"{unit}_per_second": bench.figure(name, unit, target)}
+    if processor:
+        figures["server_cpu_seconds_per_gb"] = bench.figure(f"{name}: processor", "s/GB", at_most_of(1.0, *FILES))
+    ready = warm(bench, world, servers, path, size, figures.values())
+    for _ in range(bench.scale.rounds):
+        for server in list(ready):
+            try:
+                result = how(bench, server, [path], connections)
+            except (Failed, subprocess.SubprocessError) as e:
+                bench.refuse(figures.values(), server.name, e)
+                ready.remove(server)
+                continue
+            bench.record(f"{name}: {server.name}", result)
+            for key, figure in figures.items():
+                figure.add(server.name, result[key])
+    return ready
+
+
+def hit_target(bench, factor):
+    return at_least_of(1.0, "nginx") if bench.scale.figures else at_least_of(factor, *FILES)
+
+
+def how_to_load(bench):
+    return wrk if bench.scale.figures else hammer
+
+
+def start(bench, origin, paths, classes=CACHES + STATIC):
+    """Servers for a scenario of hits; one that cannot start is a "no" in every figure, which come later."""
+    world = World(bench, origin, paths)
+    absent = bench.figure("", "count")
+    servers = bench.servers(classes, world, [absent])
+    bench.figures.remove(absent)
+    return world, servers, absent.no
+
+
+def finish(figures, absent):
+    for figure in figures:
+        for name, why in absent.items():
+            figure.refuse(name, why)
+
+
+def manifests(bench):
+    """manifest hits, 64 connections: by tag and by digest; nginx and h2o serve the same bytes as files"""
+    origin = bench.run(Origin(bench), "--images", "1")
+    by_tag, by_digest = "/v2/img-0/manifests/latest", f"/v2/img-0/manifests/{origin.images['img-0:latest']}"
+    first = len(bench.figures)
+    world, servers, absent = start(bench, origin, [by_tag, by_digest])
+    for name, path in (("manifest by tag", by_tag), ("manifest by digest", by_digest)):
+        measure_hits(bench, world, servers, name, path, 0, "requests", hit_target(bench, 1.2), how=how_to_load(bench))
+    if program("wrk") and not bench.scale.quick and not bench.scale.figures:
+        both = [s for s in servers if s.name in ("larder", *FILES)]
+        measure_hits(bench, world, both, "manifest by digest, as wrk says", by_digest, 0, "requests", None, how=wrk)
+    finish(bench.figures[first:], absent)
+
+
+def small(bench):
+    """16 KiB blob hits, 64 connections"""
+    blobs(bench, [16 * KIB], "requests", 1.1, processor=False)
+
+
+def large(bench):
+    """large blob hits: 64 connections, 8 for those of 1 GiB; and the processor time that a gigabyte costs"""
+    blobs(bench, bench.scale.large, "bytes", 1.0, processor=not bench.scale.figures)
+
+
+def blobs(bench, sizes, unit, factor, processor):
+    need_memory(10 * sum(sizes))
+    origin = bench.run(Origin(bench), *[o for size in sizes for o in ("--blob", str(size))])
+    first = len(bench.figures)
+    world, servers, absent = start(bench, origin, [blob(origin, i) for i in range(len(sizes))])
+    for i, size in enumerate(sizes):
+        measure_hits(bench, world, servers, f"{words(size)} blob", blob(origin, i), size, unit, hit_target(bench, factor), processor,
+                     connections=64 if size < 1 << 30 else 8, how=how_to_load(bench))
+    finish(bench.figures[first:], absent)
+
+
+def need_memory(size):
+    """Every server has a copy in the page cache or in its own memory; with less they would be measured on their disks."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) * KIB for line in lines if line.startswith("MemAvailable:"))
+    if free < size:
+        raise Impossible(f"it needs {size / MIB:.0f} MiB of memory for all copies, and {free / MIB:.0f} MiB are available")
+
+
+def latency(bench):
+    """latency, open loop at 70 % of the maximum of the slowest of larder, nginx and h2o; from when each request was due"""
+    origin = bench.run(Origin(bench), "--images", "1", "--blob", "16KiB")
+    paths = {"manifest": f"/v2/img-0/manifests/{origin.images['img-0:latest']}", "16 KiB blob": blob(origin, 0)}
+    first = len(bench.figures)
+    world, servers, absent = start(bench, origin, list(paths.values()))
+    for name, path in paths.items():
+        figures = {key: bench.figure(f"{name}: {label}", "ms", at_most_of(1.0, *FILES) if key != "p50" else None)
+                   for key, label in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9"))}
+        ready = warm(bench, world, servers, path, origin.blobs[0][1], figures.values())
+        fastest = {s.name: hammer(bench, s, [path])["requests_per_second"] for s in ready}
+        rate = 0.7 * min([v for n, v in fastest.items() if n in ("larder", *FILES)])
+        bench.record(f"{name}: requests per second", {"maximum": fastest, "asked": rate})
+        for server in [s for s in ready if fastest[s.name] < rate]:
+            bench.refuse(figures.values(), server.name, f"it answers {fastest[server.name]:.0f}/s, and {rate:.0f}/s are asked")
+            ready.remove(server)
+        for _ in range(bench.scale.rounds):
+            for server in ready:
+                one_latency(bench, server, path, rate, figures)
+    finish(bench.figures[first:], absent)
+
+
+def one_latency(bench, server, path, rate, figures):
+    report = load(bench, "rate", "-c", 64, "--rate", f"{rate:.0f}", "-d", f"{bench.scale.seconds}s",
+                  "--warmup", f"{bench.scale.seconds / 4}s", server.url + server.path(path))
+    bench.record(f"{path}: {server.name}", report)
+    if failures(report):
+        bench.refuse(figures.values(), server.name, f"at {rate:.0f}/s it left {failures(report)}")
+        return
+    for key, figure in figures.items():
+        if server.name not in figure.no:
+            figure.add(server.name, report["total_ms"][key])
+
+
+def tls(bench):
+    """the same over TLS 1.2 with AES-128-GCM"""
+    not_yet(bench, "1 MiB blob over TLS 1.2, AES-128-GCM", "bytes", at_least_of(1.0, "nginx"))
+
+
+def not_yet(bench, name, unit, target):
+    figure = bench.figure(name, unit, target)
+    figure.not_yet = "larder does not speak TLS to its clients in this version"
+
+
+# --- cold -----------------------------------------------------------------------------------------------------------
+
+
+def herd(bench):
+    """many clients at once on a cold blob from an upstream that sends 20 MB/s
+
+    Every round has a blob that no server has seen. nginx and h2o have it as a file: what the machine can move at all."""
+    rounds, clients, size = bench.scale.rounds, bench.scale.herd, bench.scale.herd_size
+    origin = bench.run(Origin(bench), "--rate", "20MB", *["--blob", str(size)] * rounds, "--blob", "1MiB")
+    name = f"herd of {clients} on {words(size)}"
+    figures = {
+        "failed": bench.figure(f"{name}: failed clients", "count", at_most(0, "count")),
+        "gets": bench.figure(f"{name}: upstream GETs", "count", at_most(1, "count")),
+        "lag": bench.figure(f"{name}: last first byte after the upstream's", "ms", at_most(50, "ms")),
+        "ratio": bench.figure(f"{name}: last client done, of one direct", "ratio", at_most(1.05, "ratio")),
+        "time": bench.figure(f"{name}: last client done", "s"),
+        "growth": bench.figure(f"{name}: growth of resident memory", "MiB", at_most(16 * MIB, "MiB") if bench.scale.figures else None),
+        "cpu": bench.figure(f"{name}: processor", "s"),
+    }
+    cold = [figures[k] for k in figures if k not in ("failed", "time", "cpu")]
+    world = World(bench, origin, [blob(origin, 0)])
+    servers = bench.servers(CACHES + [Direct] + STATIC, world, list(figures.values()))
+    for server in servers:
+        if type(server) in STATIC:
+            bench.refuse(cold, server.name, NO_FETCH)
+        else:
+            warm(bench, world, [server], blob(origin, rounds), 1 * MIB, ())
+    for number in range(rounds):
+        path = blob(origin, number)
+        direct = load(bench, "herd", "-c", 1, "--size", size, origin.url + path)
+        bench.record("one direct", direct)
+        for server in list(servers):
+            fixed = type(server) in STATIC
+            result = one_herd(bench, origin, server, blob(origin, 0) if fixed else path, direct["total_ms"]["max"])
+            bench.record(server.name, result)
+            for key, figure in figures.items():
+                if not (fixed and figure in cold):
+                    figure.add(server.name, result[key])
+
+
+def one_herd(bench, origin, server, path, direct_ms):
+    """What one herd was like, for the figures and with all details."""
+    origin.stats(reset=True)
+    server.forget_peak()
+    memory, cpu = server.memory(), server.cpu()
+    many = load(bench, "herd", "-c", bench.scale.herd, "--size", bench.scale.herd_size, "--timeout", "300s", server.url + server.path(path))
+    growth = max(0, server.memory("VmHWM") - memory)
+    stats = origin.stats()
+    return {"failed": sum(failures(many).values()), "gets": stats["requests"]["blob_get"],
+            "lag": (many["last_first_byte_ns"] - stats["first_blob_byte_ns"]) / 1e6, "ratio": many["total_ms"]["max"] / direct_ms,
+            "time": many["total_ms"]["max"] / 1e3, "growth": growth, "cpu": server.cpu() - cpu, "report": many, "upstream": stats}
+
+
+def cold(bench):
+    """one client pulls one image that nobody has; the upstream sends as fast as it can"""
+    scale = bench.scale
+    origin = bench.run(Origin(bench), "--images", scale.rounds + 1, "--layers", 4, "--layer-size", scale.cold_layer)
+    name = f"cold pull of 4 layers of {words(scale.cold_layer)}"
+    figures = [bench.figure(f"{name}: of direct", "ratio", at_most(1.15, "ratio")), bench.figure(f"{name}: time", "ms")]
+    servers = bench.servers([Direct] + CACHES, World(bench, origin), figures)
+    refuse_static(bench, figures)
+    for number in range(scale.rounds + 1):  # the first image is for what a server does only once
+        direct = None
+        for server in list(servers):
+            report = load(bench, "pull", "-c", 1, server.url, server.image(f"img-{number}:latest"))
+            bench.record(server.name, report)
+            if failures(report):
+                bench.refuse(figures, server.name, f"the pull failed: {failures(report)}")
+                servers.remove(server)
+                continue
+            took = report["total_ms"]["max"]
+            direct = took if server.name == "direct" else direct
+            if number == 0:
+                continue
+            figures[1].add(server.name, took)
+            if direct:
+                figures[0].add(server.name, took / direct)
+
+
+def refuse_static(bench, figures):
+    for kind in STATIC:
+        if kind.name in bench.chosen:
+            for figure in figures:
+                figure.refuse(kind.name, NO_FETCH)
+
+
+def mix(bench):
+    """20 images that nobody has, 50 clients by Zipf's law; the upstream sends 50 MB/s for each connection, after 5 ms
+
+    Every round begins with empty caches."""
+    scale = bench.scale
+    origin = bench.run(Origin(bench), "--images", scale.images, "--layers", 5, "--shared", 1, "--layer-size", scale.mix_layer,
+                       "--rate", "50MB", "--delay", "5ms", "--index")
+    name = f"cold mix, {scale.images} images, {scale.pullers} clients"
+    figures = {"bytes": bench.figure(f"{name}: bytes from upstream, of the unique", "ratio of bytes", at_most(1.0, "ratio of bytes")),
+               "time": bench.figure(f"{name}: time", "s", at_most_of(1.0, *(k.name for k in CACHES[1:]), words="any other cache")),
+               "failed": bench.figure(f"{name}: failed pulls", "count", at_most(0, "count"))}
+    refuse_static(bench, figures.values())
+    for number in range(scale.rounds):
+        for server in [k(bench) for k in [Direct] + CACHES if k.name == "larder" or k.name in bench.chosen]:
+            if server.name in figures["time"].no:
+                continue
+            try:
+                server.start(World(bench, origin))
+                result = one_mix(bench, origin, server, number)
+            except (Failed, OSError) as e:
+                bench.refuse(figures.values(), server.name, e)
+                continue
+            finally:
+                server.stop()
+            for key, figure in figures.items():
+                figure.add(server.name, result[key])
+
+
+def one_mix(bench, origin, server, number):
+    origin.stats(reset=True)
+    report = load(bench, "pull", "-c", bench.scale.pullers, "--pulls", 2, "--zipf", 1, "--seed", number + 1, "--verify", "-t", 2, server.url,
+                  *(server.image(f"img-{i}:latest") for i in range(bench.scale.images)))
+    time.sleep(bench.scale.settle)  # what is still on its way for nobody
+    stats = origin.stats()
+    bench.record(server.name, {"report": report, "upstream": stats})
+    return {"bytes": sum(stats["bytes"].values()) / max(1, stats["bytes_of_objects_got"]), "time": report["seconds"],
+            "failed": sum(failures(report).values())}
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------
+
+
+def memory(bench):
+    """small hits while large ones come from the disk: the server may use only so much memory, page cache included
+
+    p99 of 16 KiB blobs at a fixed rate, alone and beside readers of more content than the memory holds."""
+    scale = bench.scale
+    count = 4 * scale.memory // scale.memory_blob
+    figures = {key: bench.figure(f"16 KiB hits, {words(scale.memory)} of memory: p99 {label}", unit, target) for key, label, unit, target in (
+        ("alone", "alone", "ms", None), ("loaded", "beside disk load", "ms", None),
+        ("ratio", "beside disk load, of alone", "ratio", at_most(3, "ratio")))}
+    limit = MemoryLimit(scale.memory)
+    bench.stack.callback(limit.close)
+    origin = bench.run(Origin(bench), "--blob", "16KiB", *["--blob", str(scale.memory_blob)] * count)
+    world = World(bench, origin, [blob(origin, i) for i in range(count + 1)])
+    for kind in CACHES + STATIC:
+        for server in bench.servers([kind], world, list(figures.values())):
+            try:
+                for key, value in one_memory(bench, world, server, limit).items():
+                    figures[key].add(server.name, value)
+            except (Failed, OSError) as e:
+                bench.refuse(figures.values(), server.name, e)
+            server.stop()
+
+
+def one_memory(bench, world, server, limit):
+    origin, scale = world.origin, bench.scale
+    limit.take(server)
+    for i, (_, size) in enumerate(origin.blobs):
+        refuse_failures(load(bench, "herd", "-c", 1, "--size", size, server.url + server.path(blob(origin, i))), server)
+    measure = ("rate", "-c", 16, "--rate", 500, "-d", f"{2 * scale.seconds}s", "--warmup", "1s", server.url + server.path(blob(origin, 0)))
+    alone = load(bench, *measure)
+    readers = subprocess.Popen([str(a) for a in (
+        bench.tools / "larder-load", "hits", "--json", "--quiet", "-c", 8, "--read-rate", "50MB", "-d", f"{2 * scale.seconds + 3}s",
+        server.url + server.path(blob(origin, 1)), *(server.path(blob(origin, i)) for i in range(2, len(origin.blobs))))],
+        stdout=subprocess.DEVNULL)
+    time.sleep(1)
+    try:
+        loaded = load(bench, *measure)
+    finally:
+        readers.wait()
+    bench.record(server.name, {"alone": alone, "loaded": loaded})
+    refuse_failures(alone, server)
+    refuse_failures(loaded, server)
+    a, b = alone["total_ms"]["p99"], loaded["total_ms"]["p99"]
+    return {"alone": a, "loaded": b, "ratio": b / max(a, 1e-6)}
+
+
+def idle(bench):
+    """idle kept-alive connections: resident memory of each"""
+    count, limit = bench.scale.idle, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    figure = bench.figure(f"{count} idle connections: each", "KiB", at_most(KIB, "KiB"))
+    if not bench.scale.figures:
+        not_yet(bench, f"{count} idle connections over TLS: each", "KiB", at_most(12 * KIB, "KiB"))
+    if count + 500 > limit:
+        raise Impossible(f"{count} connections need a limit of open files above {count + 500}, and it is {limit}: raise it with ulimit -n")
+    origin = bench.run(Origin(bench), "--images", "1")
+    path = "/v2/img-0/manifests/latest"
+    world = World(bench, origin, [path])
+    for kind in CACHES + STATIC:  # one after the other: each has the ports of the machine to itself
+        for server in bench.servers([kind], world, [figure]):
+            try:
+                figure.add(server.name, idle_one(bench, server, server.url + server.path(path), count))
+            except Failed as e:
+                bench.refuse([figure], server.name, e)
+            server.stop()
+
+
+def idle_one(bench, server, url, count):
+    load(bench, "hits", "-c", 64, "-d", f"{bench.scale.seconds / 4}s", url)  # what a server allocates once is not counted per connection
+    before, anon = server.memory(), server.memory("RssAnon")
+    child = subprocess.Popen([str(bench.tools / "larder-load"), "idle", "--json", "-c", str(count), "--sources", "16", url],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        if child.stdout.readline().strip() != "ready":
+            raise Failed("larder-load idle did not get ready")
+        time.sleep(bench.scale.settle)
+        after, anon_after = server.memory(), server.memory("RssAnon")
+        child.communicate("")
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    bench.record(server.name, {"before": before, "after": after, "anon_before": anon, "anon_after": anon_after})
+    if child.returncode != 0:
+        raise Failed(f"some of {count} connections did not stay")
+    return max(0, after - before) / count
+
+
+# --- larder against itself ------------------------------------------------------------------------------------------
+
+
+def against_itself(bench, name, target, servers, paths, during=None):
+    """Rates of two larders in turn; the figure has the ratio of the second to the first, round by round."""
+    figure = bench.figure(name, "ratio", target)
+    rates = bench.figure(f"{name}: rate without", "requests"), bench.figure(f"{name}: rate with", "requests")
+    for _ in range(bench.scale.rounds):
+        pair = []
+        for i, server in enumerate(servers):
+            with every_second(during if i == 1 and during else lambda: None):
+                result = hammer(bench, server, paths)
+            bench.record(f"{name}: {server.name}", result)
+            rates[i].add("larder", result["requests_per_second"])
+            pair.append(result["requests_per_second"])
+        figure.add("larder", pair[1] / pair[0])
+
+
+def many(bench):
+    """larder with many rules and with many objects against larder with few"""
+    scale = bench.scale
+    origin = bench.run(Origin(bench), "--images", "1")
+    world = World(bench, origin)
+    manifest = f"/v2/img-0/manifests/{origin.images['img-0:latest']}"
+    few, rules = bench.run(Larder(bench), world), bench.run(Larder(bench, "larder-rules", rules=scale.rules), world)
+    for server in (few, rules):
+        warm(bench, world, [server], manifest, 0, ())
+    target = at_least(0.98)
+    against_itself(bench, f"{scale.rules} rules: manifests, of few", target, (few, rules), [manifest])
+    rules.stop()
+    stores = [filled(bench, count) for count in (scale.some_objects, scale.objects)]
+    few, objects = (bench.run(Larder(bench, n, store=s), world) for n, s in zip(("larder-few", "larder-objects"), stores))
+    names = [hashlib.sha256(b"1 %d" % i).hexdigest() for i in range(scale.some_objects)]
+    paths = [f"/v2/x/blobs/sha256:{name}" for name in names]
+    against_itself(bench, f"{scale.objects} objects: {len(paths)} blobs of 16 KiB, of few", target, (few, objects), paths)
+    asked = sum(origin.stats()["requests"].values())
+    bench.record("requests that went upstream", asked)
+
+
+def filled(bench, count):
+    """A store with so many objects; sparse files, so it takes little but inodes."""
+    store = Path(tempfile.mkdtemp(prefix="store-", dir=bench.tmp))
+    bench.stack.callback(shutil.rmtree, store, ignore_errors=True)
+    done = subprocess.run([bench.tools / "larder-fill", "--objects", str(count), "--size", str(16 * KIB), "origin.test/x", store],
+                          stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed(f"a store with {count} objects could not be made: {done.stderr.strip()}")
+    return store
+
+
+def logging(bench):
+    """the cost of an access log in a file and of metrics that are read every second"""
+    origin = bench.run(Origin(bench), "--images", "1")
+    world = World(bench, origin)
+    manifest = f"/v2/img-0/manifests/{origin.images['img-0:latest']}"
+    quiet, loud = bench.run(Larder(bench), world), bench.run(Larder(bench, "larder-log", access=True), world)
+    for server in (quiet, loud):
+        warm(bench, world, [server], manifest, 0, ())
+    against_itself(bench, "access log and metrics: manifests, of none", at_least(0.97), (quiet, loud), [manifest], loud.scrape)
+
+
+SCENARIOS = {"manifests": manifests, "small": small, "large": large, "tls": tls, "latency": latency, "herd": herd, "cold": cold, "mix": mix,
+             "memory": memory, "idle": idle, "many": many, "logging": logging}
+GROUPS = {"hits": ["manifests", "small", "large"]}
