@@ -29,7 +29,7 @@
     X(TOO_MANY,            429, "TOOMANYREQUESTS",  "the upstream registry limits requests")                 \
     X(INTERNAL,            500, "UNKNOWN",          "internal error")                                        \
     X(UP_RESOLVE,          502, "UNAVAILABLE",      "the upstream registry's name does not resolve")         \
-    X(UP_CONNECT,          502, "UNAVAILABLE",      "the upstream registry refused the connection")          \
+    X(UP_CONNECT,          502, "UNAVAILABLE",      "no connection to the upstream registry")          \
     X(UP_CLOSED,           502, "UNAVAILABLE",      "the upstream registry closed the connection")           \
     X(UP_PROTOCOL,         502, "UNAVAILABLE",      "the upstream registry's answer is not valid HTTP")      \
     X(UP_STATUS,           502, "UNAVAILABLE",      "the upstream registry answered with an error")          \

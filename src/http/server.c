@@ -19,7 +19,10 @@
  * first; the loop never waits for a disk. At most SEND_TURN bytes leave per turn of the loop, then the others' turn.
  *
  * A half-closed client (it sent FIN, but reads on) gets the answers to all it has asked; a broken connection is told to the handler. */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -56,6 +59,11 @@ struct conn {
     struct exchange *x;
     struct list_node node; /* server->conns[state] */
     struct timer timer;
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } peer;
     char *pending; /* bytes that came while an exchange was under way */
     size_t pending_n;
     struct h1 parser;
@@ -608,6 +616,21 @@ static void send_run(struct conn *k)
 
 /* ---- the handler's side ---- */
 
+void exchange_peer(const struct exchange *x, struct str *out)
+{
+    char text[INET6_ADDRSTRLEN] = "";
+    const struct conn *k = x->conn;
+    bool v6 = k->peer.sa.sa_family == AF_INET6;
+    const void *address = v6 ? (const void *)&k->peer.v6.sin6_addr : (const void *)&k->peer.v4.sin_addr;
+    if (k->peer.sa.sa_family == AF_UNSPEC ||
+        inet_ntop(k->peer.sa.sa_family, address, text, sizeof text) == NULL)
+        return;
+    str_addz(out, v6 ? "[" : "");
+    str_addz(out, text);
+    str_addz(out, v6 ? "]:" : ":");
+    str_addu(out, ntohs(v6 ? k->peer.v6.sin6_port : k->peer.v4.sin_port));
+}
+
 static void head_date(struct server *s, struct str *out)
 {
     int64_t now = clock_wall_ms() / 1000;
@@ -818,6 +841,8 @@ static void on_accepted(struct core *core, int fd, void *arg)
     k->stream = stream;
     stream->ready = on_ready;
     stream->owner = k;
+    socklen_t len = sizeof k->peer;
+    (void)getpeername(fd, &k->peer.sa, &len); /* a client that has gone already has no address: AF_UNSPEC */
     k->parser.request = true;
     timer_init(&k->timer, on_conn_timer);
     s->n_conns++;

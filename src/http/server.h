@@ -83,6 +83,9 @@ void server_abort(struct server *s);
 unsigned server_connections(const struct server *s);
 void server_free(struct server *s); /* drained, no connection left */
 
+/* The client's address and port, for the log: "192.0.2.1:40000", "[2001:db8::1]:40000". */
+void exchange_peer(const struct exchange *x, struct str *out);
+
 /* Starts the answer: status line, Date. */
 void exchange_begin(struct exchange *x, unsigned status);
 /* One more header field. The sum of the fields is the handler's to bound: a head that does not fit is never sent, and

@@ -112,9 +112,13 @@ static void serve_count(struct serve *s)
     latency_add(&st->total, (now - x->began_ns) / 1000);
     if (!s->conf->log_access)
         return;
+    char peer[64];
+    struct str p = STR_INIT(peer);
+    exchange_peer(x, &p);
     log_info(
-        "access", "request", LOG_SP("method", x->req.method_name), LOG_SP("target", x->req.target),
-        LOG_U("status", x->status), LOG_U("bytes", x->sent), LOG_S("cache", proxy_result_name[s->result]),
+        "access", "request", LOG_SP("client", str_span(&p)), LOG_SP("method", x->req.method_name),
+        LOG_SP("target", x->req.target), LOG_U("status", x->status), LOG_U("bytes", x->sent),
+        LOG_S("cache", proxy_result_name[s->result]),
         LOG_SP("rule", s->rule != NULL ? s->rule->name : SPAN_NONE), LOG_S("kind", proxy_kind_name[s->kind]),
         LOG_D("digest", s->digest.alg != DIGEST_NONE ? &s->digest : NULL),
         LOG_S("error", s->err != 0 ? err_name(s->err) : NULL), LOG_S("cut", x->complete ? NULL : x->why),
