@@ -216,8 +216,8 @@ def hammer(bench, server, paths, connections=64):
     """A closed loop on what the server has: one generator thread, as wrk -t1."""
     seconds = bench.scale.seconds
     def run():
-        report = load(bench, "hits", "-c", connections, "-d", f"{seconds}s", "--warmup", f"{seconds / 8}s",
-                      server.url + server.path(paths[0]), *map(server.path, paths[1:]))
+        report = load(bench, "hits", "-c", connections, "-d", f"{seconds}s", server.url + server.path(paths[0]),
+                      *map(server.path, paths[1:]))
         refuse_failures(report, server)
         return report
     return with_cpu(server, run)
