@@ -618,17 +618,22 @@ static void send_run(struct conn *k)
 
 void exchange_peer(const struct exchange *x, struct str *out)
 {
-    char text[INET6_ADDRSTRLEN] = "";
+    char text[INET6_ADDRSTRLEN];
     const struct conn *k = x->conn;
-    bool v6 = k->peer.sa.sa_family == AF_INET6;
-    const void *address = v6 ? (const void *)&k->peer.v6.sin6_addr : (const void *)&k->peer.v4.sin_addr;
-    if (k->peer.sa.sa_family == AF_UNSPEC ||
-        inet_ntop(k->peer.sa.sa_family, address, text, sizeof text) == NULL)
-        return;
-    str_addz(out, v6 ? "[" : "");
-    str_addz(out, text);
-    str_addz(out, v6 ? "]:" : ":");
-    str_addu(out, ntohs(v6 ? k->peer.v6.sin6_port : k->peer.v4.sin_port));
+    if (k->peer.sa.sa_family == AF_INET) { /* by hand: it is in every line of the access log */
+        const unsigned char *octet = (const unsigned char *)&k->peer.v4.sin_addr;
+        for (unsigned i = 0; i < 4; i++) {
+            str_addu(out, octet[i]);
+            str_addc(out, i < 3 ? '.' : ':');
+        }
+        str_addu(out, ntohs(k->peer.v4.sin_port));
+    } else if (k->peer.sa.sa_family == AF_INET6 &&
+               inet_ntop(AF_INET6, &k->peer.v6.sin6_addr, text, sizeof text) != NULL) {
+        str_addc(out, '[');
+        str_addz(out, text);
+        str_add(out, SPAN("]:"));
+        str_addu(out, ntohs(k->peer.v6.sin6_port));
+    }
 }
 
 static void head_date(struct server *s, struct str *out)

@@ -1,11 +1,15 @@
 """What clients see of content that upstream serves well: statuses, headers, bytes; and what upstream is asked for it."""
 
+import re
+import socket
+
 import pytest
 
 from lib import images, paths
 from lib.client import Conn
 from lib.images import KIB, Image, Index, blob
 from lib.larder import cache_status, wait_until
+from lib.ports import free_port
 from lib.upstream import Fault
 
 APP = "t/app"
@@ -317,3 +321,16 @@ def test_access_log_has_a_line_for_each_request(larder, image):
     # Written when the last byte is sent, by the loop that sent it: in no order among connections.
     assert sorted((r["status"], r["method"]) for r in access) == [(200, "GET"), (200, "GET"), (404, "GET")]
     assert {r["target"] for r in access} == {paths.manifest(APP, "v1"), paths.blob(APP, image.layers[0]), "/v2/nowhere/app/manifests/v1"}
+    assert all(re.fullmatch(r"127\.0\.0\.1:[0-9]+", r["client"]) for r in access)
+
+
+def test_access_log_has_the_address_of_an_ipv6_client(upstream, start_larder):
+    port = free_port()
+    larder = start_larder(upstream, listen=[{"address": "[::1]:%d" % port}])
+    with socket.create_connection(("::1", port)) as conn:
+        conn.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        while conn.recv(4096):
+            pass
+    larder.stop()
+    assert re.fullmatch(r"\[::1\]:[0-9]+", larder.logged(group="access")[-1]["client"])
+
