@@ -388,8 +388,12 @@ class Upstream:
             end = min(sent + step, len(body), stops[0] if stops else len(body))
             piece = body[sent:end]
             framed = b"%x\r\n%s\r\n" % (len(piece), piece) if fault.framing in ("chunked", "both") else piece
-            sock.sendall(framed)
-            seen.sent += len(piece)
+            seen.sent += len(piece)  # before: the peer may look as soon as it has the bytes
+            try:
+                sock.sendall(framed)
+            except OSError:
+                seen.sent -= len(piece)
+                raise
             sent = end
             if fault.rate:
                 time.sleep(len(piece) / fault.rate)
