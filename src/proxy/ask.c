@@ -158,22 +158,31 @@ static bool stat_agrees(const struct ask *a, const struct h1_head *head, uint64_
     return !store_get_object(a->px->reader, &a->wanted, &object) || object.size == length;
 }
 
-/* The repository has it. That is kept as a link only if the content is here, so that its length could be compared: else
- * whoever fetches it proves it better. */
+/* Upstream itself names the digest that was asked for. */
+static bool stat_claims(const struct ask *a, const struct h1_head *head)
+{
+    struct digest d;
+    struct span claim = head != NULL ? h1_get(head, SPAN("docker-content-digest")) : SPAN_NONE;
+    return claim.p != NULL && digest_parse(claim, &d) == DIGEST_OK && digest_eq(&d, &a->wanted);
+}
+
+/* The repository has it. That is kept as a link only with some evidence: upstream names the digest, or the content is here
+ * and its length has been compared. Else whoever fetches it proves it better. */
 static enum step ask_stat_found(struct ask *a, uint64_t length)
 {
     const struct h1_head *head = a->t.call.head;
     struct store_object object;
     a->answer.digest = a->wanted;
     a->answer.length = length;
+    bool claimed = stat_claims(a, head);
     struct span type = head != NULL ? media_essence(h1_get(head, SPAN("content-type"))) : SPAN_NONE;
     if (a->manifest && type.p != NULL && type.n <= STORE_MEDIA_MAX && media_manifest_plausible(type) &&
         !media_is_generic(type))
         memcpy(a->answer.media, type.p, type.n);
     upstream_stop(&a->t);
     flight_answered(a->flight, &a->answer);
-    bool link =
-        store_get_object(a->px->reader, &a->wanted, &object) && (!a->manifest || a->answer.media[0] != 0);
+    bool evident = claimed || store_get_object(a->px->reader, &a->wanted, &object);
+    bool link = evident && (!a->manifest || a->answer.media[0] != 0);
     return link ? op_go(&a->op, ASK_STORE) : ask_done(a);
 }
 
