@@ -37,16 +37,3 @@ uint64_t extents_from(const struct extents *x, uint64_t off)
             return x->e[i].to - off;
     return 0;
 }
-
-uint64_t extents_front(const struct extents *x)
-{
-    return extents_from(x, 0);
-}
-
-uint64_t extents_total(const struct extents *x)
-{
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < x->n; i++)
-        sum += x->e[i].to - x->e[i].from;
-    return sum;
-}

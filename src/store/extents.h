@@ -22,8 +22,5 @@ struct extents {
 bool extents_add(struct extents *x, uint64_t from, uint64_t to);
 /* How many bytes are there from `off` on without a gap. */
 uint64_t extents_from(const struct extents *x, uint64_t off);
-/* End of the extent that begins at 0: what the digest has been computed over at most. */
-uint64_t extents_front(const struct extents *x);
-uint64_t extents_total(const struct extents *x);
 
 #endif
