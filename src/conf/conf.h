@@ -12,15 +12,54 @@
 #include "base/ref.h"
 #include "base/span.h"
 #include "base/str.h"
+#include "registry/known.h"
 
 struct conf_mark { /* where in the file; 1-based, as editors count; column in characters */
     unsigned line, column;
+};
+
+/* A file that the configuration names; it is read by whoever needs it, not here. Relative to the configuration file's folder. */
+struct conf_path {
+    struct span path; /* absent: not set */
+    struct conf_mark mark;
+};
+
+/* A certificate chain and its key. */
+struct conf_identity {
+    struct conf_path certificate, key; /* both or none */
+};
+
+/* Where a secret is; never the secret itself (but for SECRET_TEXT, a user's name). */
+enum conf_secret_kind {
+    SECRET_NONE,
+    SECRET_TEXT,         /* as written; only for a username */
+    SECRET_ENV,          /* env:NAME */
+    SECRET_FILE,         /* file:PATH */
+    SECRET_VAULT,        /* https://NAME.vault.azure.net/secrets/SECRET[/VERSION], or a sovereign cloud's */
+    SECRET_DOCKERCONFIG, /* dockerconfig:PATH */
+    SECRET_EXEC          /* exec:HELPER */
+};
+
+struct conf_secret {
+    enum conf_secret_kind kind;
+    struct span text; /* as written */
+    struct span arg;  /* behind the scheme; SECRET_VAULT: all of it */
+    struct conf_mark mark;
+};
+
+struct conf_credential_set {
+    struct span name;
+    struct span login_server; /* canonical registry name */
+    struct conf_secret username, password;
+    struct conf_mark mark;
+    unsigned index; /* position in conf->credential_sets */
 };
 
 struct conf_listen {
     struct span address; /* as written, "0.0.0.0:5000" */
     struct span host;    /* an IP address: "0.0.0.0" (also for ":5000"), "::1" */
     uint16_t port;       /* 0: the kernel picks one */
+    struct conf_identity tls;
     struct conf_mark mark;
 };
 
@@ -52,9 +91,18 @@ struct conf_upstream {
     const struct conf_endpoint *endpoints;
     size_t n_endpoints; /* at least 1 */
     struct conf_timeouts timeouts;
-    uint64_t max_connections; /* per endpoint, all cores together */
-    uint64_t max_manifest;    /* bytes */
-    unsigned index;           /* position in conf->upstreams */
+    uint64_t max_connections;           /* per endpoint, all cores together */
+    uint64_t max_manifest;              /* bytes */
+    const struct known_registry *known; /* what is special about it; NULL: nothing is known */
+    struct conf_path ca;                /* roots on top of the system's */
+    struct conf_identity identity;      /* client certificate */
+    struct span proxy; /* URL; "direct": none, whatever the environment says; absent: the environment's */
+    struct conf_mark proxy_mark;
+    const struct conf_endpoint *token_realms; /* origins that may see credentials (prefix is not used) */
+    size_t n_token_realms;
+    const struct span *redirect_hosts; /* hosts on private addresses that redirects may lead to; lower case */
+    size_t n_redirect_hosts;
+    unsigned index; /* position in conf->upstreams */
 };
 
 struct conf_rule {
@@ -67,9 +115,17 @@ struct conf_rule {
                                   "dotnet/" */
     struct span target_prefix; /* likewise for our side */
     const struct conf_upstream *upstream;
+    const struct conf_credential_set *credential_set; /* NULL: anonymous */
     struct conf_policy policy;
     struct conf_mark mark;
     unsigned index; /* position in conf->rules: the label of counters */
+};
+
+/* resolve: a host is here, whatever DNS says. */
+struct conf_resolve {
+    struct span host;    /* lower case */
+    struct span address; /* IP literal, without brackets */
+    uint16_t port;       /* 0: the origin's */
 };
 
 struct conf_rules; /* compiled matcher */
@@ -95,6 +151,10 @@ struct conf {
 
     const struct conf_upstream *upstreams;
     size_t n_upstreams;
+    const struct conf_credential_set *credential_sets;
+    size_t n_credential_sets;
+    const struct conf_resolve *resolve;
+    size_t n_resolve;
     const struct conf_rule *rules;
     size_t n_rules;
     bool mirror; /* ?ns= is answered */
@@ -116,6 +176,9 @@ struct conf_errors {
     struct conf_error *list;
     size_t n;
     size_t cap; /* at least 1; of more complaints than that the first ones of the file are kept */
+    /* Warnings do not refuse the file: a Docker Hub rule without credentials, say. NULL: not wanted. */
+    struct conf_error *warnings;
+    size_t n_warnings, cap_warnings;
 };
 
 /* Builds a snapshot from the file's text; `file` is only used in messages. NULL: at least one error was

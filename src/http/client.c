@@ -255,9 +255,9 @@ static void place_serve(struct place *pl)
 static void request_write(struct upconn *u)
 {
     struct call *call = u->call;
-    char buf[CALL_REQUEST_MAX];
-    struct str s = STR_INIT(buf);
-    str_add(&s, call->head_only ? SPAN("HEAD ") : SPAN("GET "));
+    char *buf = core_scratch(call->pool->core);
+    struct str s = str_init(buf, CALL_REQUEST_MAX);
+    str_add(&s, call->method == CALL_HEAD ? SPAN("HEAD ") : SPAN("GET "));
     str_add(&s, call->target);
     str_add(&s, SPAN(" HTTP/1.1\r\nHost: "));
     str_add(&s, call->host_field);
@@ -295,7 +295,7 @@ static void call_broke(struct call *call, int err, const char *what, const char 
 static void call_send(struct call *call)
 {
     struct upconn *u = call->conn;
-    h1_init_response(&u->parser, &u->head, call->head_only);
+    h1_init_response(&u->parser, &u->head, call->method == CALL_HEAD);
     u->answer = false;
     request_write(u);
     call_enter(call, CALL_SENT);
@@ -327,7 +327,7 @@ static void call_connect(struct call *call, const char *why)
 static void connect_done(struct upconn *u)
 {
     struct call *call = u->call;
-    if (tcp_connected(u->stream)) {
+    if (stream_connected(u->stream)) {
         COUNT(core_counters(call->pool->core), upstream_connects, 1);
         call_send(call);
         return;
@@ -381,7 +381,7 @@ static void call_go_on(struct call *call)
         }
     }
     struct upconn *u = call->conn;
-    if (u->stream == NULL || !tcp_idle_ok(u->stream)) {
+    if (u->stream == NULL || !stream_idle_ok(u->stream)) {
         call_reconnect(call);
         return;
     }
@@ -437,7 +437,7 @@ static void head_complete(struct call *call, const char *rest, size_t n)
     if (u->head.status < 200) { /* 100, 103: the real answer follows on the same connection */
         enum h1_event end;
         (void)h1_feed(&u->parser, rest, 0, &end);
-        h1_next(&u->parser, &u->head, call->head_only);
+        h1_next(&u->parser, &u->head, call->method == CALL_HEAD);
         return;
     }
     spill_keep(u, rest, n);

@@ -9,10 +9,10 @@
  *   call_end(call)               exactly once, at any moment: gives the connection back (if the answer was read to
  *                                its end and may be followed by another) or closes it. No event comes after it.
  *
- * If a kept-alive connection breaks before any byte of the answer, the request is sent once more on a new one (only GET and
- * HEAD are sent, so this is safe: RFC 9110 section 9.2.2).
+ * If a kept-alive connection breaks before any byte of the answer, a GET or HEAD is sent once more on a new one (RFC 9110 section
+ * 9.2.2); a POST is not.
  *
- * Timeouts: connect_ms for name and connection together, first_byte_ms from the request to the complete head and for
+ * Timeouts: connect_ms for name, connection, proxy and TLS handshake together, first_byte_ms from the request to the complete head and for
  * waiting until a connection is free, idle_ms between two pieces of the body while the owner wants to read.
  *
  * Thread: the core's. */
@@ -21,11 +21,11 @@
 
 #include "base/err.h"
 #include "core/core.h"
-#include "core/resolve.h"
+#include "http/dial.h"
 #include "http/h1.h"
 
-#define CALL_HEAD_MAX    32768 /* bytes of an answer's head */
-#define CALL_REQUEST_MAX 6144  /* bytes of a request's head */
+#define CALL_HEAD_MAX    32768      /* bytes of an answer's head */
+#define CALL_REQUEST_MAX (96 << 10) /* bytes of a request's head: a token may have 64 KiB */
 
 struct pool;
 struct upconn;
@@ -34,8 +34,11 @@ struct origin {
     struct span host; /* name or address, lower case, without brackets */
     uint16_t port;
     bool tls;
-    unsigned max_connections; /* on this core; at least 1 */
+    unsigned max_connections;   /* on this core; at least 1 */
+    const struct dial_how *how; /* stays while any connection of it may exist: see pool_forget */
 };
+
+enum call_method { CALL_GET, CALL_HEAD, CALL_POST };
 
 enum call_state {
     CALL_IDLE,
@@ -51,10 +54,15 @@ enum call_state {
 struct call {
     /* set by the owner before call_start; spans must stay until call_end */
     struct origin origin;
-    bool head_only;         /* HEAD instead of GET */
+    enum call_method method;
+    struct span
+        body; /* CALL_POST: form data; sent with its length and as application/x-www-form-urlencoded */
     struct span target;     /* path and query */
     struct span host_field; /* value of the Host field */
     struct span fields;     /* further header lines, each with CRLF */
+    struct span
+        authorization; /* value of the Authorization field, or absent. Kept apart so that no log can show it; the bytes that
+                                  were sent are wiped */
     int64_t connect_ms, first_byte_ms, idle_ms;
     int64_t deadline; /* core_now: the head must be complete by then, whatever the others allow; 0: none */
     void (*event)(struct call *call);
@@ -82,6 +90,8 @@ struct pool *pool_new(struct core *core);
 void pool_free(struct pool *p);
 /* Closes idle connections now and keeps none from here on. */
 void pool_drain(struct pool *p);
+/* Closes the idle connections that were made in this way, and keeps none of it from here on: before `how` goes. */
+void pool_forget(struct pool *p, const struct dial_how *how);
 
 /* Always ends in an event, never in a callback from within. */
 void call_start(struct pool *p, struct call *call);

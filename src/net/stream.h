@@ -33,6 +33,8 @@ struct stream_ops {
     void (*shut)(struct stream *s);
     void (*close)(struct stream *s, bool reset);
     const char *(*why)(const struct stream *s);
+    bool (*connected)(struct stream *s);
+    bool (*idle_ok)(struct stream *s);
 };
 
 struct stream {
@@ -87,18 +89,25 @@ static inline const char *stream_why(const struct stream *s)
     return s->ops->why(s);
 }
 
+/* After a connect (or a handshake) STREAM_WRITE was ready. True: it stands. False: it failed, stream_why says how. */
+static inline bool stream_connected(struct stream *s)
+{
+    return s->ops->connected(s);
+}
+
+/* A kept-alive stream that nobody uses: is it as it should be, neither closed by the peer nor spoken to out of turn? */
+static inline bool stream_idle_ok(struct stream *s)
+{
+    return s->ops->idle_ok(s);
+}
+
 /* ---- TCP (tcp.c) ---- */
 
 /* Takes over an accepted, non-blocking descriptor. NULL: the loop refused it; the descriptor is closed. */
 struct stream *tcp_accepted(struct core *core, int fd) MUSTCHECK;
 
-/* Starts a connection; want STREAM_WRITE, and when ready ask tcp_connected. NULL: *why says what the system
+/* Starts a connection; want STREAM_WRITE, and when ready ask stream_connected. NULL: *why says what the system
  * said. */
 struct stream *tcp_connect(struct core *core, const struct resolve_addr *to, const char **why) MUSTCHECK;
-/* True: connected. False: failed, stream_why says how. Only after STREAM_WRITE was ready. */
-bool tcp_connected(struct stream *s) MUSTCHECK;
-
-/* A kept-alive stream that nobody uses: has the peer closed it or sent something? */
-bool tcp_idle_ok(struct stream *s) MUSTCHECK;
 
 #endif

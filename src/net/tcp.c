@@ -154,6 +154,24 @@ static const char *tcp_why(const struct stream *s)
     return t->error != 0 ? strerror(t->error) : "closed by the peer";
 }
 
+static bool tcp_connected(struct stream *s)
+{
+    struct tcp *t = tcp_of(s);
+    int err = 0;
+    socklen_t len = sizeof err;
+    if (getsockopt(t->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
+        err = errno;
+    t->error = err;
+    return err == 0;
+}
+
+static bool tcp_idle_ok(struct stream *s)
+{
+    char byte;
+    return recv(tcp_of(s)->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+           (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+
 static const struct stream_ops tcp_ops = {
     .recv = tcp_recv,
     .writev = tcp_writev,
@@ -162,6 +180,8 @@ static const struct stream_ops tcp_ops = {
     .shut = tcp_shut,
     .close = tcp_close,
     .why = tcp_why,
+    .connected = tcp_connected,
+    .idle_ok = tcp_idle_ok,
 };
 
 static struct stream *tcp_new(struct core *core, int fd)
@@ -207,22 +227,4 @@ struct stream *tcp_connect(struct core *core, const struct resolve_addr *to, con
     if (s == NULL)
         *why = "the event loop refused the socket";
     return s;
-}
-
-bool tcp_connected(struct stream *s)
-{
-    struct tcp *t = tcp_of(s);
-    int err = 0;
-    socklen_t len = sizeof err;
-    if (getsockopt(t->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
-        err = errno;
-    t->error = err;
-    return err == 0;
-}
-
-bool tcp_idle_ok(struct stream *s)
-{
-    char byte;
-    return recv(tcp_of(s)->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
-           (errno == EAGAIN || errno == EWOULDBLOCK);
 }

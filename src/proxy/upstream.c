@@ -156,7 +156,7 @@ static void ask_endpoint(struct upstream_try *t)
         share -= (share + 3) / 4;
     t->call.origin =
         (struct origin){.host = e->host, .port = e->port, .tls = e->tls, .max_connections = (unsigned)share};
-    t->call.head_only = t->head_only;
+    t->call.method = t->head_only ? CALL_HEAD : CALL_GET;
     t->call.target = span_str(t->target);
     t->call.host_field = span_str(t->host);
     t->call.fields = span_str(t->fields);

@@ -226,7 +226,7 @@ static void do_call(void *arg)
         a->stop_at_head = r->stop_at_head;
         a->call.origin =
             (struct origin){.host = span_str(host), .port = sp.port, .max_connections = max_connections};
-        a->call.head_only = r->head_only;
+        a->call.method = r->head_only ? CALL_HEAD : CALL_GET;
         a->call.target = SPAN("/t?q");
         a->call.host_field = SPAN("registry.test");
         a->call.fields = SPAN("X-Field: 1\r\n");

@@ -84,7 +84,7 @@ static void end(bool reset)
 
 static void on_connected(struct stream *st, unsigned events)
 {
-    MUST(events == STREAM_WRITE && tcp_connected(st));
+    MUST(events == STREAM_WRITE && stream_connected(st));
     ready_n++;
     struct iovec v[2] = {{(char[]){"he"}, 2}, {(char[]){"llo"}, 3}};
     MUST(stream_writev(st, v, 2, true) == 5);
@@ -125,7 +125,7 @@ static char why_text[128];
 static void on_refused(struct stream *st, unsigned events)
 {
     UNUSED(events);
-    MUST(!tcp_connected(st));
+    MUST(!stream_connected(st));
     ready_n++;
     snprintf(why_text, sizeof why_text, "%s", stream_why(st));
     end(false);
@@ -365,9 +365,9 @@ static void begin_idle(void *arg)
 {
     UNUSED(arg);
     accept_one(on_end);
-    bool quiet = tcp_idle_ok(s);
+    bool quiet = stream_idle_ok(s);
     MUST(send(fd, "x", 1, 0) == 1);
-    while (tcp_idle_ok(s))
+    while (stream_idle_ok(s))
         usleep(100);
     ready_n = quiet;
     end(false);
@@ -377,9 +377,9 @@ static void begin_idle_closed(void *arg)
 {
     UNUSED(arg);
     accept_one(on_end);
-    bool quiet = tcp_idle_ok(s);
+    bool quiet = stream_idle_ok(s);
     shutdown(fd, SHUT_WR);
-    while (tcp_idle_ok(s))
+    while (stream_idle_ok(s))
         usleep(100);
     ready_n = quiet;
     end(false);

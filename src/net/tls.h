@@ -1,0 +1,50 @@
+/* TLS 1.2 as a stream over a stream, with BearSSL.
+ *
+ * A TLS stream takes over the stream below and closes it with itself. It keeps stream.h's promises: `ready` is called when what was
+ * wanted may be possible, also when the reason is plaintext that is already decrypted and no byte is left in the socket.
+ * After tls_client or tls_server want STREAM_WRITE; when it is ready the handshake is over, and stream_connected tells
+ * how. A peer that ends the connection without close_notify: recv gives 0, as TCP would; whether that is a truncation is for
+ * the framing above to say (HTTP knows), and tls_ended_well tells for bodies that end with the connection.
+ *
+ * Memory: the record buffers (33 KiB) exist while a record is under way and are given back to the core when the stream is idle, so an
+ * idle connection costs the contexts only.
+ *
+ * Thread: the core's. */
+#ifndef LARDER_NET_TLS_H
+#define LARDER_NET_TLS_H
+
+#include "net/stream.h"
+#include "net/trust.h"
+
+/* What of a session is kept to resume it (RFC 5246 session ids; the peer may refuse). One per origin and core; wiped by its owner
+ * with tls_session_clear. All zero: nothing to resume. */
+#define TLS_SESSION_SIZE 128
+struct tls_session {
+    _Alignas(8) unsigned char opaque[TLS_SESSION_SIZE];
+};
+void tls_session_clear(struct tls_session *s);
+
+struct tls_client {
+    const struct trust *trust;       /* the stream keeps a reference */
+    const struct identity *identity; /* NULL: none is shown; the stream keeps a reference */
+    struct span host; /* name or IP literal to verify; an IP is matched against IP SANs, and no SNI is sent */
+    struct tls_session *
+        session; /* offered, and updated when the handshake is done; NULL: none. Stays until then or until close */
+};
+
+/* Takes `under` over, a connected stream. Offers http/1.1 by ALPN, AES-GCM before ChaCha20 where the processor has AES instructions,
+ * TLS 1.2 only, no renegotiation, no SHA-1 signatures, RSA keys of at least 2048 bits. Never NULL. */
+struct stream *tls_client(struct stream *under, const struct tls_client *how);
+
+/* The listener's side. One session cache per core and listener (tls_cache_new); the stream keeps references. */
+struct tls_cache;
+struct tls_cache *tls_cache_new(void);
+void tls_cache_free(struct tls_cache *c);
+struct stream *tls_server(struct stream *under, const struct identity *identity, struct tls_cache *cache);
+
+bool tls_is(const struct stream *s);
+bool tls_ended_well(
+    const struct stream *s); /* recv gave 0 after the peer's close_notify; true also for a plain stream */
+bool tls_resumed(const struct stream *s);
+
+#endif

@@ -1,0 +1,62 @@
+/* Credentials: from secret references to user and password, and the health of credential sets.
+ *
+ *   env:NAME            read at setup
+ *   file:PATH           without a trailing newline; read again when the file has changed (looked at before use, at most once a second)
+ *   dockerconfig:PATH   the entry of the set's login server: auth, or username and password, or identitytoken; files likewise
+ *   exec:HELPER         docker-credential-HELPER get, in a job, with a time limit; the answer is kept for some minutes
+ *   https://...vault... Azure Key Vault, by workload identity or managed identity (vault.h)
+ *
+ * Everything that waits (files, programs, vaults) happens in jobs or calls, once for all who ask on all cores. Values are in memory
+ * that is left out of core dumps (MADV_DONTDUMP) and wiped when it is given back, and in no log.
+ *
+ * Health: a set is healthy until its secrets cannot be read, or a server has refused them SECRET_REFUSALS times in a row. Then it is
+ * unhealthy with a reason and a time; whoever asks gets CREDENTIAL_FAILED at once, until the pause (1 s doubling to 5 min) is over and
+ * one asker is let through as a probe. A changed value makes it healthy again. */
+#ifndef LARDER_PROXY_SECRETS_H
+#define LARDER_PROXY_SECRETS_H
+
+#include "conf/conf.h"
+#include "core/core.h"
+
+struct proxy;
+struct secrets;
+
+enum credential_state { CREDENTIAL_WAIT, CREDENTIAL_READY, CREDENTIAL_FAILED };
+
+/* One asker's place. Embedded; all zero before credential_get. */
+struct credential {
+    /* valid while READY, until credential_release */
+    struct span user, password;
+    struct span refresh_token; /* an identity token instead of a password; or absent */
+    uint64_t
+        fingerprint; /* changes when any of the values does: what was learnt with others is dropped by it */
+    const char *
+        why; /* FAILED: in words, for log and message ("environment variable HUB_USER is not set"); static or lives with
+                                  the setup */
+    void (*done)(struct credential *c); /* set by the owner: called once after WAIT, on the asker's core */
+    struct credential_wait *wait;
+    struct credential_value *value;
+};
+
+/* READY and FAILED at once, or WAIT: `done` comes later, then ask again. */
+enum credential_state credential_get(struct proxy *px, struct secrets *s,
+                                     const struct conf_credential_set *set, struct credential *c);
+void credential_release(struct credential *c); /* also cancels a wait; a no-op on all zero */
+
+/* What a server said to these credentials; fingerprint is that of the credential used, so that a late answer about an old password
+ * counts for nothing. */
+void credential_accepted(struct secrets *s, const struct conf_credential_set *set, uint64_t fingerprint);
+void credential_refused(struct secrets *s, const struct conf_credential_set *set, uint64_t fingerprint,
+                        unsigned status, struct span where);
+
+/* For metrics, the admin API and `larder credential-set show`. Any thread. */
+struct credential_health {
+    bool healthy;
+    char why[256];
+    int64_t since_ms;   /* wall clock */
+    int64_t checked_ms; /* wall clock; 0: never */
+};
+void credential_health(struct secrets *s, const struct conf_credential_set *set,
+                       struct credential_health *out);
+
+#endif
