@@ -57,3 +57,9 @@ void mem_free(void *p)
 {
     free(p);
 }
+
+void mem_wipe(void *p, size_t n)
+{
+    if (n > 0)
+        explicit_bzero(p, n);
+}

@@ -10,7 +10,8 @@ void *mem_alloc(size_t size) __attribute__((malloc, alloc_size(1), returns_nonnu
 void *mem_zalloc(size_t size) __attribute__((malloc, alloc_size(1), returns_nonnull)); /* zeroed */
 void *mem_realloc(void *p, size_t size) __attribute__((alloc_size(2), returns_nonnull));
 char *mem_strdup(const char *s) __attribute__((malloc, returns_nonnull));
-void mem_free(void *p); /* NULL is a no-op */
+void mem_free(void *p);           /* NULL is a no-op */
+void mem_wipe(void *p, size_t n); /* zeroes secrets: never optimised away */
 
 /* A zeroed structure of the pointer's own type:  struct x *x = NEW(x);  */
 #define NEW(p) ((p) = mem_zalloc(sizeof *(p)))
