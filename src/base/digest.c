@@ -54,27 +54,43 @@ static bool digest_encoded_valid(struct span encoded)
     return encoded.n > 0;
 }
 
-static int digest_hex_value(char c) /* -1: not a lower-case hexadecimal digit */
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return -1;
-}
+#define HEX_BAD 0x80
+
+/* Values of the lower-case hexadecimal digits; HEX_BAD: none. */
+static const uint8_t digest_hex_value[256] = {
+    [0 ... '0' - 1] = HEX_BAD,
+    ['0'] = 0,
+    ['1'] = 1,
+    ['2'] = 2,
+    ['3'] = 3,
+    ['4'] = 4,
+    ['5'] = 5,
+    ['6'] = 6,
+    ['7'] = 7,
+    ['8'] = 8,
+    ['9'] = 9,
+    ['9' + 1 ... 'a' - 1] = HEX_BAD,
+    ['a'] = 10,
+    ['b'] = 11,
+    ['c'] = 12,
+    ['d'] = 13,
+    ['e'] = 14,
+    ['f'] = 15,
+    ['f' + 1 ... 255] = HEX_BAD,
+};
 
 static bool digest_unhex(struct span hex, uint8_t *raw, size_t raw_len)
 {
     if (hex.n != 2 * raw_len)
         return false;
+    unsigned bad = 0;
     for (size_t i = 0; i < raw_len; i++) {
-        int high = digest_hex_value(hex.p[2 * i]);
-        int low = digest_hex_value(hex.p[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return false;
+        unsigned high = digest_hex_value[(unsigned char)hex.p[2 * i]];
+        unsigned low = digest_hex_value[(unsigned char)hex.p[2 * i + 1]];
+        bad |= high | low;
         raw[i] = (uint8_t)(high << 4 | low);
     }
-    return true;
+    return (bad & HEX_BAD) == 0;
 }
 
 enum digest_parse digest_parse(struct span text, struct digest *out)

@@ -71,15 +71,31 @@ void str_addhex(struct str *s, const void *bytes, size_t n)
 {
     const unsigned char *b = bytes;
     char text[128];
-    size_t at = 0;
 
-    for (size_t i = 0; i < n; i++) {
-        text[at++] = str_hex[b[i] >> 4];
-        text[at++] = str_hex[b[i] & 15];
-        if (at == sizeof(text) || i == n - 1) {
-            str_add(s, span_of(text, at));
-            at = 0;
+    while (n > 0) {
+        size_t some = n < sizeof(text) / 2 ? n : sizeof(text) / 2;
+        for (size_t i = 0; i < some; i++) {
+            text[2 * i] = str_hex[b[i] >> 4];
+            text[2 * i + 1] = str_hex[b[i] & 15];
         }
+        str_add(s, span_of(text, 2 * some));
+        b += some;
+        n -= some;
+    }
+}
+
+void str_addb64(struct str *s, const void *bytes, size_t n)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *b = bytes;
+
+    for (size_t i = 0; i < n; i += 3) {
+        size_t left = n - i;
+        uint32_t v =
+            (uint32_t)b[i] << 16 | (left > 1 ? (uint32_t)b[i + 1] << 8 : 0) | (left > 2 ? b[i + 2] : 0u);
+        char text[4] = {digits[v >> 18], digits[v >> 12 & 63], left > 1 ? digits[v >> 6 & 63] : '=',
+                        left > 2 ? digits[v & 63] : '='};
+        str_add(s, span_of(text, sizeof(text)));
     }
 }
 
@@ -174,16 +190,13 @@ static void str_add_escape(struct str *s, unsigned char c)
     str_add_whole(s, span_of(text, n));
 }
 
-static bool str_json_plain(char c)
-{
-    return c >= ' ' && c < 0x7f && c != '"' && c != '\\';
-}
+static const bool str_json_plain[256] = {[' ' ... '!'] = true, ['#' ... '['] = true, [']' ... '~'] = true};
 
 void str_addjson(struct str *s, struct span text)
 {
     while (text.n > 0 && !s->cut) {
         size_t n = 0;
-        while (n < text.n && str_json_plain(text.p[n]))
+        while (n < text.n && str_json_plain[(unsigned char)text.p[n]])
             n++;
         str_add(s, span_of(text.p, n));
         text = span_from(text, n);

@@ -32,7 +32,6 @@ struct conn;
 struct exchange {
     unsigned magic;
     struct core *core;
-    struct h1_head req;
     int fault; /* 0, or the HTTP status that the parser wants: 400, 408, 414, 431 */
 
     void *user; /* the handler's three */
@@ -62,6 +61,7 @@ struct exchange {
     off_t ahead_off, warm_from, warm_to; /* these bytes of the file were seen in memory */
     uint64_t ahead_len;
     int warm_fd;
+    struct h1_head req; /* h1_next makes it empty; what lies before is zeroed for each request */
     char in_buf[EXCHANGE_REQUEST_MAX];
     char out_buf[EXCHANGE_RESPONSE_MAX];
 };

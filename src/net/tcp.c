@@ -96,9 +96,10 @@ static ssize_t tcp_writev(struct stream *s, const struct iovec *iov, unsigned n,
 {
     struct tcp *t = tcp_of(s);
     struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = n};
+    int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
     ssize_t put;
     do
-        put = sendmsg(t->fd, &msg, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+        put = n == 1 ? send(t->fd, iov[0].iov_base, iov[0].iov_len, flags) : sendmsg(t->fd, &msg, flags);
     while (put < 0 && errno == EINTR);
     return put >= 0 ? put : tcp_failed(t);
 }

@@ -38,12 +38,12 @@ static bool byte_is_control(unsigned char c)
  * taken for a slash by some programs. */
 static bool target_bytes_ok(struct span target)
 {
-    for (size_t i = 0; i < target.n; i++) {
-        unsigned char c = (unsigned char)target.p[i];
-        if (c <= 0x20 || c >= 0x7f || c == '\\' || c == '#')
-            return false;
-    }
-    return true;
+    static const bool refused[256] = {
+        [0 ... 0x20] = true, ['#'] = true, ['\\'] = true, [0x7f ... 0xff] = true};
+    bool bad = false;
+    for (size_t i = 0; i < target.n; i++)
+        bad |= refused[(unsigned char)target.p[i]];
+    return !bad;
 }
 
 /* Cuts "http://authority" off. The authority is not used: larder has one namespace whatever it is called. */
@@ -67,7 +67,11 @@ static bool target_to_origin_form(struct span *target)
 static bool scratch_decode(struct scratch *s, struct span raw, char slash, struct span *out)
 {
     char *start = s->p + s->n;
-    for (size_t i = 0; i < raw.n; i++) {
+    size_t plain = span_find(raw, '%') < 0 ? raw.n : 0;
+    if (plain > 0)
+        memcpy(start, raw.p, plain);
+    s->n += plain;
+    for (size_t i = plain; i < raw.n; i++) {
         if (raw.p[i] != '%') {
             s->p[s->n++] = raw.p[i];
             continue;
