@@ -44,6 +44,31 @@ static void hex_of_any_length(void **state)
     }
 }
 
+static void base64_of_any_length(void **state)
+{
+    UNUSED(state);
+    static const struct {
+        const char *bytes, *text; /* RFC 4648 section 10 */
+    } rows[] = {{"", ""},
+                {"f", "Zg=="},
+                {"fo", "Zm8="},
+                {"foo", "Zm9v"},
+                {"foob", "Zm9vYg=="},
+                {"fooba", "Zm9vYmE="},
+                {"foobar", "Zm9vYmFy"}};
+    char buf[16];
+    struct str s = STR_INIT(buf);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        str_reset(&s);
+        str_addb64(&s, rows[i].bytes, strlen(rows[i].bytes));
+        assert_str(s, rows[i].text);
+    }
+    str_reset(&s);
+    str_addb64(&s, "\x00\xff\xfb\xbe", 4);
+    assert_str(s, "AP/7vg==");
+    assert_false(s.cut);
+}
+
 static void a_text_that_fits_exactly_is_not_cut(void **state)
 {
     UNUSED(state);
@@ -178,6 +203,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(appends),
         cmocka_unit_test(hex_of_any_length),
+        cmocka_unit_test(base64_of_any_length),
         cmocka_unit_test(a_text_that_fits_exactly_is_not_cut),
         cmocka_unit_test(a_cut_text_is_a_prefix),
         cmocka_unit_test(json_escapes),
