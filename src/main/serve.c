@@ -21,6 +21,7 @@
 #include "main/serve.h"
 #include "net/listen.h"
 #include "proxy/proxy.h"
+#include "proxy/setup.h"
 
 #define WORKERS_MAX 256
 
@@ -278,13 +279,19 @@ int serve_run(const char *config_file, const char *version)
         fprintf(stderr, "larder: %s\n", text);
         return 1;
     }
+    struct setup *setup = setup_new(mn.conf, NULL, mn.n_workers, &why);
+    if (setup == NULL) {
+        fprintf(stderr, "larder: %s\n", text);
+        return 1;
+    }
     if (!make_workers(&mn) || !open_sockets(&mn))
         return 1; /* the process ends: the system takes back what was opened */
     log_start();
     if (mn.conf->store_max_size > 0)
         log_warn("store", "store.max_size is not enforced by this version: watch the disk",
                  LOG_U("max_size", mn.conf->store_max_size));
-    mn.shared = proxy_shared_new(mn.conf, mn.store, mn.n_workers);
+    mn.shared = proxy_shared_new(setup, mn.store, mn.n_workers);
+    setup_unref(setup);
     log_info("main", "serving", LOG_S("version", version), LOG_SP("store", mn.conf->store_path),
              LOG_U("cores", mn.n_workers), LOG_U("rules", mn.conf->n_rules));
     run(&mn);

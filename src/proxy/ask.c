@@ -34,7 +34,6 @@ enum ask_state { ASK_HEAD, ASK_GET, ASK_BODY, ASK_JUDGE, ASK_WRITE, ASK_STORE, A
 struct ask {
     struct op op;
     struct proxy *px;
-    struct conf *conf; /* a reference */
     struct flight *flight;
     enum ask_kind kind;
     bool manifest, referrers, ended, again;
@@ -490,7 +489,7 @@ static void ask_free(struct op *op)
     upstream_stop(&a->t);
     flight_clear_leader(a->flight);
     flight_unref(a->flight);
-    conf_unref(a->conf);
+    setup_release(a->px, a->t.setup);
     mem_free(a->bytes);
     mem_free(a);
 }
@@ -562,7 +561,6 @@ void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
     NEW(a);
     op_init(&a->op, px->core, &ask_class, ASK_GET);
     a->px = px;
-    a->conf = conf_ref(px->conf);
     a->flight = flight_ref(flight);
     flight_set_leader(flight, px->core, NULL);
     a->kind = w->kind;
@@ -577,6 +575,7 @@ void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
     copy_span(a->tag, sizeof a->tag, w->tag);
     a->max = w->kind == ASK_LIST ? LIST_MAX : (size_t)w->up->max_manifest;
     a->t.px = px;
+    a->t.setup = setup_hold(px, w->setup);
     a->t.up = w->up;
     a->t.what = w->kind == ASK_LIST                   ? WHAT_LIST
                 : w->kind == ASK_STAT && !w->manifest ? WHAT_BLOB

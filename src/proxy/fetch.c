@@ -67,12 +67,11 @@ struct chunk {
 struct fetch {
     struct op op;
     struct proxy *px;
-    struct conf *conf;
     struct flight *flight;
     struct core_msg msg;
     struct digest digest;
     char repo_key[REPO_KEY_MAX];
-    const struct conf_policy *policy; /* of the rule; in conf */
+    const struct conf_policy *policy; /* of the rule; in the setup */
     bool headed, ended, length_known;
     bool has_partial, discard, tidied, paused;
     bool sided;    /* there may be extents ahead of the front: see partial_write */
@@ -841,7 +840,7 @@ static void fetch_free(struct op *op)
     MUST(f->ended && f->n_sides == 0);
     timer_disarm(&f->side_tick);
     flight_unref(f->flight);
-    conf_unref(f->conf);
+    setup_release(f->px, f->t.setup);
     mem_free(f->fill.buf);
     mem_free(f->busy.buf);
     mem_free(f);
@@ -875,14 +874,14 @@ void fetch_verdict_key(struct span repo_key, const struct digest *d, struct str 
     digest_add(out, d);
 }
 
-void fetch_lead(struct proxy *px, struct flight *flight, const struct conf_upstream *up, struct span repo,
-                struct span repo_key, const struct digest *d, const struct conf_policy *policy)
+void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, const struct conf_upstream *up,
+                struct span repo, struct span repo_key, const struct digest *d,
+                const struct conf_policy *policy)
 {
     struct fetch *f;
     NEW(f);
     op_init(&f->op, px->core, &fetch_class, FETCH_OPEN);
     f->px = px;
-    f->conf = conf_ref(px->conf);
     f->flight = flight_ref(flight);
     f->digest = *d;
     f->policy = policy;
@@ -894,6 +893,7 @@ void fetch_lead(struct proxy *px, struct flight *flight, const struct conf_upstr
     f->fill.buf = mem_alloc(CHUNK);
     f->busy.buf = mem_alloc(CHUNK);
     f->t.px = px;
+    f->t.setup = setup_hold(px, setup);
     f->t.up = up;
     f->t.what = WHAT_BLOB;
     f->t.deadline = upstream_deadline(px, up);

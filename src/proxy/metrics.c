@@ -13,20 +13,21 @@ static void add_label(struct str *out, const char *name, struct span value)
     str_addc(out, '"');
 }
 
-static void requests(struct proxy_shared *s, struct str *out)
+static void requests(const struct setup *s, unsigned n_cores, struct str *out)
 {
     str_add(out, SPAN("# HELP larder_requests_total Requests answered, by rule, kind and what the cache did\n"
                       "# TYPE larder_requests_total counter\n"));
-    for (size_t r = 0; r <= s->conf->n_rules; r++) {
+    const struct conf *conf = setup_conf(s);
+    for (size_t r = 0; r <= conf->n_rules; r++) {
         for (unsigned k = 0; k < KINDS; k++) {
             for (unsigned c = 0; c < RESULTS; c++) {
                 int64_t n = 0;
-                for (unsigned i = 0; i < s->n_cores; i++)
-                    n += atomic_load_explicit(&s->stats[i].requests[r][k][c], memory_order_relaxed);
+                for (unsigned i = 0; i < n_cores; i++)
+                    n += atomic_load_explicit(&setup_rule_counts(s, r, i)->n[k][c], memory_order_relaxed);
                 if (n == 0)
                     continue;
                 str_add(out, SPAN("larder_requests_total{"));
-                add_label(out, "rule", r < s->conf->n_rules ? s->conf->rules[r].name : SPAN(""));
+                add_label(out, "rule", r < conf->n_rules ? conf->rules[r].name : SPAN(""));
                 add_label(out, ",kind", span_str(proxy_kind_name[k]));
                 add_label(out, ",cache", span_str(proxy_result_name[c]));
                 str_add(out, SPAN("} "));
@@ -37,21 +38,23 @@ static void requests(struct proxy_shared *s, struct str *out)
     }
 }
 
-static void upstreams(struct proxy_shared *s, struct str *out)
+static void upstreams(const struct setup *s, unsigned n_cores, struct str *out)
 {
     static const char *const class[STATUS_CLASSES] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
     str_add(out, SPAN("# HELP larder_upstream_requests_total Requests to upstream, by registry and class of "
                       "the status\n"
                       "# TYPE larder_upstream_requests_total counter\n"));
-    for (size_t u = 0; u < s->conf->n_upstreams; u++) {
+    const struct conf *conf = setup_conf(s);
+    for (size_t u = 0; u < conf->n_upstreams; u++) {
         for (unsigned c = 0; c < STATUS_CLASSES; c++) {
             int64_t n = 0;
-            for (unsigned i = 0; i < s->n_cores; i++)
-                n += atomic_load_explicit(&s->stats[i].upstream[u][c], memory_order_relaxed);
+            for (unsigned i = 0; i < n_cores; i++)
+                n += atomic_load_explicit(&setup_upstream_counts(s, &conf->upstreams[u], i)->n[c],
+                                          memory_order_relaxed);
             if (c == 1)
                 continue;
             str_add(out, SPAN("larder_upstream_requests_total{"));
-            add_label(out, "registry", s->conf->upstreams[u].registry);
+            add_label(out, "registry", conf->upstreams[u].registry);
             add_label(out, ",status", span_str(class[c]));
             str_add(out, SPAN("} "));
             str_addi(out, n);
@@ -92,8 +95,8 @@ static void histogram(struct proxy_shared *s, size_t member, const char *name, c
 
 void proxy_metrics(struct proxy_shared *s, struct str *out)
 {
-    requests(s, out);
-    upstreams(s, out);
+    requests(s->setup, s->n_cores, out);
+    upstreams(s->setup, s->n_cores, out);
     histogram(s, offsetof(struct proxy_stats, first_byte), "larder_first_byte_seconds",
               "From the first byte of a request to the head of its answer", out);
     histogram(s, offsetof(struct proxy_stats, total), "larder_request_seconds",

@@ -11,41 +11,27 @@
 
 /* ---- shared ---- */
 
-static void stats_init(struct proxy_stats *st, const struct conf *conf)
-{
-    st->requests = mem_zalloc((conf->n_rules + 1) * sizeof st->requests[0]);
-    st->upstream = mem_zalloc((conf->n_upstreams + 1) * sizeof st->upstream[0]);
-}
-
-struct proxy_shared *proxy_shared_new(struct conf *conf, struct store *store, unsigned n_cores)
+struct proxy_shared *proxy_shared_new(struct setup *setup, struct store *store, unsigned n_cores)
 {
     struct proxy_shared *s;
     NEW(s);
-    s->conf = conf_ref(conf);
+    s->setup = setup_ref(setup);
     s->store = store;
     s->flights = flights_new();
     s->verdicts = verdicts_new();
     s->lists = lists_new();
     s->n_cores = n_cores;
-    s->health = mem_zalloc((conf->n_upstreams + 1) * sizeof *s->health);
     s->stats = mem_zalloc(n_cores * sizeof *s->stats);
-    for (unsigned i = 0; i < n_cores; i++)
-        stats_init(&s->stats[i], conf);
     return s;
 }
 
 void proxy_shared_free(struct proxy_shared *s)
 {
-    for (unsigned i = 0; i < s->n_cores; i++) {
-        mem_free(s->stats[i].requests);
-        mem_free(s->stats[i].upstream);
-    }
     mem_free(s->stats);
-    mem_free(s->health);
     lists_free(s->lists);
     verdicts_free(s->verdicts);
     flights_free(s->flights);
-    conf_unref(s->conf);
+    setup_unref(s->setup);
     mem_free(s);
 }
 
@@ -60,17 +46,20 @@ struct proxy *proxy_start(struct proxy_shared *s, struct core *core, const int *
     NEW(px);
     px->core = core;
     px->shared = s;
-    px->conf = conf_ref(s->conf);
-    px->stats = &s->stats[atomic_fetch_add(&s->next_core, 1)];
+    px->index = atomic_fetch_add(&s->next_core, 1);
+    MUST(px->index < s->n_cores);
+    px->setup = setup_hold(px, s->setup);
+    px->stats = &s->stats[px->index];
     px->reader = store_reader_new(s->store);
     px->open = open_set_new(core, s->store, OPEN_FILES);
     px->pool = pool_new(core);
     flight_core_init(core, s->flights);
     timer_init(&px->drain_tick, on_drain_tick);
-    uint64_t share = (px->conf->client.max_connections + s->n_cores - 1) / s->n_cores;
-    struct server_config config = {.header_ms = px->conf->client.header_ms,
-                                   .idle_ms = px->conf->client.idle_ms,
-                                   .send_ms = px->conf->client.send_ms,
+    const struct conf *conf = setup_conf(px->setup);
+    uint64_t share = (conf->client.max_connections + s->n_cores - 1) / s->n_cores;
+    struct server_config config = {.header_ms = conf->client.header_ms,
+                                   .idle_ms = conf->client.idle_ms,
+                                   .send_ms = conf->client.send_ms,
                                    .max_connections = (unsigned)share,
                                    .request = serve_request,
                                    .arg = px};
@@ -117,11 +106,11 @@ static void proxy_free(struct proxy *px)
     void (*stopped)(void *arg) = px->stopped;
     void *arg = px->stopped_arg;
     server_free(px->server);
+    setup_release(px, px->setup);
     pool_free(px->pool);
     open_set_free(px->open);
     flight_core_free(px->core);
     store_reader_free(px->reader);
-    conf_unref(px->conf);
     mem_free(px);
     stopped(arg);
 }
@@ -153,7 +142,7 @@ void proxy_stop(struct proxy *px, void (*done)(void *arg), void *arg)
     MUST(px->drain_until == 0);
     px->stopped = done;
     px->stopped_arg = arg;
-    px->drain_until = core_now(px->core) + px->conf->client.drain_ms;
+    px->drain_until = core_now(px->core) + setup_conf(px->setup)->client.drain_ms;
     server_drain(px->server);
     pool_drain(px->pool);
     timer_arm(px->core, &px->drain_tick, 1);

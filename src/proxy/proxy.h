@@ -5,15 +5,16 @@
 #ifndef LARDER_PROXY_PROXY_H
 #define LARDER_PROXY_PROXY_H
 
-#include "conf/conf.h"
 #include "core/core.h"
 #include "flight/flight.h"
 #include "store/store.h"
 
 struct proxy;
 struct proxy_shared;
+struct setup;
 
-struct proxy_shared *proxy_shared_new(struct conf *conf, struct store *store, unsigned n_cores);
+/* setup: made for n_cores; a reference is taken. */
+struct proxy_shared *proxy_shared_new(struct setup *setup, struct store *store, unsigned n_cores);
 void proxy_shared_free(struct proxy_shared *s);
 
 /* On the core's thread. `fds`: this core's listening sockets, taken over. */

@@ -8,21 +8,11 @@
 #include "http/server.h"
 #include "proxy/lists.h"
 #include "proxy/proxy.h"
+#include "proxy/setup_int.h"
 #include "proxy/verdicts.h"
 #include "registry/route.h"
 #include "store/open.h"
 
-enum proxy_kind { KIND_PING, KIND_MANIFEST, KIND_BLOB, KIND_TAGS, KIND_REFERRERS, KIND_OTHER, KINDS };
-enum proxy_result {
-    RESULT_HIT,
-    RESULT_MISS,
-    RESULT_COLLAPSED,
-    RESULT_REVALIDATED,
-    RESULT_STALE,
-    RESULT_ERROR,
-    RESULT_NONE,
-    RESULTS
-};
 extern const char *const proxy_kind_name[KINDS];
 extern const char *const proxy_result_name[RESULTS];
 
@@ -34,35 +24,18 @@ struct latency {
     _Atomic int64_t bucket[LATENCY_BUCKETS + 1], sum_us;
 };
 
-#define STATUS_CLASSES 6 /* 0: no answer, 1xx to 5xx */
-
-/* Counters with labels from the configuration, one set per core. Written by its core, read by any. */
+/* What is counted without labels, one set per core: written by that core only, read by any. */
 struct proxy_stats {
-    _Atomic int64_t (*requests)[KINDS][RESULTS]; /* by rule index; the last one: no rule */
-    _Atomic int64_t (*upstream)[STATUS_CLASSES]; /* by upstream index */
     struct latency first_byte, total;
 };
 
-enum upstream_what { WHAT_MANIFEST, WHAT_BLOB, WHAT_LIST, WHATS };
-
-/* What is known of an upstream's health, shared by all cores (relaxed atomics: advice, not truth). */
-struct upstream_health {
-    _Atomic int64_t down_until_ms; /* monotonic; revalidations of what is cached do not ask before then */
-    _Atomic int failures;          /* in a row */
-    _Atomic int err;               /* the last one */
-    _Atomic unsigned status;       /* upstream's, of the last one; 0: none */
-    _Atomic int64_t
-        limited_until_ms[WHATS]; /* by kind of request: upstream said 429, nothing is asked before then */
-};
-
 struct proxy_shared {
-    struct conf *conf;
+    struct setup *setup; /* a reference */
     struct store *store;
     struct flights *flights;
     struct verdicts *verdicts;
     struct lists *lists;
-    struct upstream_health *health; /* by upstream index */
-    struct proxy_stats *stats;      /* by core */
+    struct proxy_stats *stats; /* by core */
     unsigned n_cores;
     atomic_uint next_core; /* index of the next proxy_start */
 };
@@ -70,7 +43,8 @@ struct proxy_shared {
 struct proxy {
     struct core *core;
     struct proxy_shared *shared;
-    struct conf *conf;
+    unsigned index;      /* among the proxies of `shared` */
+    struct setup *setup; /* the current one, held; replaced by a reload */
     struct store_reader *reader;
     struct open_set *open;
     struct pool *pool;
@@ -91,6 +65,7 @@ struct proxy {
 
 struct upstream_try {
     struct proxy *px;
+    struct setup *setup; /* the owner holds it */
     const struct conf_upstream *up;
     enum upstream_what what;
     bool head_only;
@@ -127,7 +102,7 @@ void upstream_reject(struct upstream_try *t, int err, const char *why);
 void upstream_log(const struct upstream_try *t, enum log_level level, const char *msg);
 
 /* Is the upstream known to be down, so that what is cached is not checked now? And how did it fail last? */
-bool upstream_is_down(struct proxy *px, const struct conf_upstream *up, int *err, unsigned *status);
+bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up, int *err, unsigned *status);
 
 /* ---- ask.c ---- */
 
@@ -139,6 +114,7 @@ enum ask_kind {
 
 struct ask_what {
     enum ask_kind kind;
+    struct setup *setup; /* held by the asker */
     const struct conf_upstream *up;
     struct span repo;     /* at upstream */
     struct span repo_key; /* for the index: registry/repo */
@@ -160,8 +136,9 @@ void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
 void fetch_key(const struct digest *d, struct str *out);
 /* The key of the verdict that a repository does not have a blob. */
 void fetch_verdict_key(struct span repo_key, const struct digest *d, struct str *out);
-void fetch_lead(struct proxy *px, struct flight *flight, const struct conf_upstream *up, struct span repo,
-                struct span repo_key, const struct digest *d, const struct conf_policy *policy);
+void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, const struct conf_upstream *up,
+                struct span repo, struct span repo_key, const struct digest *d,
+                const struct conf_policy *policy);
 
 /* ---- serve.c ---- */
 

@@ -34,8 +34,8 @@ void respond_count(struct serve *s)
 {
     struct proxy_stats *st = s->px->stats;
     const struct exchange *x = s->x;
-    unsigned rule = s->rule != NULL ? s->rule->index : (unsigned)s->conf->n_rules;
-    add(&st->requests[rule][s->kind][s->result], 1);
+    size_t rule = s->rule != NULL ? s->rule->index : s->conf->n_rules;
+    add(&setup_rule_counts(s->setup, rule, s->px->index)->n[s->kind][s->result], 1);
     int64_t now = clock_mono_ns();
     latency_add(&st->first_byte, (x->headed_ns - x->began_ns) / 1000);
     latency_add(&st->total, (now - x->began_ns) / 1000);

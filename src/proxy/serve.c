@@ -142,6 +142,7 @@ static bool answered_by_now(void *arg)
 static enum step ask(struct serve *s, enum ask_kind kind)
 {
     struct ask_what w = {.kind = kind,
+                         .setup = s->setup,
                          .up = s->rule->upstream,
                          .repo = span_of(s->repo, s->repo_n),
                          .repo_key = repo_key(s),
@@ -310,7 +311,8 @@ static enum step lookup_tag(struct serve *s)
         s->result = RESULT_HIT;
         return open_tag(s);
     }
-    if (upstream_is_down(s->px, s->rule->upstream, &s->stale_err, &s->upstream_status) && stale_allowed(s)) {
+    if (upstream_is_down(s->setup, s->rule->upstream, &s->stale_err, &s->upstream_status) &&
+        stale_allowed(s)) {
         s->result = RESULT_STALE;
         return open_tag(s);
     }
@@ -340,8 +342,8 @@ static enum step join(struct serve *s)
     case FLIGHT_LEAD:
         s->lead = true;
         (void)op_go(&s->op, SERVE_JOIN);
-        fetch_lead(s->px, flight_of(&s->seat), s->rule->upstream, span_of(s->repo, s->repo_n), repo_key(s),
-                   &s->digest, &s->rule->policy);
+        fetch_lead(s->px, s->setup, flight_of(&s->seat), s->rule->upstream, span_of(s->repo, s->repo_n),
+                   repo_key(s), &s->digest, &s->rule->policy);
         return STEP_MORE;
     case FLIGHT_JOINED:
         s->collapsed = true;
@@ -548,7 +550,7 @@ static void serve_free(struct op *op)
     if (s->object != NULL)
         open_put(s->px->open, s->object);
     lists_release(s->list);
-    conf_unref(s->conf);
+    setup_release(s->px, s->setup);
     mem_free(s);
 }
 
@@ -567,7 +569,8 @@ void serve_request(struct exchange *x, void *arg)
     memset(s, 0, offsetof(struct serve, repo));
     op_init(&s->op, px->core, &serve_class, SERVE_ROUTE);
     s->px = px;
-    s->conf = conf_ref(px->conf);
+    s->setup = setup_hold(px, px->setup);
+    s->conf = setup_conf(s->setup);
     s->x = x;
     s->kind = KIND_OTHER;
     s->result = RESULT_NONE;

@@ -17,7 +17,8 @@ enum serve_state { SERVE_ROUTE, SERVE_LOOKUP, SERVE_ASK, SERVE_OPEN, SERVE_JOIN,
 struct serve {
     struct op op;
     struct proxy *px;
-    struct conf *conf;
+    struct setup *setup; /* held */
+    const struct conf *conf;
     struct exchange *x; /* NULL: finished or dropped */
     struct route route;
     const struct conf_rule *rule;

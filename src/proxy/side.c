@@ -184,6 +184,7 @@ struct side *side_start(struct proxy *px, struct fetch *parent, struct flight *f
     s->length = length;
     s->buf = mem_alloc(SIDE_BUF);
     s->t.px = px;
+    s->t.setup = like->setup; /* the fetch holds it, and outlives us */
     s->t.up = like->up;
     s->t.what = WHAT_BLOB;
     s->t.endpoint = like->endpoint;

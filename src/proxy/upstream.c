@@ -17,9 +17,9 @@
 
 /* ---- health ---- */
 
-bool upstream_is_down(struct proxy *px, const struct conf_upstream *up, int *err, unsigned *status)
+bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up, int *err, unsigned *status)
 {
-    struct upstream_health *h = &px->shared->health[up->index];
+    struct upstream_health *h = setup_health(setup, up);
     *err = atomic_load_explicit(&h->err, memory_order_relaxed);
     *status = atomic_load_explicit(&h->status, memory_order_relaxed);
     return atomic_load_explicit(&h->down_until_ms, memory_order_relaxed) > clock_mono_ms();
@@ -27,7 +27,7 @@ bool upstream_is_down(struct proxy *px, const struct conf_upstream *up, int *err
 
 static void health_good(struct upstream_try *t)
 {
-    struct upstream_health *h = &t->px->shared->health[t->up->index];
+    struct upstream_health *h = setup_health(t->setup, t->up);
     if (atomic_load_explicit(&h->failures, memory_order_relaxed) == 0)
         return;
     atomic_store_explicit(&h->failures, 0, memory_order_relaxed);
@@ -44,7 +44,7 @@ static void health_bad(struct upstream_try *t)
         health_good(t);
         return;
     }
-    struct upstream_health *h = &t->px->shared->health[t->up->index];
+    struct upstream_health *h = setup_health(t->setup, t->up);
     int n = atomic_load_explicit(&h->failures, memory_order_relaxed);
     int64_t pause = DOWN_FIRST_MS << (n < 5 ? n : 5);
     if (pause > DOWN_MAX_MS)
@@ -143,7 +143,7 @@ static void count_answer(struct upstream_try *t, unsigned status)
     unsigned class = status / 100;
     if (class > 5)
         class = 5;
-    _Atomic int64_t *n = &t->px->stats->upstream[t->up->index][class];
+    _Atomic int64_t *n = &setup_upstream_counts(t->setup, t->up, t->px->index)->n[class];
     atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
@@ -199,7 +199,7 @@ void upstream_start(struct upstream_try *t, void (*event)(struct call *call))
     t->asked = 0;
     t->why[0] = 0;
     t->failure = (struct flight_failure){.retry_after_ms = -1};
-    struct upstream_health *h = &t->px->shared->health[t->up->index];
+    struct upstream_health *h = setup_health(t->setup, t->up);
     int64_t left =
         atomic_load_explicit(&h->limited_until_ms[t->what], memory_order_relaxed) - clock_mono_ms();
     t->limited = left > 0;

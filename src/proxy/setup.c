@@ -1,0 +1,153 @@
+/* See setup.h. The struct is written while it is made, by one thread, and read by all afterwards; `holders` is each core's own. */
+#include "base/map.h"
+#include "base/mem.h"
+#include "proxy/proxy_int.h"
+
+/* What outlives a setup, one for each upstream and each rule; the name is the key by which the next setup finds it. */
+struct upstream_life {
+    struct ref ref;
+    struct upstream_health health;
+    struct upstream_counts counts[]; /* by core */
+};
+
+struct rule_life {
+    struct ref ref;
+    struct rule_counts counts[]; /* by core */
+};
+
+struct setup {
+    struct ref ref;
+    struct conf *conf;
+    unsigned n_cores;
+    struct upstream_life **upstreams; /* by upstream index */
+    struct rule_life **rules;         /* by rule index; the last one: no rule */
+    unsigned *holders;                /* by core */
+};
+
+/* ---- what is carried over ---- */
+
+static struct upstream_life *upstream_life(const struct setup *before, struct span registry, unsigned n_cores)
+{
+    for (size_t i = 0; before != NULL && i < before->conf->n_upstreams; i++) {
+        if (!span_eq(before->conf->upstreams[i].registry, registry))
+            continue;
+        ref_take(&before->upstreams[i]->ref);
+        return before->upstreams[i];
+    }
+    struct upstream_life *u = mem_zalloc(sizeof *u + n_cores * sizeof u->counts[0]);
+    ref_init(&u->ref);
+    return u;
+}
+
+static struct rule_life *rule_life(struct rule_life *known, unsigned n_cores)
+{
+    if (known != NULL) {
+        ref_take(&known->ref);
+        return known;
+    }
+    struct rule_life *r = mem_zalloc(sizeof *r + n_cores * sizeof r->counts[0]);
+    ref_init(&r->ref);
+    return r;
+}
+
+static void carry_rules(struct setup *s, const struct setup *before)
+{
+    const struct conf *conf = s->conf;
+    struct map known;
+    map_init(&known);
+    for (size_t i = 0; before != NULL && i < before->conf->n_rules; i++)
+        map_put(&known, before->conf->rules[i].name, before->rules[i]);
+    s->rules = mem_zalloc((conf->n_rules + 1) * sizeof *s->rules);
+    for (size_t i = 0; i < conf->n_rules; i++)
+        s->rules[i] = rule_life(known.used > 0 ? map_get(&known, conf->rules[i].name) : NULL, s->n_cores);
+    s->rules[conf->n_rules] =
+        rule_life(before != NULL ? before->rules[before->conf->n_rules] : NULL, s->n_cores);
+    map_free(&known);
+}
+
+/* ---- life ---- */
+
+static void setup_free(struct setup *s)
+{
+    for (size_t i = 0; i < s->conf->n_upstreams; i++) {
+        if (ref_drop(&s->upstreams[i]->ref))
+            mem_free(s->upstreams[i]);
+    }
+    for (size_t i = 0; i <= s->conf->n_rules; i++) {
+        if (ref_drop(&s->rules[i]->ref))
+            mem_free(s->rules[i]);
+    }
+    mem_free(s->upstreams);
+    mem_free(s->rules);
+    mem_free(s->holders);
+    conf_unref(s->conf);
+    mem_free(s);
+}
+
+struct setup *setup_new(struct conf *conf, struct setup *before, unsigned n_cores, struct str *why)
+{
+    UNUSED(why);
+    MUST(before == NULL || before->n_cores == n_cores);
+    struct setup *s;
+    NEW(s);
+    ref_init(&s->ref);
+    s->conf = conf_ref(conf);
+    s->n_cores = n_cores;
+    s->holders = mem_zalloc(n_cores * sizeof *s->holders);
+    s->upstreams = mem_zalloc((conf->n_upstreams + 1) * sizeof *s->upstreams);
+    for (size_t i = 0; i < conf->n_upstreams; i++)
+        s->upstreams[i] = upstream_life(before, conf->upstreams[i].registry, n_cores);
+    carry_rules(s, before);
+    return s;
+}
+
+struct setup *setup_ref(struct setup *s)
+{
+    ref_take(&s->ref);
+    return s;
+}
+
+void setup_unref(struct setup *s)
+{
+    if (s != NULL && ref_drop(&s->ref))
+        setup_free(s);
+}
+
+struct setup *setup_hold(struct proxy *px, struct setup *s)
+{
+    core_check(px->core);
+    if (s->holders[px->index]++ == 0)
+        setup_ref(s);
+    return s;
+}
+
+void setup_release(struct proxy *px, struct setup *s)
+{
+    core_check(px->core);
+    MUST(s->holders[px->index] > 0);
+    if (--s->holders[px->index] == 0)
+        setup_unref(s);
+}
+
+/* ---- parts ---- */
+
+const struct conf *setup_conf(const struct setup *s)
+{
+    return s->conf;
+}
+
+struct upstream_health *setup_health(const struct setup *s, const struct conf_upstream *up)
+{
+    return &s->upstreams[up->index]->health;
+}
+
+struct rule_counts *setup_rule_counts(const struct setup *s, size_t rule, unsigned core)
+{
+    return &s->rules[rule]->counts[core];
+}
+
+struct upstream_counts *setup_upstream_counts(const struct setup *s, const struct conf_upstream *up,
+                                              unsigned core)
+{
+    return &s->upstreams[up->index]->counts[core];
+}
