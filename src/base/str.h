@@ -29,6 +29,7 @@ void str_addu(struct str *s, uint64_t v); /* decimal, without printf: it is on t
 void str_addi(struct str *s, int64_t v);
 void str_addhex(struct str *s, const void *bytes, size_t n); /* lower case */
 void str_addf(struct str *s, const char *fmt, ...) PRINTF(2, 3);
+void str_addb64(struct str *s, const void *bytes, size_t n); /* padded, in one line (RFC 4648 section 4) */
 /* As the inside of a JSON string: quotes, backslashes and control characters escaped; bytes that are not valid
  * UTF-8 are replaced by U+FFFD. Does not add the quotes. */
 void str_addjson(struct str *s, struct span text);
