@@ -153,6 +153,23 @@ static void log_add_ms(struct str *s, int64_t us)
     str_add(s, span_of(fraction, sizeof(fraction)));
 }
 
+/* All of it or nothing: it is of no use cut. */
+static void log_add_digest(struct str *s, enum log_format format, const struct digest *d)
+{
+    char text[1 + DIGEST_TEXT_MAX + 1];
+    struct str t = STR_INIT(text);
+
+    if (format == LOG_FORMAT_JSON)
+        str_addc(&t, '"');
+    digest_add(&t, d);
+    if (format == LOG_FORMAT_JSON)
+        str_addc(&t, '"');
+    if (t.n < s->cap - s->n)
+        str_add(s, str_span(&t));
+    else
+        s->cut = true;
+}
+
 static bool log_field_absent(const struct log_field *f)
 {
     if (f->kind == LOG_FIELD_DIGEST)
@@ -162,8 +179,7 @@ static bool log_field_absent(const struct log_field *f)
 
 static void log_add_value(struct str *s, enum log_format format, const struct log_field *f)
 {
-    char digest[DIGEST_TEXT_MAX];
-    struct span text = f->s;
+    struct span text = SPAN_NONE;
 
     switch (f->kind) {
     case LOG_FIELD_INT:
@@ -176,9 +192,10 @@ static void log_add_value(struct str *s, enum log_format format, const struct lo
         log_add_ms(s, f->i);
         return;
     case LOG_FIELD_DIGEST:
-        text = span_str(digest_text(f->d, digest));
-        break;
+        log_add_digest(s, format, f->d);
+        return;
     case LOG_FIELD_SPAN:
+        text = f->s;
         break;
     }
     if (format == LOG_FORMAT_TEXT && log_text_plain(text))
@@ -195,14 +212,11 @@ static void log_add_field(struct str *s, enum log_format format, const struct lo
 
     if (log_field_absent(f))
         return;
-    str_add(s, json ? SPAN(",\"") : SPAN(" "));
-    str_addz(s, f->name);
-    str_add(s, json ? SPAN("\":") : SPAN("="));
+    str_add(s, json ? f->key_json : f->key_text);
     size_t value = s->n;
     log_add_value(s, format, f);
 
-    bool number = f->kind != LOG_FIELD_SPAN && f->kind != LOG_FIELD_DIGEST;
-    if (s->cut && (number || s->n == value)) {
+    if (s->cut && (f->kind != LOG_FIELD_SPAN || s->n == value)) {
         s->n = before;
         s->p[before] = '\0';
     }

@@ -20,21 +20,28 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 enum log_format { LOG_FORMAT_JSON, LOG_FORMAT_TEXT };
 
 struct log_field {
-    const char *name;
+    struct span key_json, key_text; /* what stands before the value: `,"name":` and ` name=` */
     enum { LOG_FIELD_SPAN, LOG_FIELD_INT, LOG_FIELD_UINT, LOG_FIELD_DIGEST, LOG_FIELD_MS } kind;
-    struct span s; /* an absent span leaves the field out */
-    int64_t i;
-    uint64_t u;
-    const struct digest *d;
+    union {
+        struct span s; /* an absent span leaves the field out */
+        int64_t i;
+        uint64_t u;
+        const struct digest *d;
+    };
 };
 
-#define LOG_S(n, v)  ((struct log_field){.name = (n), .kind = LOG_FIELD_SPAN, .s = span_str(v)})
-#define LOG_SP(n, v) ((struct log_field){.name = (n), .kind = LOG_FIELD_SPAN, .s = (v)})
-#define LOG_I(n, v)  ((struct log_field){.name = (n), .kind = LOG_FIELD_INT, .i = (v)})
-#define LOG_U(n, v)  ((struct log_field){.name = (n), .kind = LOG_FIELD_UINT, .u = (v)})
-#define LOG_D(n, v)  ((struct log_field){.name = (n), .kind = LOG_FIELD_DIGEST, .d = (v)})
-#define LOG_MS(n, v)                                                                                         \
-    ((struct log_field){.name = (n), .kind = LOG_FIELD_MS, .i = (v)}) /* microseconds in, "1.234" ms out */
+/* n is a string literal, so that the keys are made by the compiler. */
+#define LOG_FIELD(n, k, ...)                                                                                 \
+    ((struct log_field){.key_json = {",\"" n "\":", sizeof(n) + 3},                                          \
+                        .key_text = {" " n "=", sizeof(n) + 1},                                              \
+                        .kind = (k),                                                                         \
+                        __VA_ARGS__})
+#define LOG_S(n, v)  LOG_FIELD(n, LOG_FIELD_SPAN, .s = span_str(v))
+#define LOG_SP(n, v) LOG_FIELD(n, LOG_FIELD_SPAN, .s = (v))
+#define LOG_I(n, v)  LOG_FIELD(n, LOG_FIELD_INT, .i = (v))
+#define LOG_U(n, v)  LOG_FIELD(n, LOG_FIELD_UINT, .u = (v))
+#define LOG_D(n, v)  LOG_FIELD(n, LOG_FIELD_DIGEST, .d = (v))
+#define LOG_MS(n, v) LOG_FIELD(n, LOG_FIELD_MS, .i = (v)) /* microseconds in, "1.234" ms out */
 
 void log_setup(enum log_level level, enum log_format format);
 bool log_enabled(enum log_level level);

@@ -192,10 +192,24 @@ static void str_add_escape(struct str *s, unsigned char c)
 
 static const bool str_json_plain[256] = {[' ' ... '!'] = true, ['#' ... '['] = true, [']' ... '~'] = true};
 
+/* Does one of eight bytes need a second look: below ' ', above '~', '"' or '\\'? May say so of bytes that are plain, too, but
+ * never the other way round. */
+static bool str_json_special(const char *p)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), high = UINT64_C(0x8080808080808080);
+    uint64_t v;
+    memcpy(&v, p, sizeof(v));
+    uint64_t quote = v ^ (ones * '"'), slash = v ^ (ones * '\\'), del = v ^ (ones * 0x7f);
+    uint64_t found = v | (v - ones * ' ') | (quote - ones) | (slash - ones) | (del - ones);
+    return (found & high) != 0;
+}
+
 void str_addjson(struct str *s, struct span text)
 {
     while (text.n > 0 && !s->cut) {
         size_t n = 0;
+        while (n + 8 <= text.n && !str_json_special(text.p + n))
+            n += 8;
         while (n < text.n && str_json_plain[(unsigned char)text.p[n]])
             n++;
         str_add(s, span_of(text.p, n));
