@@ -7,14 +7,14 @@
 #   demo   what examples/run.sh shows larder with
 #
 # Debian 12, as root or with sudo. Installs only what is missing; says so and does nothing when nothing is. Some packages bring a
-# service (nginx, docker-registry, containerd, h2o, varnish, trafficserver): the tests start their own copies, so no service is started here.
+# service (nginx, docker-registry, containerd, tinyproxy, h2o, varnish, trafficserver): the tests start their own copies, so no service is started here.
 set -euo pipefail
 
 build=(gcc libc6-dev cmake ninja-build ca-certificates
     libuv1-dev node-llhttp libbearssl-dev libyaml-dev libxxhash-dev liblmdb-dev nettle-dev libjansson-dev libcrypt-dev)
 tests=(clang llvm libclang-rt-14-dev clang-tidy clang-format ccache
     libcmocka-dev python3 python3-pytest openssl iproute2 strace
-    docker-registry skopeo containerd podman nginx-light)
+    docker-registry skopeo containerd podman nginx-light curl tinyproxy)
 bench=(wrk nginx-light h2o varnish trafficserver docker-registry gnuplot-nox python3 iproute2 strace)
 demo=(docker-registry skopeo python3)
 
@@ -68,7 +68,7 @@ if [ -d /run/systemd/system ]; then
     for package in "${missing[@]}"; do
         case $package in
         nginx-light) units+=(nginx.service) ;;
-        docker-registry | containerd | h2o | trafficserver) units+=("$package.service") ;;
+        docker-registry | containerd | tinyproxy | h2o | trafficserver) units+=("$package.service") ;;
         varnish) units+=(varnish.service varnishncsa.service) ;;
         podman) units+=(podman.service podman.socket podman-auto-update.timer podman-restart.service) ;;
         esac

@@ -6,7 +6,25 @@ import pytest
 
 from lib.faults import Faults
 from lib.larder import Larder
+from lib.pki import Pki
 from lib.upstream import Upstream
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="session")
+def root(pki):
+    """The authority that everything good is signed by."""
+    return pki.root("Larder Test Root")
+
+
+@pytest.fixture(scope="session")
+def leaf(root):
+    """A server's certificate for a few names, and for this machine."""
+    return root.issue("up.test", names=["up.test", "localhost", "*.up.test"], ips=["127.0.0.1"])
 
 
 @pytest.fixture

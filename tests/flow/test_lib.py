@@ -1,16 +1,27 @@
 """The tools of these tests, tested against each other: the scripted registry with the raw client, and with a real one.
 A fault that does not happen as ordered would make the tests of larder pass for nothing."""
 
+import base64
+import contextlib
 import re
+import socket
+import ssl
 import subprocess
+import time
+import urllib.parse
 
 import pytest
 
+from lib import paths, secrets
 from lib.client import Conn, Fetch, request, request_bytes
+from lib.faults import Faults
 from lib.images import DOCKER_LIST, KIB, MIB, Image, Index, blob, digest
-from lib.larder import yaml_text
+from lib.larder import environment, wait_until, yaml_text
+from lib.profiles import PROFILES, DockerHub
+from lib.proxy import Proxy, TinyProxy, basic, is_connect
 from lib.registry import DockerRegistry
-from lib.upstream import Fault
+from lib.tls import Hello, Tls
+from lib.upstream import Fault, Upstream
 
 REPO = "lib/app"
 
@@ -263,3 +274,276 @@ def test_docker_registry_and_skopeo_work_here(tmp_path):
         assert result.returncode == 0, result.stdout
         assert (tmp_path / "copy" / "manifest.json").read_bytes() == image.manifest
         assert registry.count("GET", re.compile("/blobs/")) >= 3
+
+
+# ---- TLS ----
+
+def tls_client(root, **how):
+    context = ssl.create_default_context(cafile=root.file)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    for name, value in how.items():
+        setattr(context, name, value)
+    return context
+
+
+def tls_get(upstream, context, target, name="up.test"):
+    """(body, how it ended) by a client that tells an end with close_notify ("notify") from one without ("eof")."""
+    with socket.create_connection(address(upstream), timeout=30) as plain:
+        with context.wrap_socket(plain, server_hostname=name, suppress_ragged_eofs=False) as sock:
+            sock.sendall(request_bytes("GET", target, {"Host": name}))
+            got = b""
+            try:
+                while piece := sock.recv(65536):
+                    got += piece
+                return got.partition(b"\r\n\r\n")[2], "notify"
+            except (ssl.SSLError, ConnectionResetError) as error:
+                eof = getattr(error, "reason", "") == "UNEXPECTED_EOF_WHILE_READING"
+                return got.partition(b"\r\n\r\n")[2], "eof" if eof else "reset"
+
+
+@pytest.fixture
+def tls_upstream(leaf):
+    with Upstream(tls=Tls(leaf)) as up:
+        up.add_blob(REPO, blob("self-test", 300 * KIB))
+        yield up
+
+
+def curl(*arguments):
+    return subprocess.run(["curl", "-sS", "-q", "--noproxy", "", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=60, env=environment())
+
+
+def test_the_same_by_tls_to_an_independent_client(tls_upstream, root):
+    data = blob("self-test", 300 * KIB)
+    resolve = ("--resolve", "up.test:%d:127.0.0.1" % tls_upstream.port, "--cacert", root.file)
+    url = "https://up.test:%d%s" % (tls_upstream.port, path_of(data))
+    for version in ("1.2", "1.3"):
+        r = curl(*resolve, "--tlsv" + version, "--tls-max", version, url)
+        assert r.stdout == data, r.stderr
+    assert curl(*resolve, "-r", "1000-1999", url).stdout == data[1000:2000]
+    assert [(h.name, h.version, h.alpn, h.error) for h in tls_upstream.tls.handshakes] == [
+        ("up.test", "TLSv1.2", "http/1.1", None), ("up.test", "TLSv1.3", "http/1.1", None), ("up.test", "TLSv1.3", "http/1.1", None)]
+    assert [s.handshake.name for s in tls_upstream.requests()] == ["up.test"] * 3
+    assert b"certificate" in curl(url, *resolve[:2]).stderr
+
+
+def test_a_body_by_tls_ends_with_and_without_close_notify(tls_upstream, root):
+    data = blob("self-test", 300 * KIB)
+    tls_upstream.on(path_of(data), Fault(framing="close"), nth=1)
+    tls_upstream.on(path_of(data), Fault(framing="close", close_notify=False), nth=1)
+    tls_upstream.on(path_of(data), Fault(cut_at=1000, cut="notify"), nth=1)
+    tls_upstream.on(path_of(data), Fault(cut_at=1000), nth=1)
+    tls_upstream.on(path_of(data), Fault(cut_at=1000, cut="rst"), nth=1)
+    ends = [tls_get(tls_upstream, tls_client(root), path_of(data)) for _ in range(5)]
+    assert [(len(body), end) for body, end in ends] == [
+        (len(data), "notify"), (len(data), "eof"), (1000, "notify"), (1000, "eof"), (1000, "reset")]
+
+
+def test_handshakes_that_do_not_end(tls_upstream, root):
+    faults = ["silent", "rst", "fin", Hello(5, "silent"), Hello(100, "fin"), Hello(0, "rst"), None]
+    tls_upstream.accept_fault = lambda n: faults[n - 1]
+    for fault in faults[:-1]:
+        with pytest.raises(OSError) as raised, socket.create_connection(address(tls_upstream), timeout=0.3) as plain:
+            tls_client(root).wrap_socket(plain, server_hostname="up.test").close()
+        assert isinstance(raised.value, TimeoutError) == ("silent" in (fault, getattr(fault, "how", None)))
+    tls_upstream.on("/v2/", Fault(framing="close"))
+    assert tls_get(tls_upstream, tls_client(root), "/v2/") == (b"{}", "notify")
+    assert [h.error for h in tls_upstream.tls.handshakes].count("left in the middle") == 3
+
+
+def test_one_version_only_names_and_client_certificates(pki, root, leaf):
+    other = root.issue("cdn.test", names=["cdn.test"])
+    with Upstream(tls=Tls(leaf, by_name={"cdn.test": other}, only="1.3", client_ca=root)) as up:
+        up.on("/v2/", Fault(framing="close"))
+        own = tls_client(root)
+        own.load_cert_chain(other.chain_file, other.key_file)
+        assert tls_get(up, own, "/v2/")[0] == b"{}"
+        assert tls_get(up, own, "/v2/", name="cdn.test")[0] == b"{}"
+        assert [(h.name, h.client, h.version) for h in up.tls.handshakes] == [
+            (name, "cdn.test", "TLSv1.3") for name in ("up.test", "cdn.test")]
+        with pytest.raises(ssl.SSLError):
+            tls_get(up, tls_client(root, maximum_version=ssl.TLSVersion.TLSv1_2), "/v2/")
+        with contextlib.suppress(OSError):  # by TLS 1.3 a client learns it when it reads
+            assert tls_get(up, tls_client(root), "/v2/")[0] == b""
+        wait_until(lambda: "did not return a certificate" in up.tls.handshakes[-1].error, "the server says why")
+
+
+def test_a_gate_by_tls_notices_a_peer_that_leaves(tls_upstream, root):
+    data = blob("self-test", 300 * KIB)
+    gate = tls_upstream.hold(path_of(data), at=1)
+    context = tls_client(root, maximum_version=ssl.TLSVersion.TLSv1_2)
+    with socket.create_connection(address(tls_upstream)) as plain, context.wrap_socket(plain, server_hostname="up.test") as sock:
+        sock.sendall(request_bytes("GET", path_of(data)))
+        gate.wait_reached()
+        sock.setblocking(False)
+        with pytest.raises(ssl.SSLError):  # close_notify is sent; that of the peer does not come
+            sock.unwrap()
+        seen = tls_upstream.requests("GET")[0]
+        assert seen.done.wait(30) and seen.aborted, "close_notify says so"
+
+
+# ---- certificates ----
+
+def verifies(anchor, cert, *between):
+    return subprocess.run(["openssl", "verify", "-CAfile", anchor.file, *[a for c in between for a in ("-untrusted", c.file)], cert.file],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).returncode == 0
+
+
+def test_chains_are_what_they_are_called(pki, root):
+    middle = root.issue("Middle", authority=True)
+    other = pki.root("Other Root")
+    leaf = middle.issue("a.test", names=["a.test"])
+    assert verifies(root, leaf, middle) and not verifies(root, leaf) and not verifies(other, leaf, middle)
+    assert verifies(other, leaf, middle, root.cross_sign(other))
+    assert not verifies(root, root.issue("old.test", names=["old.test"], start=-10, end=-1))
+    assert not verifies(root, root.issue("new.test", names=["new.test"], start=1, end=9))
+    assert len(leaf.chain) == 2 and open(leaf.with_chain(leaf, middle, root).chain_file).read().count("BEGIN") == 3
+
+
+# ---- secrets ----
+
+def test_secrets_are_found_however_they_are_written():
+    word = secrets.secret("hub")
+    for text in (word, "user:" + word, word + "x"):
+        assert secrets.found_in("..." + text + "...") == "hub"
+        for user in ("", "u:", "us:", "use:", "user:"):
+            assert secrets.found_in(base64.b64encode((user + text).encode()).decode()) == "hub in base64"
+    odd = "p/w+%d=é" % time.time_ns()
+    secrets.remember(odd)
+    assert secrets.found_in(urllib.parse.quote(odd, safe="")) == "a secret percent-encoded"
+    assert secrets.found_in(word[:-1]) is None
+    with pytest.raises(AssertionError) as raised:
+        secrets.assert_none_in("x" + word, "a place")
+    assert "a place" in str(raised.value) and word not in str(raised.value)
+
+
+# ---- registries ----
+
+class Puller:
+    """The least that pulls: asks, gets a token when told to, follows redirects without Authorization."""
+
+    def __init__(self, profile, context):
+        self.profile, self.context, self.tokens = profile, context, {}
+
+    def raw(self, method, host, target, headers=None, body=None):
+        with Conn(address(self.profile), tls=self.context, name=host) as conn:
+            return conn.exchange(method, target, dict({"Host": host}, **(headers or {})), body=body)
+
+    def get(self, host, target, method="GET"):
+        authorization = self.tokens.get((host, target.split("/blobs/")[0].split("/manifests/")[0]))
+        r = self.raw(method, host, target, {"Authorization": authorization} if authorization else None)
+        if r.status == 401 and authorization is None:
+            self.authorize(host, target, r.header("WWW-Authenticate"))
+            return self.get(host, target, method)
+        if r.status in (302, 307):
+            url = urllib.parse.urlsplit(urllib.parse.urljoin("https://%s%s" % (host, target), r.header("Location")))
+            return self.get(url.netloc, url.path + ("?" + url.query if url.query else ""), method)
+        return r
+
+    def authorize(self, host, target, challenge):
+        key = (host, target.split("/blobs/")[0].split("/manifests/")[0])
+        account = self.profile.account
+        if challenge.startswith("Basic "):
+            self.tokens[key] = basic(account)
+            return
+        said = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        realm = urllib.parse.urlsplit(said["realm"])
+        query = urllib.parse.urlencode({k: v for k, v in said.items() if k in ("service", "scope")})
+        r = self.raw("GET", realm.netloc, "%s?%s" % (realm.path, query), {"Authorization": basic(account)} if account else None)
+        assert r.status == 200, (r, r.body)
+        self.tokens[key] = "Bearer " + (r.json().get("token") or r.json().get("access_token"))
+
+
+@pytest.mark.parametrize("kind", PROFILES, ids=lambda k: k.__name__)
+def test_profiles_are_pulled_from_by_whoever_keeps_to_the_protocol(kind, root):
+    image = Image("profile", (10 * KIB,))
+    with kind(root) as profile:
+        puller = Puller(profile, tls_client(root))
+        for repo in profile.names:
+            profile.add(repo, image, tag="v1")
+            assert puller.get(profile.registry if profile.api == "ghcr.io" else profile.api, "/v2/%s/manifests/v1" % repo).body == image.manifest
+            for name, data in image.blobs.items():
+                assert puller.get(profile.api, "/v2/%s/blobs/%s" % (repo, name)).body == data
+        profile.check()
+        assert {s.host for s in profile.requests()} == set(profile.answers) - {"authn.nvidia.com"}
+
+
+def test_profiles_notice_what_must_not_be(root):
+    with DockerHub(root) as hub:
+        image = hub.add("library/app", Image("profile", (10,)), tag="v1")
+        puller = Puller(hub, tls_client(root))
+        assert puller.get(hub.api, "/v2/library/app/manifests/v1").good
+        target = paths.blob("library/app", image.config)
+        token = puller.tokens[(hub.api, "/v2/library/app")]
+        r = puller.raw("GET", hub.api, target, {"Authorization": token})
+        link = urllib.parse.urlsplit(r.header("Location"))
+        hub.check()
+        assert puller.raw("HEAD", hub.cdn, link.path + "?" + link.query).status == 403
+        assert puller.raw("GET", hub.cdn, link.path + "?" + link.query.replace("%2F", "/").replace("%2B", "+")).status in (200, 403)
+        assert puller.raw("GET", hub.cdn, link.path + "?" + link.query, {"Authorization": token}).status == 400
+        assert puller.raw("GET", hub.api, target, {"Authorization": token.replace("ey", "ez")}).status == 401
+        assert puller.raw("GET", hub.api, "/v2/team/app/manifests/v1", {"Authorization": token}).status == 401, "another scope"
+        assert puller.raw("GET", "auth.docker.io", "/token?service=registry.docker.io&scope=x", {"Authorization": basic(("u", "p"))}).status == 401
+        puller.raw("GET", hub.api, "/v2/", {"Authorization": basic(("u", "p"))})
+        puller.raw("GET", "auth.docker.io", "/token", {"Authorization": token})
+        with socket.create_connection(address(hub)) as plain, tls_client(root).wrap_socket(plain, server_hostname=hub.cdn) as sock:
+            sock.sendall(request_bytes("GET", "/x", {"Host": hub.api}))
+            assert sock.recv(100)
+        assert [v.split(":")[0] for v in hub.violations] == [
+            "an Authorization that has no business there (Bearer) at " + hub.cdn, "an Authorization that has no business there (Basic) at " + hub.api,
+            "an Authorization that has no business there (Bearer) at auth.docker.io", "the handshake named %s at %s" % (hub.cdn, hub.api)]
+        with pytest.raises(AssertionError):
+            hub.check()
+
+
+# ---- proxies ----
+
+@pytest.fixture
+def through(tls_upstream, root):
+    def get(*arguments, name="up.test"):
+        return curl("--cacert", root.file, *arguments, "https://%s:%d%s" % (name, tls_upstream.port, path_of(blob("self-test", 300 * KIB))))
+    return get
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_the_scripted_proxy(tls_upstream, through, root, leaf, secure):
+    data, account = blob("self-test", 300 * KIB), ("us er", "p:w")
+    with Proxy({"up.test": tls_upstream.port}, account=account, tls=Tls(leaf) if secure else None) as proxy:
+        how = ("--proxy-cacert", root.file, "--proxy")
+        assert through(*how, proxy.url_for(account)).stdout == data
+        assert through(*how, proxy.url_for(account), name="elsewhere.test").returncode != 0
+        assert b"407" in through(*how, proxy.url_for(("u", "p"))).stderr
+        proxy.on(is_connect, Fault(status=503), nth=1)
+        proxy.on(is_connect, Fault(raw=b"SSH-2.0\r\n"), nth=1)
+        proxy.on(is_connect, Fault(drop=True), nth=1)
+        assert b"503" in through(*how, proxy.url_for(account)).stderr
+        assert all(through(*how, proxy.url_for(account)).returncode != 0 for _ in range(2))
+        assert through(*how, proxy.url_for(account)).stdout == data
+        assert proxy.connects().count("up.test:%d" % tls_upstream.port) == 6
+
+
+def test_the_scripted_proxy_for_plain_http(upstream, data):
+    with Proxy({"plain.test": upstream.port}) as proxy:
+        r = curl("--proxy", proxy.url_for(), "http://plain.test%s" % path_of(data))
+        assert r.stdout == data and upstream.requests()[0].headers["host"] == "plain.test"
+        assert proxy.requests("GET")[0].target.startswith("http://plain.test/")
+
+
+def test_tinyproxy_works_here(tls_upstream, through, tmp_path):
+    with TinyProxy(tmp_path / "tinyproxy", account=("user", "word")) as proxy:
+        r = through("--proxy", proxy.url_for(("user", "word")), name="localhost")
+        assert r.stdout == blob("self-test", 300 * KIB), r.stderr
+        assert through("--proxy", proxy.url_for(), name="localhost").returncode != 0
+        assert proxy.connects() == ["localhost:%d" % tls_upstream.port] * 2
+
+
+def test_names_that_dns_does_not_have(tmp_path, monkeypatch):
+    faults = Faults(tmp_path / "faults", monkeypatch)
+    faults.names({"two.test": ["::1", "127.0.0.3"], "none.test": []})
+
+    def look_up(name):
+        return subprocess.run(["getent", "ahosts", name], stdout=subprocess.PIPE, text=True, timeout=30).stdout
+
+    assert [line.split()[0] for line in look_up("two.test").splitlines() if "STREAM" in line] == ["::1", "127.0.0.3"]
+    assert look_up("none.test") == "" and "127.0.0.1" in look_up("localhost")
+    faults.release_all()

@@ -2,7 +2,8 @@
 
     faults.hold("ftruncate"); ...; faults.wait_held("ftruncate"); ...; faults.release("ftruncate")
     faults.block_size(1 << 20)       # from the next start on
-    faults.clock_ahead(86400)        # likewise"""
+    faults.clock_ahead(86400)        # likewise
+    faults.names({"a.test": ["127.0.0.1"], "b.test": [], "c.test": ["wait"]})   # found, not found, no answer"""
 
 import os
 import subprocess
@@ -32,6 +33,13 @@ class Faults:
     def clock_ahead(self, seconds):
         self._monkeypatch.setenv("LARDER_FAULT_CLOCK", str(seconds))
 
+    def names(self, names):
+        """What a look-up of these names gives."""
+        new = os.path.join(self.directory, "names.new")
+        with open(new, "w") as out:
+            out.writelines("%s %s\n" % (name, " ".join(addresses)) for name, addresses in names.items())
+        os.replace(new, os.path.join(self.directory, "names"))
+
     def hold(self, call):
         """From now on this call on a partial file waits: "pread" or "ftruncate"."""
         with open(self._path("hold", call), "w"):
@@ -45,7 +53,7 @@ class Faults:
 
     def release_all(self):
         for name in os.listdir(self.directory):
-            if name.startswith("hold-"):
+            if name.startswith("hold-") or name == "names":
                 os.unlink(os.path.join(self.directory, name))
 
     def _path(self, what, call):

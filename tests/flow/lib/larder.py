@@ -2,7 +2,8 @@
 
 What has to hold in every test is checked here and not in each of them: the log is JSON and nothing but JSON (so a
 report of a sanitizer or an abort fails the test), no answer names the upstream, an error has an OCI body, the
-metadata of an answer agrees with its bytes, and what lies in the store is what its name says."""
+metadata of an answer agrees with its bytes, no password or token is in the log or in an answer, and what lies in the store is what its
+name says."""
 
 import contextlib
 import hashlib
@@ -15,7 +16,7 @@ import subprocess
 import threading
 import time
 
-from . import client
+from . import client, secrets
 from .ports import free_port
 
 PATIENCE = 60.0
@@ -68,19 +69,28 @@ def _yaml_scalar(item):
     return "{}" if item == {} else "[]" if item == [] else str(item)
 
 
-def run(*arguments, timeout=PATIENCE, **more):
+def environment(more=None):
+    """This process's, without a proxy that it may have, and with `more`."""
+    own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    return dict(own, **(more or {}))
+
+
+def run(*arguments, timeout=PATIENCE, env=None, **more):
     """larder with arguments, to its end: a CompletedProcess with text."""
-    return subprocess.run([binary(), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=timeout, text=True, **more)
+    done = subprocess.run([binary(), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=timeout, text=True, env=environment(env), **more)
+    secrets.assert_none_in(done.stdout + done.stderr, "what larder %s prints" % " ".join(arguments))
+    return done
 
 
 class Larder:
     """`upstream`: the scripted registry behind REGISTRY; larder serves its repositories under t/. `rules`,
-    `upstreams`, `defaults` and further top-level keys replace what is written otherwise."""
+    `upstreams`, `defaults` and further top-level keys replace what is written otherwise; `env` adds to its environment."""
 
     def __init__(self, directory, upstream=None, rules=None, upstreams=None, timeouts=None, client_limits=None,
-                 defaults=None, **more):
+                 defaults=None, env=None, **more):
         self.directory = str(directory)
+        self.env = env
         os.makedirs(self.directory, exist_ok=True)
         self.upstream = upstream
         self.port, self.admin_port = free_port(), free_port()
@@ -105,6 +115,7 @@ class Larder:
             self.config["client"] = client_limits
         self.config.update(more)
         self.process = None
+        self.printed = []        # every line of the log as it came
         self.log = []            # parsed records
         self.not_json = []       # lines of stderr that are not one
         self.expect_damage = False  # a test that damages the store says so
@@ -126,9 +137,9 @@ class Larder:
 
     def start(self, wait=True):
         self.write_config()
-        self.process = subprocess.Popen([binary(), "serve", "-f", self.file], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        self._reader = threading.Thread(target=self._read_log, args=(self.process.stderr,), daemon=True)
+        self.process = subprocess.Popen([binary(), "serve", "-f", self.file], stdin=subprocess.DEVNULL, env=environment(self.env),
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._reader = threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True)
         self._reader.start()
         if wait:
             wait_until(self._healthy, "larder answers /healthz")
@@ -159,6 +170,7 @@ class Larder:
         self._reader.join(PATIENCE)
         self.process = None
         assert not self.not_json, "larder wrote to stderr:\n" + "\n".join(self.not_json)
+        secrets.assert_none_in("\n".join(self.printed), "the log")
         assert code == expected, "larder ended with %s:\n%s" % (code, self.tail())
 
     def kill(self):
@@ -167,6 +179,7 @@ class Larder:
         self.process.wait()
         self._reader.join(PATIENCE)
         self.process = None
+        secrets.assert_none_in("\n".join(self.printed), "the log")
 
     def restart(self):
         self.stop()
@@ -184,6 +197,7 @@ class Larder:
     def _read_log(self, stream):
         for line in stream:
             text = line.decode("utf-8", "replace").rstrip("\n")
+            self.printed.append(text)
             try:
                 record = json.loads(text)
                 assert {"time", "level", "group", "msg"} <= set(record)
@@ -238,7 +252,9 @@ class Larder:
         with contextlib.closing(connection):
             connection.request("GET", path)
             answer = connection.getresponse()
-            return answer.status, answer.read().decode(), dict(answer.getheaders())
+            status, text, headers = answer.status, answer.read().decode(), dict(answer.getheaders())
+        secrets.assert_none_in(text + str(headers), "the admin address's answer to " + path)
+        return status, text, headers
 
     def metrics(self):
         """{"larder_x_total": 3.0, 'larder_y{rule="t"}': 1.0}"""
@@ -283,8 +299,10 @@ class Larder:
             return
         assert r.status != 401, "a 401 makes clients ask for a password for the cache"
         assert r.header("Docker-Distribution-Api-Version") == "registry/2.0"
+        told = r.raw_head.decode("latin-1") + (r.body.decode("latin-1") if r.status >= 400 else "")
+        secrets.assert_none_in(told, "an answer")
         if "ns=" not in target:
-            self._check_nothing_told(r)
+            self._check_no_host_told(told)
         if r.status >= 400:
             self._check_error(r)
         length = r.header("Content-Length")
@@ -296,11 +314,10 @@ class Larder:
             if r.status == 200 and r.clean and r.method == "GET":
                 assert name == digest_like(name, r.body), "a complete answer with other bytes than its digest says"
 
-    def _check_nothing_told(self, r):
-        told = r.raw_head.decode("latin-1") + (r.body.decode("latin-1") if r.status >= 400 else "")
-        secret = [u["registry"] for u in self.config["upstreams"]]
-        secret += [e.split("//")[1] for u in self.config["upstreams"] for e in u.get("endpoints", [])]
-        for word in secret:
+    def _check_no_host_told(self, told):
+        hosts = [u["registry"] for u in self.config["upstreams"]] + list(self.config.get("resolve", ()))
+        hosts += [e.split("//")[1] for u in self.config["upstreams"] for e in u.get("endpoints", [])]
+        for word in hosts:
             assert word not in told, "the answer tells about upstream (%s): %s" % (word, told)
 
     @staticmethod

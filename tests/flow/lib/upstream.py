@@ -6,7 +6,8 @@
     gate = up.hold(path, at=5000)                           # every GET of path stops after 5000 bytes ...
     gate.wait_reached(); gate.release()                     # ... until the test lets it go on
 
-Raw sockets and one thread per connection, so that any fault is possible. Every request is recorded in `up.seen`."""
+Raw sockets and one thread per connection, so that any fault is possible. Every request is recorded in `up.seen`. With `tls` (lib/tls.py)
+the same by TLS."""
 
 import fcntl
 import json
@@ -20,6 +21,7 @@ import time
 import urllib.parse
 from dataclasses import dataclass, field
 
+from . import tls as tls_
 from .images import OCI_INDEX, digest
 from .ports import free_port
 
@@ -75,7 +77,8 @@ class Fault:
     chunk_end: bool = True        # False: the last chunk is missing
     # where it breaks
     cut_at: int = None            # the connection ends after so many body bytes; -1: before the head
-    cut: str = "fin"              # or rst
+    cut: str = "fin"              # or rst; by TLS these are without close_notify, and "notify" is with it
+    close_notify: bool = True     # by TLS: False leaves it out where the connection ends as it should
     close_after: bool = False     # closes the kept-alive connection after the answer without having said so
     drop: bool = False            # closes the connection when the request arrives, without a byte
     # how long it takes
@@ -89,7 +92,7 @@ class Fault:
 class Seen:
     """One request that upstream received and what became of it."""
 
-    def __init__(self, connection, nth_on_connection, head):
+    def __init__(self, connection, nth_on_connection, head, handshake=None):
         lines = head.decode("latin-1").split("\r\n")
         self.line = lines[0]
         self.method, self.target, self.version = (lines[0].split(" ") + ["", ""])[:3]
@@ -99,11 +102,15 @@ class Seen:
         for name, value in self.header_list:
             key = name.lower()
             self.headers[key] = self.headers[key] + ", " + value if key in self.headers else value
-        self.connection, self.nth_on_connection = connection, nth_on_connection
+        self.connection, self.nth_on_connection, self.handshake = connection, nth_on_connection, handshake
+        self.host = self.headers.get("host", "")
+        self.length = int(self.headers.get("content-length", "0"))
+        self.body = b""
         self.when = time.monotonic()
         self.status = None
         self.sent = 0            # body bytes handed to the kernel
         self.aborted = False     # the peer left before the end
+        self.cut = False         # the connection ends without close_notify
         self.done = threading.Event()
 
     @property
@@ -149,13 +156,14 @@ class _Rule:
 
 
 class Upstream:
-    def __init__(self, port=None, backlog=512, start=True):
+    def __init__(self, port=None, backlog=512, start=True, tls=None):
         self.port = port or free_port()
         self.backlog = backlog
+        self.tls = tls
         self.seen = []
         self.connections = 0     # accepted since the start
         self.repos = {}
-        self.accept_fault = None  # function of the connection's number (1, 2, ...): None, "fin", "rst" or "silent"
+        self.accept_fault = None  # function of the connection's number (1, 2, ...): None, "fin", "rst", "silent" or tls.Hello
         self._rules = []
         self._lock = threading.Lock()
         self._open_sockets = set()
@@ -214,13 +222,13 @@ class Upstream:
 
     # ---- what it was asked ----
 
-    def count(self, method=None, path=None):
-        return len(self.requests(method, path))
+    def count(self, method=None, path=None, host=None):
+        return len(self.requests(method, path, host))
 
-    def requests(self, method=None, path=None):
+    def requests(self, method=None, path=None, host=None):
         with self._lock:
             seen = list(self.seen)
-        return [s for s in seen if (method is None or s.method == method) and
+        return [s for s in seen if (method is None or s.method == method) and (host is None or s.host == host) and
                 (path is None or (path.search(s.target) if isinstance(path, re.Pattern) else path in (s.path, s.target)))]
 
     def sent(self, path=None):
@@ -234,7 +242,7 @@ class Upstream:
 
     @property
     def url(self):
-        return "http://127.0.0.1:%d" % self.port
+        return "%s://127.0.0.1:%d" % ("https" if self.tls else "http", self.port)
 
     def start(self):
         self._stopping.clear()
@@ -286,14 +294,21 @@ class Upstream:
 
     def _connection(self, sock, number):
         mode = self.accept_fault(number) if self.accept_fault else None
+        handshake = None
         try:
+            if isinstance(mode, tls_.Hello):
+                self.tls.half(sock, mode)
+                mode = mode.how
             if mode == "rst":
                 _reset(sock)
             elif mode == "silent":
                 while self._peer_there(sock):
                     time.sleep(0.01)
             elif mode is None:
-                self._requests(sock, number)
+                if self.tls:
+                    sock = self._wrap(sock)
+                    handshake = self.tls.accept(sock)
+                self._requests(sock, number, handshake)
         except OSError:
             pass
         finally:
@@ -301,7 +316,14 @@ class Upstream:
                 self._open_sockets.discard(sock)
             sock.close()
 
-    def _requests(self, sock, number):
+    def _wrap(self, plain):
+        with self._lock:
+            self._open_sockets.discard(plain)
+            sock = self.tls.wrap(plain)
+            self._open_sockets.add(sock)
+        return sock
+
+    def _requests(self, sock, number, handshake):
         pending, nth = b"", 0
         while not self._stopping.is_set():
             while b"\r\n\r\n" not in pending:
@@ -311,7 +333,13 @@ class Upstream:
                 pending += got
             head, _, pending = pending.partition(b"\r\n\r\n")
             nth += 1
-            seen = Seen(number, nth, head)
+            seen = Seen(number, nth, head, handshake)
+            while len(pending) < seen.length:
+                got = sock.recv(65536)
+                if not got:
+                    return
+                pending += got
+            seen.body, pending = pending[:seen.length], pending[seen.length:]
             with self._lock:
                 self.seen.append(seen)
                 fault = next((r.fault for r in self._rules if r.wants(seen)), None) or Fault()
@@ -323,6 +351,8 @@ class Upstream:
             finally:
                 seen.done.set()
             if not keep:
+                if fault.close_notify and not seen.cut:
+                    tls_.say_goodbye(sock)
                 return
 
     def _answer(self, sock, seen, fault):
@@ -335,7 +365,7 @@ class Upstream:
             sock.sendall(fault.raw)
             return False
         if fault.cut_at == -1:
-            return self._cut(sock, fault)
+            return self._cut(sock, seen, fault)
         status, headers, body = self._content(seen)
         status, headers, body = _apply(fault, seen, status, headers, body)
         seen.status = status
@@ -380,7 +410,7 @@ class Upstream:
                 if at in fault.hold and not self._gate(sock, seen, fault.hold[at]):
                     return False
                 if at == fault.cut_at:
-                    return self._cut(sock, fault)
+                    return self._cut(sock, seen, fault)
                 if at == fault.silent and not self._gate(sock, seen, Gate()):
                     return False
             if sent >= len(body):
@@ -425,13 +455,14 @@ class Upstream:
         if not readable:
             return True
         try:
-            return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+            return tls_.peek(sock) != b""
         except BlockingIOError:
             return True
         except OSError:
             return False
 
-    def _cut(self, sock, fault):
+    def _cut(self, sock, seen, fault):
+        seen.cut = fault.cut != "notify"
         if fault.cut == "rst":
             # A reset throws away what the peer's kernel has not acknowledged; the test said how many bytes arrive.
             deadline = time.monotonic() + PATIENCE
@@ -447,24 +478,24 @@ class Upstream:
             return 200, {"Content-Type": "application/json"}, b"{}"
         match = re.fullmatch(r"/v2/(.+)/(manifests|blobs|tags|referrers)/([^/]+)", seen.path)
         if match is None or match[1] not in self.repos:
-            return _error(404, "NAME_UNKNOWN")
+            return oci_error(404, "NAME_UNKNOWN")
         repo, kind, reference = self.repos[match[1]], match[2], match[3]
         if kind == "manifests":
             name = repo["tags"].get(reference, reference)
             if name not in repo["manifests"]:
-                return _error(404, "MANIFEST_UNKNOWN")
+                return oci_error(404, "MANIFEST_UNKNOWN")
             media_type, data = repo["manifests"][name]
             return 200, {"Content-Type": media_type, "Docker-Content-Digest": name, "ETag": '"%s"' % name}, data
         if kind == "blobs":
             if reference not in repo["blobs"]:
-                return _error(404, "BLOB_UNKNOWN")
+                return oci_error(404, "BLOB_UNKNOWN")
             return 200, {"Content-Type": "application/octet-stream", "Docker-Content-Digest": reference,
                          "ETag": '"%s"' % reference, "Accept-Ranges": "bytes"}, repo["blobs"][reference]
         if kind == "tags" and reference == "list":
             return _tags(match[1], repo, seen.query)
         if kind == "referrers" and reference in repo["referrers"]:
             return 200, {"Content-Type": OCI_INDEX}, repo["referrers"][reference]
-        return _error(404, "UNSUPPORTED")
+        return oci_error(404, "UNSUPPORTED")
 
 
 def _apply(fault, seen, status, headers, body):
@@ -473,7 +504,7 @@ def _apply(fault, seen, status, headers, body):
     if fault.status is not None:
         status = fault.status
         if fault.body is None and status >= 400:
-            _, headers, body = _error(status, "UNKNOWN")
+            _, headers, body = oci_error(status, "UNKNOWN")
         elif fault.body is None:
             body = b"" if status in (204, 304) else body
     if callable(fault.body):
@@ -491,19 +522,20 @@ def _apply(fault, seen, status, headers, body):
             headers[name] = value
     if status == 200 and seen.method == "GET":
         status, headers, body = _ranged(fault, seen, headers, body)
-    return status, headers, body
+    return status, {name: value for name, value in headers.items() if value is not None}, body
 
 
 def _ranged(fault, seen, headers, body):
     if fault.range == "unasked":
         return 206, dict(headers, **{"Content-Range": "bytes 0-%d/%d" % (len(body) - 1, len(body))}), body
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", seen.range or "")
+    # "Accept-Ranges": None is a server that knows ranges and does not say so, as most registries do.
     if match is None or fault.range == "ignore" or "Accept-Ranges" not in headers:
         return 200, headers, body
     first = int(match[1])
     last = min(int(match[2]), len(body) - 1) if match[2] else len(body) - 1
     if fault.range == "refuse" or first >= len(body):
-        _, refused, text = _error(416, "RANGE_INVALID")
+        _, refused, text = oci_error(416, "RANGE_INVALID")
         return 416, dict(refused, **{"Content-Range": "bytes */%d" % len(body)}), text
     said = (first + 1, last) if fault.range == "wrong" else (first, last)
     return 206, dict(headers, **{"Content-Range": "bytes %d-%d/%d" % (said + (len(body),))}), body[first:last + 1]
@@ -521,7 +553,7 @@ def _tags(name, repo, query):
     return 200, headers, json.dumps({"name": name, "tags": tags}).encode()
 
 
-def _error(status, code):
+def oci_error(status, code):
     text = json.dumps({"errors": [{"code": code, "message": "upstream says " + code.lower(), "detail": None}]})
     return status, {"Content-Type": "application/json"}, text.encode()
 

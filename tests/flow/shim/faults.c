@@ -1,14 +1,19 @@
 /* What a test cannot make a real system do, for larder under LD_PRELOAD (tests/flow/lib/faults.py): calls on files in the store's
- * partial/ that wait until the test lets them go on, a file system with another preferred block size, a clock that is off.
+ * partial/ that wait until the test lets them go on, a file system with another preferred block size, a clock that is off, names that DNS
+ * does not have.
  *
  *   LARDER_FAULTS        a folder. While it has a file hold-pread or hold-ftruncate, such calls wait, and say so by making
- *                        held-pread or held-ftruncate
+ *                        held-pread or held-ftruncate. Its file names has a line
+ *                        "HOST ADDRESS..." for each name that is looked up otherwise: without an address there is no such name,
+ *                        and "wait" waits until the file is gone
  *   LARDER_FAULT_BLOCK   st_blksize of every file
  *   LARDER_FAULT_CLOCK   seconds by which the wall clock is ahead
  *
  * The calls themselves go to the kernel directly, so it does not matter what else stands between the program and libc. */
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,4 +96,51 @@ int clock_gettime(clockid_t id, struct timespec *out)
     if (result == 0 && id == CLOCK_REALTIME)
         out->tv_sec += number("LARDER_FAULT_CLOCK");
     return result;
+}
+
+typedef int lookup(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+static lookup *libc_getaddrinfo(void)
+{
+    return (lookup *)dlsym(RTLD_NEXT, "getaddrinfo");
+}
+
+/* The addresses of one line of the file, in their order. */
+static int listed(char *addresses, const char *path, const char *service, const struct addrinfo *hints,
+                  struct addrinfo **out)
+{
+    *out = NULL;
+    for (char *save = NULL, *one = strtok_r(addresses, " \n", &save); one != NULL;
+         one = strtok_r(NULL, " \n", &save)) {
+        if (strcmp(one, "wait") == 0) {
+            while (access(path, F_OK) == 0)
+                usleep(1000);
+            break;
+        }
+        struct addrinfo **end = out;
+        while (*end != NULL)
+            end = &(*end)->ai_next;
+        int result = libc_getaddrinfo()(one, service, hints, end);
+        if (result != 0)
+            return result;
+    }
+    return *out == NULL ? EAI_NONAME : 0;
+}
+
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **out)
+{
+    char path[PATH_MAX], line[1024];
+    const char *folder = getenv("LARDER_FAULTS");
+    snprintf(path, sizeof path, "%s/names", folder == NULL ? "" : folder);
+    FILE *file = name == NULL || folder == NULL ? NULL : fopen(path, "re");
+    size_t n = name == NULL ? 0 : strlen(name);
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        if (strncmp(line, name, n) == 0 && strchr(" \n", line[n]) != NULL) {
+            fclose(file);
+            return listed(line + n, path, service, hints, out);
+        }
+    }
+    if (file != NULL)
+        fclose(file);
+    return libc_getaddrinfo()(name, service, hints, out);
 }
