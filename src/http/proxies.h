@@ -2,9 +2,12 @@
  *
  * From the configuration (one URL for everything of an upstream) or from the environment: HTTPS_PROXY for https origins, HTTP_PROXY
  * for http ones, NO_PROXY for what is reached directly, each also in lower case; HTTP_PROXY in upper case is taken too, because larder is
- * no CGI program. NO_PROXY is a list of host, .domain, *.domain, address, CIDR, each with an optional :port, or *; "example.org" covers its
- * subdomains; blanks around commas do not matter. Loopback addresses and "localhost" are always direct for the environment's
- * proxies, never for a configured one.
+ * no CGI program. A proxy is http://[user:password@]host[:port] or https://...; without a scheme it is http. An empty one is none.
+ *
+ * NO_PROXY is a list of host, .domain, *.domain, address, CIDR, each with an optional :port, or *; "example.org" covers its
+ * subdomains, ".example.org" and "*.example.org" cover them alone; an IPv6 address or CIDR with a port stands in brackets, [::1]:443; blanks
+ * around commas do not matter. Loopback addresses and "localhost" are always direct for the environment's proxies, never for a
+ * configured one. No name is looked up: an address or CIDR is about hosts that are written as addresses.
  *
  * Pure but for the struct's memory; immutable after it is made. Any thread. */
 #ifndef LARDER_HTTP_PROXIES_H
