@@ -51,6 +51,7 @@ struct proxy *proxy_start(struct proxy_shared *s, struct core *core, const int *
     px->setup = setup_hold(px, s->setup);
     px->stats = &s->stats[px->index];
     px->reader = store_reader_new(s->store);
+    list_init(&px->serves);
     px->open = open_set_new(core, s->store, OPEN_FILES);
     px->pool = pool_new(core);
     flight_core_init(core, s->flights);
@@ -106,6 +107,7 @@ static void proxy_free(struct proxy *px)
     void (*stopped)(void *arg) = px->stopped;
     void *arg = px->stopped_arg;
     server_free(px->server);
+    serve_forget(px);
     setup_release(px, px->setup);
     pool_free(px->pool);
     open_set_free(px->open);

@@ -50,6 +50,8 @@ struct proxy {
     struct pool *pool;
     struct server *server;
     struct proxy_stats *stats;
+    struct list serves; /* memory of requests that are over, for the next ones */
+    unsigned n_serves;
     int64_t drain_until; /* core_now; 0: not stopping */
     struct timer drain_tick;
     void (*stopped)(void *arg);
@@ -143,6 +145,7 @@ void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, co
 /* ---- serve.c ---- */
 
 void serve_request(struct exchange *x, void *arg);
+void serve_forget(struct proxy *px); /* gives back what is kept for further requests */
 
 /* ---- content.c: bodies that are made of ranges of an object ---- */
 

@@ -17,8 +17,9 @@
 #include "base/mem.h"
 #include "proxy/serve_int.h"
 
-#define ROUNDS_MAX 4
-#define QUERY_MAX  1536
+#define ROUNDS_MAX  4
+#define QUERY_MAX   1536
+#define SERVES_KEPT 64
 
 static struct span repo_key(const struct serve *s)
 {
@@ -550,8 +551,31 @@ static void serve_free(struct op *op)
     if (s->object != NULL)
         open_put(s->px->open, s->object);
     lists_release(s->list);
-    setup_release(s->px, s->setup);
-    mem_free(s);
+    struct proxy *px = s->px;
+    setup_release(px, s->setup);
+    if (px->n_serves >= SERVES_KEPT) {
+        mem_free(s);
+        return;
+    }
+    list_push_front(&px->serves, &s->op.node);
+    px->n_serves++;
+}
+
+static struct serve *serve_take(struct proxy *px)
+{
+    struct list_node *n = list_pop_front(&px->serves);
+    if (n == NULL)
+        return mem_alloc(sizeof(struct serve));
+    px->n_serves--;
+    return CONTAINER_OF(n, struct serve, op.node);
+}
+
+void serve_forget(struct proxy *px)
+{
+    struct list_node *n;
+    while ((n = list_pop_front(&px->serves)) != NULL)
+        mem_free(CONTAINER_OF(n, struct serve, op.node));
+    px->n_serves = 0;
 }
 
 static const char *serve_state_name(unsigned state)
@@ -565,8 +589,8 @@ static const struct op_class serve_class = {"serve", serve_step, serve_free, ser
 void serve_request(struct exchange *x, void *arg)
 {
     struct proxy *px = arg;
-    struct serve *s = mem_alloc(sizeof *s);
-    memset(s, 0, offsetof(struct serve, repo));
+    struct serve *s = serve_take(px);
+    memset(s, 0, offsetof(struct serve, put_away));
     op_init(&s->op, px->core, &serve_class, SERVE_ROUTE);
     s->px = px;
     s->setup = setup_hold(px, px->setup);

@@ -46,9 +46,10 @@ struct serve {
     struct open_wait open;
     struct flight_seat seat;
     struct content content;
+
+    /* From here on nothing is zeroed for each request. */
     struct job put_away;
     struct store_change fix;
-
     char repo[NAME_REPO_MAX + 1];
     char repo_key[REPO_KEY_MAX];
     size_t repo_n, repo_key_n;
