@@ -203,6 +203,20 @@ const struct conf_rule *conf_match_target(const struct conf *c, struct span repo
 const struct conf_rule *conf_match_source(const struct conf *c, struct span ns, struct span repo,
                                           struct str *upstream_repo);
 
+/* One key of the table, for people. All but the type is text that is always there. */
+struct conf_schema_line {
+    const char *section; /* "", "rules[]." */
+    const char *words;   /* what the section is: "the configuration", "a rule" */
+    const char *name;
+    char type[64];   /* with its limits: "number 1..65535" */
+    const char *def; /* as it would be written; "": none; NULL: the key must be given */
+    const char *doc;
+    bool refused; /* not supported by this version */
+};
+
+/* The i-th key, in the order of the table; false: there are no more. */
+bool conf_schema_line(size_t i, struct conf_schema_line *out);
+
 /* The table of keys, as text for people: key, type, default, what it means. */
 void conf_schema_text(struct str *out);
 

@@ -446,16 +446,31 @@ static void add_type(struct str *s, const struct schema_key *k)
         add_number(s, k, k->max);
 }
 
+bool conf_schema_line(size_t i, struct conf_schema_line *out)
+{
+    if (i >= KEY_COUNT)
+        return false;
+    const struct schema_key *k = &keys[i];
+    *out = (struct conf_schema_line){.section = sections[k->section].path,
+                                     .words = sections[k->section].words,
+                                     .name = k->name,
+                                     .def = k->def,
+                                     .doc = k->doc,
+                                     .refused = k->later != NULL};
+    struct str t = STR_INIT(out->type);
+    add_type(&t, k);
+    return true;
+}
+
 void conf_schema_text(struct str *out)
 {
-    for (size_t i = 0; i < KEY_COUNT; i++) {
-        const struct schema_key *k = &keys[i];
-        char path[64], type[64];
-        struct str p = STR_INIT(path), t = STR_INIT(type);
-        str_addf(&p, "%s%s", PATH_ARG(k));
-        add_type(&t, k);
-        const char *def = k->def == NULL ? "required" : k->def[0] == '\0' ? "-" : k->def;
-        str_addf(out, "%-34s %-23s %-16s %s%s\n", path, type, def, k->doc,
-                 k->later != NULL ? " (not supported by this version)" : "");
+    struct conf_schema_line k;
+    for (size_t i = 0; conf_schema_line(i, &k); i++) {
+        char path[64];
+        struct str p = STR_INIT(path);
+        str_addf(&p, "%s%s", k.section, k.name);
+        const char *def = k.def == NULL ? "required" : k.def[0] == '\0' ? "-" : k.def;
+        str_addf(out, "%-34s %-23s %-16s %s%s\n", path, k.type, def, k.doc,
+                 k.refused ? " (not supported by this version)" : "");
     }
 }
