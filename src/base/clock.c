@@ -47,10 +47,15 @@ static int clock_year_start(int year)
     return (year - 1970) * 365 + (y / 4 - 1969 / 4) - (y / 100 - 1969 / 100) + (y / 400 - 1969 / 400);
 }
 
+static int clock_month_days(int year, int month)
+{
+    static const int days[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    return days[month - 1] + (month == 2 && clock_leap(year) ? 1 : 0);
+}
+
 /* Moments outside 1970 to 9999 are moved to the nearest end. */
 static struct clock_date clock_date_of(int64_t wall_ms)
 {
-    static const int month_days[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     struct clock_date d = {.year = 0};
 
     if (wall_ms < 0)
@@ -71,13 +76,26 @@ static struct clock_date clock_date_of(int64_t wall_ms)
         d.year++;
     days -= clock_year_start(d.year);
     for (d.month = 1; d.month < 12; d.month++) {
-        int in_month = month_days[d.month - 1] + (d.month == 2 && clock_leap(d.year) ? 1 : 0);
+        int in_month = clock_month_days(d.year, d.month);
         if (days < in_month)
             break;
         days -= in_month;
     }
     d.day = days + 1;
     return d;
+}
+
+bool clock_from_date(int year, int month, int day, int hour, int minute, int second, int64_t *wall_ms)
+{
+    if (year < 1 || year > 9999 || month < 1 || month > 12 || day < 1 || day > clock_month_days(year, month))
+        return false;
+    if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60)
+        return false;
+    int64_t days = clock_year_start(year) + day - 1;
+    for (int m = 1; m < month; m++)
+        days += clock_month_days(year, m);
+    *wall_ms = (days * CLOCK_DAY_S + hour * 3600 + minute * 60 + second) * 1000;
+    return true;
 }
 
 /* v with leading zeros. */

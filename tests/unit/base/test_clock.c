@@ -50,6 +50,49 @@ static void every_day_as_libc_has_it(void **state)
         assert_non_null(gmtime_r(&t, &tm));
         assert_true(strftime(libc, sizeof(libc), "%a, %d %b %Y %H:%M:%S GMT", &tm) > 0);
         assert_string_equal(http, libc);
+        int64_t ms;
+        assert_true(clock_from_date(tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min,
+                                    tm.tm_sec, &ms));
+        assert_int_equal(ms, (int64_t)t * 1000);
+    }
+}
+
+static void dates_that_there_are_and_are_not(void **state)
+{
+    UNUSED(state);
+    static const struct {
+        int year, month, day, hour, minute, second;
+        bool ok;
+        int64_t ms;
+    } dates[] = {
+        {1, 1, 1, 0, 0, 0, true, -62135596800000},
+        {1969, 12, 31, 23, 59, 59, true, -1000},
+        {1969, 12, 31, 23, 59, 60, true, 0}, /* a leap second */
+        {1900, 3, 1, 0, 0, 0, true, -2203891200000},
+        {2000, 2, 29, 0, 0, 0, true, 951782400000},
+        {9999, 12, 31, 23, 59, 59, true, 253402300799000},
+        {1900, 2, 29, 0, 0, 0, false, 0},
+        {2026, 2, 29, 0, 0, 0, false, 0},
+        {2026, 4, 31, 0, 0, 0, false, 0},
+        {0, 1, 1, 0, 0, 0, false, 0},
+        {10000, 1, 1, 0, 0, 0, false, 0},
+        {2026, 0, 1, 0, 0, 0, false, 0},
+        {2026, 13, 1, 0, 0, 0, false, 0},
+        {2026, 1, 0, 0, 0, 0, false, 0},
+        {2026, 1, 32, 0, 0, 0, false, 0},
+        {2026, 1, 1, 24, 0, 0, false, 0},
+        {2026, 1, 1, 0, 60, 0, false, 0},
+        {2026, 1, 1, 0, 0, 61, false, 0},
+        {2026, 1, 1, -1, 0, 0, false, 0},
+        {2026, 1, 1, 0, -1, 0, false, 0},
+        {2026, 1, 1, 0, 0, -1, false, 0},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(dates); i++) {
+        int64_t ms = 0;
+        assert_int_equal(clock_from_date(dates[i].year, dates[i].month, dates[i].day, dates[i].hour,
+                                         dates[i].minute, dates[i].second, &ms),
+                         dates[i].ok);
+        assert_int_equal(ms, dates[i].ms);
     }
 }
 
@@ -68,6 +111,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_moments),
         cmocka_unit_test(every_day_as_libc_has_it),
+        cmocka_unit_test(dates_that_there_are_and_are_not),
         cmocka_unit_test(clocks_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
