@@ -6,6 +6,8 @@
 
 #include <arpa/inet.h>
 
+#include "registry/known.h"
+
 #define LABEL_MAX 63
 #define HOST_MAX  255
 
@@ -163,12 +165,13 @@ bool name_registry_ok(struct span s)
     return registry_split(s, &parts);
 }
 
+/* The only registry of the table that gives names the prefix library/. */
 bool name_is_docker_hub(struct span registry)
 {
     if (span_ends(registry, SPAN(":443")))
         registry = span_sub(registry, 0, registry.n - 4);
-    return span_ieq(registry, SPAN("docker.io")) || span_ieq(registry, SPAN("index.docker.io")) ||
-           span_ieq(registry, SPAN("registry-1.docker.io"));
+    const struct known_registry *known = known_of_host(registry);
+    return known != NULL && known->library;
 }
 
 static void add_lower(struct str *out, struct span s)
@@ -185,8 +188,9 @@ bool name_registry_canonical(struct span registry, struct str *out)
     if (!registry_split(registry, &parts))
         return false;
     bool default_port = parts.port == 0 || parts.port == 443;
-    if (default_port && name_is_docker_hub(parts.host)) {
-        str_add(out, SPAN("docker.io"));
+    const struct known_registry *known = default_port ? known_of_host(parts.host) : NULL;
+    if (known != NULL) {
+        str_add(out, known->name);
         return !out->cut;
     }
     if (parts.ipv6) {

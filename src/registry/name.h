@@ -20,7 +20,7 @@ bool name_repo_ok(struct span s);
 bool name_tag_ok(struct span s);
 bool name_registry_ok(struct span s);
 
-/* Docker Hub has three names (docker.io, index.docker.io, registry-1.docker.io). */
+/* Docker Hub has three names (docker.io, index.docker.io, registry-1.docker.io: registry/known.def). */
 bool name_is_docker_hub(struct span registry);
 
 /* The canonical name of a registry: lower case, Docker Hub's aliases as "docker.io", a default port ":443"

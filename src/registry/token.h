@@ -25,8 +25,8 @@ void token_answer_free(struct token_answer *a);
 
 /* "repository:NAME:pull" */
 void token_scope(struct span repo, struct str *out);
-/* The query of the GET form, behind what the realm's URL has: "?" or "&" and service (absent: left out), scope, and account when
- * given, all percent-encoded. */
+/* The query of the GET form, behind what the realm's URL has (realm_query: absent, or what follows its "?"): "?" or "&" and service
+ * (absent: left out), scope, and account (may be absent), all percent-encoded. */
 void token_query(struct span realm_query, struct span service, struct span scope, struct span account,
                  struct str *out);
 /* The POST form's body, application/x-www-form-urlencoded: grant_type=refresh_token when refresh_token is given, else password. */
