@@ -11,7 +11,7 @@
 int64_t retry_after_parse(struct span value, int64_t now_ms);
 
 /* "100;w=21600": the number and the window in seconds (0: none given), as in Docker Hub's ratelimit-limit and ratelimit-remaining.
- * False: not of that form. */
+ * Other parameters are passed over; a number that is too large is the largest. False: not of that form. */
 bool ratelimit_parse(struct span value, uint64_t *count, uint64_t *window_s) MUSTCHECK;
 
 #endif
