@@ -36,6 +36,8 @@ struct origin {
     bool tls;
     unsigned max_connections;   /* on this core; at least 1 */
     const struct dial_how *how; /* stays while any connection of it may exist: see pool_forget */
+    bool guarded;               /* these two as in struct dial, and part of what makes an origin */
+    enum address_kind near;
 };
 
 enum call_method { CALL_GET, CALL_HEAD, CALL_POST };
@@ -72,7 +74,8 @@ struct call {
     int err;       /* ERR_ code */
     char why[160]; /* in words, for the log */
     const struct h1_head *head;
-    bool reused; /* on a kept-alive connection */
+    bool reused;            /* on a kept-alive connection */
+    enum address_kind peer; /* from HEADED on: the server's, as in struct dial */
 
     /* the client's own */
     struct pool *pool;

@@ -11,6 +11,7 @@
 #ifndef LARDER_HTTP_DIAL_H
 #define LARDER_HTTP_DIAL_H
 
+#include "core/address.h"
 #include "core/core.h"
 #include "core/resolve.h"
 #include "http/proxies.h"
@@ -43,6 +44,10 @@ struct dial {
     uint16_t port;
     bool tls;
     struct tls_session *session; /* for the origin's TLS; or NULL */
+    /* Somebody else than the operator chose the host: only addresses that are address_reachable from `near` are tried. What the
+     * `addresses` map says is the operator's word, and a proxy looks at names itself: these two are exempt. */
+    bool guarded;
+    enum address_kind near;
     void (*done)(struct dial *d);
 
     /* results, valid in done: exactly one of stream and err. The stream is the owner's from then on. */
@@ -50,8 +55,9 @@ struct dial {
     bool
         absolute; /* spoken to through a proxy without a tunnel: requests carry the whole URL and proxy_authorization */
     struct span proxy_authorization; /* or absent; lives as long as `how` */
-    int err;                         /* ERR_UP_RESOLVE, ERR_UP_CONNECT */
-    char why[224];                   /* in words, for the log: which step, which address, which certificate */
+    int err; /* ERR_UP_RESOLVE, ERR_UP_CONNECT; ERR_UP_REDIRECT: guarded, and no address was reachable */
+    enum address_kind peer; /* of the address that it stands on; through a proxy: public */
+    char why[224];          /* in words, for the log: which step, which address, which certificate */
 
     /* its own */
     struct dial_state *state;
