@@ -3,7 +3,9 @@
  * The builder keeps a stack of open lists and maps, one frame each; a map's frame remembers the key that
  * waits for its value. What the text can ask for is bounded before it is built: bytes, depth, nodes. Marks
  * count characters, as libyaml does and as editors do; only the reader's errors (bytes that are not UTF-8)
- * come with a byte offset, which is turned into a mark here. */
+ * come with a byte offset, which is turned into a mark here. Offsets count bytes: a cursor follows libyaml's
+ * count of characters through the text. A block list or map ends where its last value ends, because libyaml
+ * ends it where the next thing begins. */
 #include "conf/yaml_in.h"
 
 #include <yaml.h>
@@ -19,7 +21,11 @@ struct frame {
 struct builder {
     struct arena *arena;
     struct conf_errors *errors;
-    struct span text;
+    struct span text;  /* without a byte-order mark */
+    size_t mark_bytes; /* of the byte-order mark */
+    struct {
+        size_t character, byte;
+    } cursor;
     yaml_parser_t parser;
     struct frame stack[YAML_IN_DEPTH_MAX];
     size_t depth;
@@ -45,6 +51,27 @@ static struct conf_mark mark_of_offset(struct span text, size_t offset)
         }
     }
     return m;
+}
+
+static bool inside_character(struct span text, size_t i)
+{
+    return i < text.n && ((unsigned char)text.p[i] & 0xC0) == 0x80;
+}
+
+/* The place of libyaml's mark in bytes of the whole text. Events come in the order of the text but for a few steps back. */
+static size_t offset_of(struct builder *b, yaml_mark_t m)
+{
+    size_t i = b->cursor.byte;
+    for (; b->cursor.character < m.index && i < b->text.n; b->cursor.character++)
+        do
+            i++;
+        while (inside_character(b->text, i));
+    for (; b->cursor.character > m.index; b->cursor.character--)
+        do
+            i--;
+        while (inside_character(b->text, i));
+    b->cursor.byte = i;
+    return b->mark_bytes + i;
 }
 
 static bool line_has_tab(struct span text, struct conf_mark at) /* before the first other character */
@@ -95,6 +122,7 @@ static struct conf_node *node_new(struct builder *b, enum node_kind kind, yaml_m
     struct conf_node *n = arena_alloc(b->arena, sizeof *n);
     n->kind = kind;
     n->mark = mark_of(mark);
+    n->start = n->end = offset_of(b, mark);
     return n;
 }
 
@@ -128,7 +156,7 @@ static bool node_place(struct builder *b, struct conf_node *n)
     return true;
 }
 
-static bool node_open(struct builder *b, enum node_kind kind, yaml_mark_t mark)
+static bool node_open(struct builder *b, enum node_kind kind, bool flow, yaml_mark_t mark)
 {
     struct conf_node *n = node_new(b, kind, mark);
     if (n == NULL || !node_place(b, n))
@@ -138,8 +166,19 @@ static bool node_open(struct builder *b, enum node_kind kind, yaml_mark_t mark)
                  YAML_IN_DEPTH_MAX);
         return false;
     }
+    n->flow = flow;
     b->stack[b->depth++] = (struct frame){.node = n};
     return true;
+}
+
+static void node_close(struct builder *b, yaml_mark_t end)
+{
+    struct conf_node *n = b->stack[--b->depth].node;
+    const struct conf_node *last = n->last;
+    if (n->flow)
+        n->end = offset_of(b, end);
+    else if (last != NULL)
+        n->end = n->kind == NODE_MAP ? last->value->end : last->end;
 }
 
 /* Two equal keys in one map: the first stays. */
@@ -191,6 +230,9 @@ static bool on_scalar(struct builder *b, const yaml_event_t *e)
     n->quoted = e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
     if (!n->quoted && is_null(n->text))
         n->kind = NODE_NULL;
+    n->end = offset_of(b, e->end_mark);
+    while (n->end > n->start && strchr(" \t\r\n", b->text.p[n->end - b->mark_bytes - 1]) != NULL)
+        n->end--;
     return node_place(b, n);
 }
 
@@ -222,16 +264,17 @@ static bool on_event(struct builder *b, const yaml_event_t *e)
         return on_alias(b, e);
     case YAML_SEQUENCE_START_EVENT:
         refuse_extras(b, e->start_mark, e->data.sequence_start.anchor, e->data.sequence_start.tag);
-        return node_open(b, NODE_LIST, e->start_mark);
+        return node_open(b, NODE_LIST, e->data.sequence_start.style == YAML_FLOW_SEQUENCE_STYLE,
+                         e->start_mark);
     case YAML_MAPPING_START_EVENT:
         refuse_extras(b, e->start_mark, e->data.mapping_start.anchor, e->data.mapping_start.tag);
-        return node_open(b, NODE_MAP, e->start_mark);
+        return node_open(b, NODE_MAP, e->data.mapping_start.style == YAML_FLOW_MAPPING_STYLE, e->start_mark);
     case YAML_MAPPING_END_EVENT:
         map_check_keys(b, b->stack[b->depth - 1].node);
-        b->depth--;
+        node_close(b, e->end_mark);
         return true;
     case YAML_SEQUENCE_END_EVENT:
-        b->depth--;
+        node_close(b, e->end_mark);
         return true;
     default: /* ends of stream and document, and the start of the stream, build nothing */
         return true;
@@ -267,10 +310,10 @@ bool yaml_in_read(struct arena *a, struct span text, struct conf_errors *errors,
         complain(errors, whole, "the file is UTF-16; save it as UTF-8");
         return false;
     }
-    if (span_starts(text, SPAN("\xEF\xBB\xBF")))
-        text = span_from(text, 3); /* a byte-order mark is no column */
+    size_t mark_bytes = span_starts(text, SPAN("\xEF\xBB\xBF")) ? 3 : 0;
+    text = span_from(text, mark_bytes); /* a byte-order mark is no column */
 
-    struct builder b = {.arena = a, .errors = errors, .text = text};
+    struct builder b = {.arena = a, .errors = errors, .text = text, .mark_bytes = mark_bytes};
     MUST(yaml_parser_initialize(&b.parser));
     yaml_parser_set_encoding(&b.parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&b.parser, (const unsigned char *)(text.p != NULL ? text.p : ""), text.n);

@@ -22,7 +22,11 @@ enum node_kind {
 struct conf_node {
     enum node_kind kind;
     bool quoted; /* scalar in quotes, or a block scalar */
+    bool flow;   /* list or map in brackets */
     struct conf_mark mark;
+    size_t start,
+        end; /* bytes of the text that are the node; of a key: the key alone. Nothing: both where it would be.
+                          A block scalar ends at its last character that is no line break */
     struct span text;        /* scalar or null: terminated */
     struct conf_node *first; /* list: its items; map: its keys, each with a value */
     struct conf_node *last;  /* while the tree is built */

@@ -46,6 +46,53 @@ static void tree_has_kinds_and_marks(void **state)
     arena_free(a);
 }
 
+/* Each node as START-END, a list or map with what is in it. */
+static void add_places(struct str *out, const struct conf_node *n)
+{
+    str_addf(out, "%zu-%zu", n->start, n->end);
+    if (n->kind == NODE_LIST || n->kind == NODE_MAP)
+        str_addc(out, n->flow ? '{' : '(');
+    for (const struct conf_node *child = n->first; child != NULL; child = child->next) {
+        str_addz(out, child == n->first ? "" : " ");
+        add_places(out, child);
+        if (n->kind == NODE_MAP) {
+            str_addc(out, ':');
+            add_places(out, child->value);
+        }
+    }
+    if (n->kind == NODE_LIST || n->kind == NODE_MAP)
+        str_addc(out, n->flow ? '}' : ')');
+}
+
+static void nodes_know_their_bytes(void **state)
+{
+    UNUSED(state);
+    static const struct {
+        const char *text, *places;
+    } cases[] = {
+        {"a: b\n", "0-4(0-1:3-4)"},
+        {"\xEF\xBB\xBF"
+         "a: b\n",
+         "3-7(3-4:6-7)"},
+        {"# \xc3\xa9\xe2\x82\xac\r\na: \"\xf0\x9f\x98\x80\" # x\r\nb: c", "9-28(9-10:12-18 24-25:27-28)"},
+        {"a:\n- b\n\n- c\n# d\n", "0-11(0-1:3-11(5-6 10-11))"},
+        {"a:\nb: \nc: ~\n", "0-11(0-1:2-2 3-4:5-5 7-8:10-11)"},
+        {"a: [b, {c: d} ] # e\n", "0-15(0-1:3-15{4-5 7-13{8-9:11-12}})"},
+        {"a: |\n  b\n  # c\n\n# d\ne: f\n", "0-24(0-1:3-14 20-21:23-24)"},
+        {"- - a\n  - b: c\n    d: 'e'\n", "0-25(2-25(4-5 10-25(10-11:13-14 19-20:22-25)))"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct arena *a = arena_new();
+        struct conf_node *root;
+        char buf[256];
+        struct str got = STR_INIT(buf);
+        assert_true(yaml_in_read(a, span_str(cases[i].text), &test_errors, &root));
+        add_places(&got, root);
+        assert_string_equal(buf, cases[i].places);
+        arena_free(a);
+    }
+}
+
 static void nothing_is_no_tree(void **state)
 {
     UNUSED(state);
@@ -160,6 +207,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tree_has_kinds_and_marks),
+        cmocka_unit_test(nodes_know_their_bytes),
         cmocka_unit_test(nothing_is_no_tree),
         cmocka_unit_test(syntax),
         cmocka_unit_test(encodings),
