@@ -69,15 +69,49 @@ static bool resolve_literal(const char *host, struct resolve_answer *out)
     return true;
 }
 
+static bool usable(const struct addrinfo *ai)
+{
+    return (ai->ai_family == AF_INET && ai->ai_addrlen == sizeof(struct sockaddr_in)) ||
+           (ai->ai_family == AF_INET6 && ai->ai_addrlen == sizeof(struct sockaddr_in6));
+}
+
+static unsigned count_family(const struct addrinfo *list, int family)
+{
+    unsigned n = 0;
+    for (const struct addrinfo *ai = list; ai != NULL; ai = ai->ai_next)
+        n += usable(ai) && ai->ai_family == family;
+    return n;
+}
+
+/* How many addresses of a family are kept when there are `others` of the other one: more than half only if the others leave room, so
+ * that a name with many of one family can be reached by the other. */
+static unsigned most_of(unsigned others)
+{
+    return RESOLVE_ADDRS - (others < RESOLVE_ADDRS / 2 ? others : RESOLVE_ADDRS / 2);
+}
+
+/* A file of hosts may say the same twice. */
+static bool is_kept(const struct resolve_answer *a, const struct addrinfo *ai)
+{
+    for (unsigned i = 0; i < a->n; i++) {
+        if (a->addr[i].len == ai->ai_addrlen && memcmp(&a->addr[i].u, ai->ai_addr, ai->ai_addrlen) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void keep_addresses(struct resolve_answer *out, const struct addrinfo *list)
 {
     *out = (struct resolve_answer){0};
+    unsigned left4 = most_of(count_family(list, AF_INET6)), left6 = most_of(count_family(list, AF_INET));
     for (const struct addrinfo *ai = list; ai != NULL && out->n < RESOLVE_ADDRS; ai = ai->ai_next) {
-        if ((ai->ai_family != AF_INET && ai->ai_family != AF_INET6) || ai->ai_addrlen > sizeof out->addr[0].u)
+        unsigned *left = ai->ai_family == AF_INET6 ? &left6 : &left4;
+        if (!usable(ai) || *left == 0 || is_kept(out, ai))
             continue;
         struct resolve_addr *a = &out->addr[out->n++];
         memcpy(&a->u, ai->ai_addr, ai->ai_addrlen);
         a->len = ai->ai_addrlen;
+        --*left;
     }
     if (out->n == 0)
         out->why = "the name has no address";

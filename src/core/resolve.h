@@ -25,8 +25,8 @@ struct resolve_addr {
     socklen_t len;
 };
 
-/* Addresses in the order of the system's preference, with the port filled in. n == 0: failed, `why` says so.
- */
+/* Addresses in the order of the system's preference, each once, with the port filled in. Of more than RESOLVE_ADDRS the first ones are
+ * kept, but some of both families if there are both. n == 0: failed, `why` says so. */
 struct resolve_answer {
     struct resolve_addr addr[RESOLVE_ADDRS];
     unsigned n;

@@ -2,7 +2,12 @@
  * waiters for one look-up, a cancelled wait. */
 #include "loop.h"
 
+#include "base/str.h"
+
 #include <arpa/inet.h>
+#include <dlfcn.h>
+#include <netdb.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define WAITERS 5
@@ -163,12 +168,111 @@ static void test_address_is_kept(void **state)
     assert_true(at_once);
 }
 
+/* ---- names with many addresses: the system's look-up, for names below .test ---- */
+
+/* "4464.test" has four addresses in this order: the first IPv4 one, the second, the first IPv6 one, and so on; "=": the one before once
+ * more. */
+static struct addrinfo *made_up(char c, unsigned k)
+{
+    struct addrinfo *ai = calloc(1, sizeof *ai + sizeof(struct sockaddr_in6));
+    MUST(ai != NULL);
+    ai->ai_addr = (struct sockaddr *)(ai + 1);
+    ai->ai_family = ai->ai_addr->sa_family = c == '4' ? AF_INET : AF_INET6;
+    if (c == '4') {
+        struct sockaddr_in *v4 = (struct sockaddr_in *)(void *)ai->ai_addr;
+        v4->sin_addr.s_addr = htonl(0x0a000000 + k);
+        ai->ai_addrlen = sizeof *v4;
+    } else {
+        struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)(void *)ai->ai_addr;
+        v6->sin6_addr.s6_addr[0] = 0xfd;
+        v6->sin6_addr.s6_addr[15] = (uint8_t)k;
+        ai->ai_addrlen = sizeof *v6;
+    }
+    return ai;
+}
+
+typedef int look_up_fn(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out)
+{
+    size_t n = node != NULL ? strcspn(node, ".") : 0;
+    if (n == 0 || strcmp(node + n, ".test") != 0) {
+        look_up_fn *real = (look_up_fn *)(uintptr_t)dlsym(RTLD_NEXT, "getaddrinfo");
+        MUST(real != NULL);
+        return real(node, service, hints, out);
+    }
+    unsigned k4 = 0, k6 = 0;
+    char last = '4';
+    *out = NULL;
+    for (size_t i = 0; i < n; i++) {
+        char c = node[i] == '=' ? last : node[i];
+        unsigned *k = c == '4' ? &k4 : &k6;
+        *out = made_up(c, node[i] == '=' ? *k : ++*k);
+        last = c;
+        out = &(*out)->ai_next;
+    }
+    return 0;
+}
+
+static const struct {
+    const char *name, *kept; /* the families in order, each with its number */
+} many[] = {
+    {"4.test", "41"},
+    {"66.test", "6162"},
+    {"4=6==4.test", "416142"},
+    {"44444444.test", "4142434445464748"},
+    {"444444444444.test", "4142434445464748"},
+    {"66666666664.test", "6162636465666741"},
+    {"6666666666444444.test", "6162636441424344"},
+    {"44444444446.test", "4142434445464761"},
+    {"464646464646.test", "4161426243634464"},
+    {"4444446666.test", "4142434461626364"},
+    {"444446666666666.test", "4142434461626364"},
+    {"4446666666666.test", "4142436162636465"},
+    {"==========6.test", "4061"},
+};
+
+static void on_many(struct resolve_wait *w)
+{
+    MUST(w == &wait[0]);
+    core_quit(loop.core);
+}
+
+static void begin_many(void *arg)
+{
+    wait[0] = (struct resolve_wait){.done = on_many};
+    MUST(!resolve_start(loop.core, span_str(arg), 443, &wait[0]));
+}
+
+static void test_many_addresses(void **state)
+{
+    UNUSED(state);
+    for (size_t i = 0; i < ARRAY_LEN(many); i++) {
+        char name[64], buf[64];
+        struct str s = STR_INIT(name), kept = STR_INIT(buf);
+        str_addz(&s, many[i].name);
+        loop_open(&loop);
+        loop_run(&loop, begin_many, name);
+        loop_close(&loop);
+        const struct resolve_answer *a = &wait[0].answer;
+        for (unsigned k = 0; k < a->n; k++) {
+            bool v6 = a->addr[k].u.sa.sa_family == AF_INET6;
+            str_addf(&kept, "%d%d", v6 ? 6 : 4,
+                     v6 ? a->addr[k].u.v6.sin6_addr.s6_addr[15]
+                        : (int)(ntohl(a->addr[k].u.v4.sin_addr.s_addr) & 15));
+            assert_int_equal(a->addr[k].u.v4.sin_port, htons(443));
+        }
+        if (strcmp(buf, many[i].kept) != 0)
+            fail_msg("%s: %s, not %s", name, buf, many[i].kept);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_at_once),         cmocka_unit_test(test_shared_and_cancelled),
         cmocka_unit_test(test_all_cancelled),   cmocka_unit_test(test_failure_is_kept),
-        cmocka_unit_test(test_address_is_kept),
+        cmocka_unit_test(test_address_is_kept), cmocka_unit_test(test_many_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
