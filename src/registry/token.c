@@ -241,20 +241,18 @@ void token_form(struct span service, struct span scope, struct span user, struct
     add_field(out, "&", "client_id", SPAN("larder"));
 }
 
+/* In pieces that are whole in base64, so that the credentials are copied nowhere but through `piece`. */
 void token_basic(struct span user, struct span password, struct str *out)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    size_t n = user.n + 1 + password.n;
+    char piece[48];
+    size_t have = 0, n = user.n + 1 + password.n;
     str_addz(out, "Basic ");
-    for (size_t i = 0; i < n; i += 3) {
-        char quad[4] = {'=', '=', '=', '='};
-        uint32_t bits = 0;
-        for (size_t k = i; k < i + 3; k++) {
-            char c = k < user.n ? user.p[k] : k == user.n ? ':' : k < n ? password.p[k - user.n - 1] : '\0';
-            bits = bits << 8 | (unsigned char)c;
+    for (size_t i = 0; i < n; i++) {
+        piece[have++] = i < user.n ? user.p[i] : i == user.n ? ':' : password.p[i - user.n - 1];
+        if (have == sizeof piece || i + 1 == n) {
+            str_addb64(out, piece, have);
+            have = 0;
         }
-        for (size_t k = 0; k < 4 && k <= n - i; k++)
-            quad[k] = digits[bits >> (18 - 6 * k) & 63];
-        str_add(out, span_of(quad, sizeof quad));
     }
+    mem_wipe(piece, sizeof piece);
 }

@@ -301,6 +301,10 @@ static void basic(void **state)
         {SPAN("abc"), SPAN("de"), "Basic YWJjOmRl"},
         {SPAN("abc"), SPAN("def"), "Basic YWJjOmRlZg=="},
         {SPAN("abc"), SPAN("defg"), "Basic YWJjOmRlZmc="},
+        {SPAN("0123456789012345678901234567890123456789"), SPAN("abcdefg"), /* 48 bytes */
+         "Basic MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTphYmNkZWZn"},
+        {SPAN("0123456789012345678901234567890123456789"), SPAN("abcdefgh"),
+         "Basic MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTphYmNkZWZnaA=="},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char buf[128];
