@@ -30,6 +30,7 @@
     X(INTERNAL,            500, "UNKNOWN",          "internal error")                                        \
     X(UP_RESOLVE,          502, "UNAVAILABLE",      "the upstream registry's name does not resolve")         \
     X(UP_CONNECT,          502, "UNAVAILABLE",      "no connection to the upstream registry")          \
+    X(UP_TLS,              502, "UNAVAILABLE",      "no trusted connection to the upstream registry")        \
     X(UP_CLOSED,           502, "UNAVAILABLE",      "the upstream registry closed the connection")           \
     X(UP_PROTOCOL,         502, "UNAVAILABLE",      "the upstream registry's answer is not valid HTTP")      \
     X(UP_STATUS,           502, "UNAVAILABLE",      "the upstream registry answered with an error")          \

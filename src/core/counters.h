@@ -23,6 +23,16 @@
     X(upstream_connects, counter, "upstream_connects_total", "Connections opened to upstream")               \
     X(upstream_connect_failures, counter, "upstream_connect_failures_total",                                 \
       "Connections to upstream that could not be opened")                                                    \
+    X(upstream_address_failures, counter, "upstream_address_failures_total",                                 \
+      "Addresses of upstream that took no connection, also when another one of the same name did")           \
+    X(upstream_proxied, counter, "upstream_proxied_connects_total",                                          \
+      "Connections opened to upstream through a proxy")                                                      \
+    X(upstream_tls_handshakes, counter, "upstream_tls_handshakes_total",                                     \
+      "TLS handshakes with upstream or its proxy that succeeded")                                            \
+    X(upstream_tls_resumed, counter, "upstream_tls_resumed_total",                                           \
+      "TLS handshakes with upstream that resumed a session")                                                 \
+    X(upstream_tls_failures, counter, "upstream_tls_failures_total",                                         \
+      "TLS handshakes with upstream or its proxy that failed")                                               \
     X(upstream_reused, counter, "upstream_connections_reused_total",                                         \
       "Requests sent on a kept-alive connection")                                                            \
     X(upstream_retries, counter, "upstream_retries_total", "Requests to upstream that were sent again")      \

@@ -2,17 +2,20 @@
  *
  * A call's states, and who moves it:
  *
- *   WAITING     for its first turn, or for a connection       -> RESOLVING or SENT (call_go_on)
- *   RESOLVING   the name is being looked up                  -> CONNECTING (on_resolved)
- *   CONNECTING  addresses are tried one after the other      -> SENT (on_stream_ready)
+ *   WAITING     for its first turn, or for a connection       -> CONNECTING or SENT (call_go_on)
+ *   CONNECTING  a connection is dialled (dial.h)             -> SENT (on_dialled)
  *   SENT        the request is out, the head is not there    -> HEADED (read_head)
  *   HEADED      the body is being read                       -> END (call_read)
  *   FAILED      from any of them
  *
  * A connection (upconn) belongs to one call or is idle in its origin's list, newest first: the ones that are not needed
  * grow old and are closed by their timer. An idle connection that becomes readable has been closed (or spoken out of
- * turn) and goes. A call has its connection from the moment it may have one: before the name is known, from one
- * address to the next, and when it is sent once more. So the number of connections is the number of places taken.
+ * turn) and goes. A call has its connection from the moment it may have one: while it is dialled, and when it is sent
+ * once more. So the number of connections is the number of places taken. What an answer needs, the head's 32 KiB above
+ * all, exists from the request to the call's end; an idle connection is its stream and little more.
+ *
+ * Connections are shared by the calls that name the same origin and the same way of dialling: that is a place. A place
+ * of https stays for a while when its last connection has gone, for its TLS session.
  *
  * Calls wait in the order in which they came. Invariant: while one waits, no connection is idle and none may be added.
  * Whoever gives a connection up gives it to the first that waits (place_serve), which goes on later in the turn.
@@ -25,39 +28,54 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "http/client.h"
+#include "http/url.h"
 #include "net/stream.h"
 
-#define UPCONN_MAGIC  0x0c110001u
-#define KEEP_IDLE_MS  30000
-#define KEEP_IDLE_MAX 32 /* per origin and core */
-#define READ_HEAD     16384
-#define ORIGIN_KEY    300
+#define UPCONN_MAGIC    0x0c110001u
+#define KEEP_IDLE_MS    30000
+#define KEEP_IDLE_MAX   32               /* per origin and core */
+#define KEEP_SESSION_MS (10 * 60 * 1000) /* a TLS session without a connection */
+#define WAITING_MAX     4096             /* calls per origin and core */
+#define READ_HEAD       16384
+#define HOST_MAX        255
+#define PLACE_KEY       300
+
+/* An answer under way. */
+struct answer {
+    struct h1 parser;
+    struct h1_head head;
+    char buf[CALL_HEAD_MAX];
+};
 
 struct upconn {
     unsigned magic;
+    bool heard; /* a byte of the present answer has come */
+    bool closing;
+    bool absolute;                   /* to a proxy that is asked by absolute-form requests, with: */
+    struct span proxy_authorization; /* of the place's `how`, which the present call names, too */
     struct place *place;
     struct stream *stream; /* NULL: not connected yet */
     struct call *call;     /* NULL: idle */
     struct list_node node; /* place->idle, when idle */
     struct timer idle;
-    bool answer; /* a byte of the present answer has come */
-    bool closing;
-    struct h1 parser;
-    struct h1_head head;
+    struct answer *answer; /* from the request to the end of the call */
+    char *request;         /* until it is sent */
     size_t request_n, request_sent;
-    char *request; /* until it is sent */
     char *spill;
     size_t spill_n, spill_at;
-    char head_buf[CALL_HEAD_MAX];
 };
 
-/* What one core knows of one origin. */
+/* What one core knows of one origin that is dialled in one way. */
 struct place {
-    char key[ORIGIN_KEY];
+    char key[PLACE_KEY];
     size_t key_n;
     struct pool *pool;
+    uint64_t serial; /* of the way of dialling; 0: none was named */
+    bool tls;
+    bool forgotten; /* keeps nothing any more */
     struct list idle, waiting;
-    unsigned n_conns, n_idle;
+    unsigned n_conns, n_idle, n_waiting;
+    struct timer rest; /* armed while there is no connection */
 };
 
 struct pool {
@@ -70,6 +88,7 @@ static void call_go_on(struct call *call);
 static void on_stream_ready(struct stream *s, unsigned events);
 static void place_serve(struct place *pl);
 static void on_idle_over(struct timer *t);
+static void on_rest_over(struct timer *t);
 
 /* ---- states and events ---- */
 
@@ -102,6 +121,15 @@ static void call_tell(struct call *call)
 
 static void upconn_close(struct upconn *u);
 
+static void call_wait_over(struct call *call)
+{
+    if (call->place == NULL)
+        return;
+    list_remove(&call->node);
+    call->place->n_waiting--;
+    call->place = NULL;
+}
+
 static void call_fail(struct call *call, int err, const char *what, const char *detail)
 {
     if (call->state == CALL_FAILED)
@@ -113,8 +141,8 @@ static void call_fail(struct call *call, int err, const char *what, const char *
         str_add(&why, SPAN(": "));
         str_addz(&why, detail);
     }
-    resolve_cancel(&call->resolve);
-    list_remove(&call->node);
+    dial_cancel(&call->dial);
+    call_wait_over(call);
     timer_disarm(&call->timer);
     call_enter(call, CALL_FAILED);
     call->head = NULL; /* it lives in the connection */
@@ -127,12 +155,15 @@ static void call_fail(struct call *call, int err, const char *what, const char *
 
 static struct place *place_of(struct pool *p, const struct origin *o)
 {
-    char key[ORIGIN_KEY];
+    char key[PLACE_KEY];
     struct str k = STR_INIT(key);
-    str_addc(&k, o->tls ? 's' : 'p');
+    uint64_t serial = o->how != NULL ? o->how->serial : 0;
+    str_addu(&k, serial);
+    str_addz(&k, o->tls ? " s" : " p");
     str_addu(&k, o->port);
     str_addc(&k, ' ');
     str_add(&k, o->host);
+    MUST(!k.cut);
     struct place *pl = map_get(&p->places, str_span(&k));
     if (pl != NULL)
         return pl;
@@ -140,29 +171,47 @@ static struct place *place_of(struct pool *p, const struct origin *o)
     memcpy(pl->key, key, k.n);
     pl->key_n = k.n;
     pl->pool = p;
+    pl->serial = serial;
+    pl->tls = o->tls;
     list_init(&pl->idle);
     list_init(&pl->waiting);
+    timer_init(&pl->rest, on_rest_over);
     map_put(&p->places, span_of(pl->key, pl->key_n), pl);
     return pl;
 }
 
 static void place_free(struct place *pl)
 {
+    MUST(pl->n_conns == 0 && pl->n_waiting == 0);
+    timer_disarm(&pl->rest);
     map_del(&pl->pool->places, span_of(pl->key, pl->key_n));
     mem_free(pl);
 }
 
+static void on_rest_over(struct timer *t)
+{
+    place_free(CONTAINER_OF(t, struct place, rest));
+}
+
 static struct upconn *upconn_new(struct place *pl)
 {
-    struct upconn *u = mem_alloc(sizeof *u);
-    memset(u, 0, offsetof(struct upconn, head_buf));
+    struct upconn *u;
+    NEW(u);
     u->magic = UPCONN_MAGIC;
     u->place = pl;
-    u->head.buf = u->head_buf;
-    u->head.cap = sizeof u->head_buf;
     timer_init(&u->idle, on_idle_over);
+    timer_disarm(&pl->rest);
     pl->n_conns++;
     return u;
+}
+
+/* Credentials are in it. */
+static void request_drop(struct upconn *u)
+{
+    if (u->request != NULL)
+        mem_wipe(u->request, u->request_n);
+    FREE(u->request);
+    u->request_n = u->request_sent = 0;
 }
 
 static void upconn_disconnect(struct upconn *u)
@@ -170,8 +219,9 @@ static void upconn_disconnect(struct upconn *u)
     if (u->stream != NULL)
         stream_close(u->stream, false);
     u->stream = NULL;
-    FREE(u->request);
+    request_drop(u);
     FREE(u->spill);
+    FREE(u->answer);
 }
 
 static void upconn_not_idle(struct upconn *u)
@@ -207,6 +257,7 @@ static void upconn_keep(struct upconn *u)
     struct place *pl = u->place;
     u->call = NULL;
     FREE(u->spill);
+    FREE(u->answer);
     pl->n_idle++;
     COUNT(core_counters(pl->pool->core), upstream_idle, 1);
     list_push_front(&pl->idle, &u->node);
@@ -243,32 +294,72 @@ static void place_serve(struct place *pl)
         struct call *call = CONTAINER_OF(n, struct call, node);
         if (!place_give(pl, call))
             return;
-        list_remove(n);
+        call_wait_over(call);
         call_tell(call);
     }
-    if (pl->n_conns == 0)
+    if (pl->n_conns > 0)
+        return;
+    if (pl->tls && !pl->forgotten && !pl->pool->draining)
+        timer_arm(pl->pool->core, &pl->rest, KEEP_SESSION_MS);
+    else
         place_free(pl);
 }
 
 /* ---- sending the request ---- */
 
+static void add_target(const struct upconn *u, struct str *s)
+{
+    const struct call *call = u->call;
+    if (u->absolute) {
+        const struct origin *o = &call->origin;
+        struct url to = {
+            .tls = o->tls, .host = o->host, .ipv6 = span_find(o->host, ':') >= 0, .port = o->port};
+        str_addz(s, "http://");
+        url_add_host(&to, s);
+    }
+    str_add(s, call->target);
+}
+
+static void add_field(struct str *s, struct span name, struct span value)
+{
+    if (value.p == NULL)
+        return;
+    str_add(s, name);
+    str_add(s, value);
+    str_addz(s, "\r\n");
+}
+
 static void request_write(struct upconn *u)
 {
+    static const char *const methods[] = {[CALL_GET] = "GET ", [CALL_HEAD] = "HEAD ", [CALL_POST] = "POST "};
     struct call *call = u->call;
     char *buf = core_scratch(call->pool->core);
     struct str s = str_init(buf, CALL_REQUEST_MAX);
-    str_add(&s, call->method == CALL_HEAD ? SPAN("HEAD ") : SPAN("GET "));
-    str_add(&s, call->target);
-    str_add(&s, SPAN(" HTTP/1.1\r\nHost: "));
-    str_add(&s, call->host_field);
-    str_add(&s, SPAN("\r\nUser-Agent: larder\r\nAccept-Encoding: identity\r\n"));
+    str_addz(&s, methods[call->method]);
+    add_target(u, &s);
+    str_addz(&s, " HTTP/1.1\r\n");
+    add_field(&s, SPAN("Host: "), call->host_field);
+    str_addz(&s, "User-Agent: larder\r\nAccept-Encoding: identity\r\n");
     str_add(&s, call->fields);
-    str_add(&s, SPAN("\r\n"));
-    MUST(!s.cut); /* the owner bounds target and fields */
-    u->request = mem_alloc(s.n);
-    memcpy(u->request, buf, s.n);
-    u->request_n = s.n;
+    add_field(&s, SPAN("Authorization: "), call->authorization);
+    if (u->absolute)
+        add_field(&s, SPAN("Proxy-Authorization: "), u->proxy_authorization);
+    size_t body_n = 0;
+    if (call->method == CALL_POST) {
+        body_n = call->body.n;
+        str_addz(&s, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: ");
+        str_addu(&s, body_n);
+        str_addz(&s, "\r\n");
+    }
+    str_addz(&s, "\r\n");
+    MUST(!s.cut); /* the owner bounds target, fields and authorization */
+    u->request_n = s.n + body_n;
     u->request_sent = 0;
+    u->request = mem_alloc(u->request_n);
+    memcpy(u->request, buf, s.n);
+    mem_wipe(buf, s.n);
+    if (body_n > 0)
+        memcpy(u->request + s.n, call->body.p, body_n);
 }
 
 static bool request_send(struct upconn *u)
@@ -284,8 +375,7 @@ static bool request_send(struct upconn *u)
             return false;
         u->request_sent += (size_t)n;
     }
-    FREE(u->request);
-    u->request_n = u->request_sent = 0;
+    request_drop(u);
     stream_want(u->stream, STREAM_READ);
     return true;
 }
@@ -295,8 +385,14 @@ static void call_broke(struct call *call, int err, const char *what, const char 
 static void call_send(struct call *call)
 {
     struct upconn *u = call->conn;
-    h1_init_response(&u->parser, &u->head, call->method == CALL_HEAD);
-    u->answer = false;
+    MUST(u->answer == NULL && u->request == NULL);
+    struct answer *a = mem_alloc(sizeof *a);
+    memset(a, 0, offsetof(struct answer, buf));
+    a->head.buf = a->buf;
+    a->head.cap = sizeof a->buf;
+    h1_init_response(&a->parser, &a->head, call->method == CALL_HEAD);
+    u->answer = a;
+    u->heard = false;
     request_write(u);
     call_enter(call, CALL_SENT);
     timer_arm(call->pool->core, &call->timer, time_left(call, call->first_byte_ms));
@@ -306,80 +402,64 @@ static void call_send(struct call *call)
 
 /* ---- connecting ---- */
 
-/* Tries the addresses from call->address on. `why` is what became of the one before. */
-static void call_connect(struct call *call, const char *why)
+static void on_dialled(struct dial *d)
 {
+    struct call *call = CONTAINER_OF(d, struct call, dial);
     struct upconn *u = call->conn;
-    for (; call->address < call->resolve.answer.n; call->address++) {
-        u->stream = tcp_connect(call->pool->core, &call->resolve.answer.addr[call->address], &why);
-        if (u->stream == NULL)
-            continue;
-        u->stream->owner = u;
-        u->stream->ready = on_stream_ready;
-        call_enter(call, CALL_CONNECTING);
-        stream_want(u->stream, STREAM_WRITE);
+    if (d->stream == NULL) {
+        COUNT(core_counters(call->pool->core), upstream_connect_failures, 1);
+        call_fail(call, d->err, d->why, NULL);
         return;
     }
-    COUNT(core_counters(call->pool->core), upstream_connect_failures, 1);
-    call_fail(call, ERR_UP_CONNECT, "connect", why);
-}
-
-static void connect_done(struct upconn *u)
-{
-    struct call *call = u->call;
-    if (stream_connected(u->stream)) {
-        COUNT(core_counters(call->pool->core), upstream_connects, 1);
-        call_send(call);
-        return;
-    }
-    char text[96];
-    struct str why = STR_INIT(text);
-    str_addz(&why, stream_why(u->stream));
-    upconn_disconnect(u);
-    call->address++;
-    call_connect(call, text);
-}
-
-static void call_resolved(struct call *call)
-{
-    if (call->resolve.answer.n == 0) {
-        call_fail(call, ERR_UP_RESOLVE, "name look-up", call->resolve.answer.why);
-        return;
-    }
-    call->address = 0;
-    call_connect(call, "no address");
-}
-
-static void on_resolved(struct resolve_wait *w)
-{
-    call_resolved(CONTAINER_OF(w, struct call, resolve));
+    COUNT(core_counters(call->pool->core), upstream_connects, 1);
+    u->stream = d->stream;
+    u->stream->owner = u;
+    u->stream->ready = on_stream_ready;
+    u->absolute = d->absolute;
+    u->proxy_authorization = d->proxy_authorization;
+    u->closing = false;
+    call_send(call);
 }
 
 /* On a new connection, in the place of the one that the call has. */
 static void call_reconnect(struct call *call)
 {
+    const struct origin *o = &call->origin;
     upconn_disconnect(call->conn);
     call->reused = false;
-    call_enter(call, CALL_RESOLVING);
+    call_enter(call, CALL_CONNECTING);
     timer_arm(call->pool->core, &call->timer, time_left(call, call->connect_ms));
-    if (resolve_start(call->pool->core, call->origin.host, call->origin.port, &call->resolve))
-        call_resolved(call);
+    call->dial =
+        (struct dial){.how = o->how, .host = o->host, .port = o->port, .tls = o->tls, .done = on_dialled};
+    dial_start(call->pool->core, &call->dial);
+}
+
+/* Takes a connection or a place in the queue. False: neither; it has failed. */
+static bool call_place(struct call *call)
+{
+    const struct origin *o = &call->origin;
+    if (o->host.n == 0 || o->host.n > HOST_MAX) {
+        call_fail(call, ERR_UP_RESOLVE, "not a host name", NULL);
+        return false;
+    }
+    struct place *pl = place_of(call->pool, o);
+    if (list_empty(&pl->waiting) && place_give(pl, call))
+        return true;
+    if (pl->n_waiting >= WAITING_MAX) {
+        call_fail(call, ERR_BUSY, "too many requests wait for a connection to the registry", NULL);
+        return false;
+    }
+    list_push_back(&pl->waiting, &call->node);
+    call->place = pl;
+    pl->n_waiting++;
+    return true;
 }
 
 /* WAITING: takes a connection, or a place in the queue; or has been given one. */
 static void call_go_on(struct call *call)
 {
-    if (call->origin.tls) {
-        call_fail(call, ERR_UP_CONNECT, "connect", "https is not supported by this version");
+    if (call->conn == NULL && (!call_place(call) || call->conn == NULL))
         return;
-    }
-    if (call->conn == NULL) {
-        struct place *pl = place_of(call->pool, &call->origin);
-        if (!list_empty(&pl->waiting) || !place_give(pl, call)) {
-            list_push_back(&pl->waiting, &call->node);
-            return;
-        }
-    }
     struct upconn *u = call->conn;
     if (u->stream == NULL || !stream_idle_ok(u->stream)) {
         call_reconnect(call);
@@ -392,11 +472,12 @@ static void call_go_on(struct call *call)
 
 /* ---- receiving ---- */
 
-/* The connection broke or spoke nonsense. Before any byte of the answer on a kept-alive connection: once more. */
+/* The connection broke or spoke nonsense. Before any byte of the answer on a kept-alive connection: once more, but for a
+ * POST, which may have done its work (RFC 9110 section 9.2.2). */
 static void call_broke(struct call *call, int err, const char *what, const char *detail)
 {
-    if (call->reused && !call->retried && !call->conn->answer && err == ERR_UP_CLOSED &&
-        call->state == CALL_SENT) {
+    if (call->reused && !call->retried && !call->conn->heard && err == ERR_UP_CLOSED &&
+        call->state == CALL_SENT && call->method != CALL_POST) {
         call->retried = true;
         COUNT(core_counters(call->pool->core), upstream_retries, 1);
         call_reconnect(call);
@@ -410,15 +491,18 @@ static void on_call_timer(struct timer *t)
     struct call *call = CONTAINER_OF(t, struct call, timer);
     static const char *const what[] = {
         [CALL_WAITING] = "no free connection to the registry in time",
-        [CALL_RESOLVING] = "name look-up took too long",
-        [CALL_CONNECTING] = "connect took too long",
+        [CALL_CONNECTING] = "no connection in time, waiting for",
         [CALL_SENT] = "no answer in time",
         [CALL_HEADED] = "the answer's body stopped coming",
     };
     MUST(call->state < ARRAY_LEN(what) && what[call->state] != NULL);
-    if (call->state == CALL_CONNECTING || call->state == CALL_RESOLVING)
+    char text[sizeof call->why];
+    struct str progress = STR_INIT(text);
+    if (call->state == CALL_CONNECTING) {
         COUNT(core_counters(call->pool->core), upstream_connect_failures, 1);
-    call_fail(call, call->state == CALL_WAITING ? ERR_BUSY : ERR_UP_TIMEOUT, what[call->state], NULL);
+        dial_progress(&call->dial, &progress);
+    }
+    call_fail(call, call->state == CALL_WAITING ? ERR_BUSY : ERR_UP_TIMEOUT, what[call->state], text);
 }
 
 static void spill_keep(struct upconn *u, const char *p, size_t n)
@@ -434,16 +518,22 @@ static void spill_keep(struct upconn *u, const char *p, size_t n)
 static void head_complete(struct call *call, const char *rest, size_t n)
 {
     struct upconn *u = call->conn;
-    if (u->head.status < 200) { /* 100, 103: the real answer follows on the same connection */
+    struct answer *a = u->answer;
+    if (a->head.status < 200) { /* 100, 103: the real answer follows on the same connection */
         enum h1_event end;
-        (void)h1_feed(&u->parser, rest, 0, &end);
-        h1_next(&u->parser, &u->head, call->method == CALL_HEAD);
+        (void)h1_feed(&a->parser, rest, 0, &end);
+        h1_next(&a->parser, &a->head, call->method == CALL_HEAD);
+        return;
+    }
+    if (u->absolute && a->head.status == 407) {
+        call_fail(call, ERR_UP_CONNECT,
+                  "the proxy does not take the user and password of its URL, or wants some", "status 407");
         return;
     }
     spill_keep(u, rest, n);
-    if (!u->head.has_body && n > 0)
+    if (!a->head.has_body && n > 0)
         u->closing = true; /* it spoke out of turn: not to be used again */
-    call->head = &u->head;
+    call->head = &a->head;
     call_enter(call, CALL_HEADED);
     timer_disarm(&call->timer);
     stream_want(u->stream, 0);
@@ -455,11 +545,11 @@ static void feed_head(struct upconn *u, const char *p, size_t n)
     struct call *call = u->call;
     while (n > 0) {
         enum h1_event event;
-        size_t used = h1_feed(&u->parser, p, n, &event);
+        size_t used = h1_feed(&u->answer->parser, p, n, &event);
         p += used;
         n -= used;
         if (event == H1_ERROR) {
-            call_broke(call, ERR_UP_PROTOCOL, "malformed answer", h1_error(&u->parser));
+            call_broke(call, ERR_UP_PROTOCOL, "malformed answer", h1_error(&u->answer->parser));
             return;
         }
         if (event == H1_HEADED)
@@ -478,11 +568,11 @@ static void read_head(struct upconn *u)
         return;
     if (n <= 0) {
         call_broke(call, ERR_UP_CLOSED,
-                   u->answer ? "closed in the middle of the head" : "closed without an answer",
+                   u->heard ? "closed in the middle of the head" : "closed without an answer",
                    n == STREAM_BROKEN ? stream_why(u->stream) : NULL);
         return;
     }
-    u->answer = true;
+    u->heard = true;
     feed_head(u, buf, (size_t)n);
 }
 
@@ -496,9 +586,6 @@ static void on_stream_ready(struct stream *s, unsigned events)
         return;
     }
     switch (call->state) {
-    case CALL_CONNECTING:
-        connect_done(u);
-        break;
     case CALL_SENT:
         if ((events & STREAM_WRITE) != 0 && u->request != NULL && !request_send(u)) {
             call_broke(call, ERR_UP_CLOSED, "the request could not be sent", stream_why(s));
@@ -525,16 +612,17 @@ static void on_stream_ready(struct stream *s, unsigned events)
 static ssize_t gather(struct upconn *u, const char *p, size_t n, char *to, bool *done)
 {
     size_t got = 0;
+    struct h1 *parser = &u->answer->parser;
     for (;;) {
         enum h1_event event;
-        size_t used = h1_feed(&u->parser, p, n, &event);
+        size_t used = h1_feed(parser, p, n, &event);
         p += used;
         n -= used;
         switch (event) {
         case H1_BODY:
-            if (to + got != u->parser.body.p)
-                memmove(to + got, u->parser.body.p, u->parser.body.n);
-            got += u->parser.body.n;
+            if (to + got != parser->body.p)
+                memmove(to + got, parser->body.p, parser->body.n);
+            got += parser->body.n;
             break;
         case H1_DONE:
             *done = true;
@@ -562,7 +650,7 @@ static ssize_t call_read_end(struct call *call)
 {
     struct upconn *u = call->conn;
     u->closing = true;
-    if (h1_eof(&u->parser) == H1_DONE)
+    if (h1_eof(&u->answer->parser) == H1_DONE)
         return body_ended(call);
     call_fail(call, ERR_UP_SHORT, "the answer ended early", NULL);
     return CALL_BROKEN;
@@ -590,7 +678,7 @@ ssize_t call_read(struct call *call, char *buf, size_t n)
     if (call->state == CALL_END)
         return 0;
     MUST(call->state == CALL_HEADED && n > 0);
-    if (!u->head.has_body)
+    if (!u->answer->head.has_body)
         return body_ended(call);
     for (;;) {
         const char *from;
@@ -613,7 +701,7 @@ ssize_t call_read(struct call *call, char *buf, size_t n)
         if (u->spill != NULL && u->spill_at == u->spill_n)
             FREE(u->spill);
         if (got < 0) {
-            call_fail(call, ERR_UP_PROTOCOL, "malformed body", h1_error(&u->parser));
+            call_fail(call, ERR_UP_PROTOCOL, "malformed body", h1_error(&u->answer->parser));
             return CALL_BROKEN;
         }
         if (got > 0)
@@ -649,8 +737,9 @@ void call_start(struct pool *p, struct call *call)
     call->why[0] = 0;
     call->head = NULL;
     call->conn = NULL;
+    call->place = NULL;
     call->node = (struct list_node){0};
-    call->resolve = (struct resolve_wait){.done = on_resolved};
+    call->dial.state = NULL;
     call->reused = call->retried = false;
     timer_init(&call->timer, on_call_timer);
     defer_init(&call->later, on_later);
@@ -665,8 +754,8 @@ void call_end(struct call *call)
         return;
     defer_cancel(&call->later);
     timer_disarm(&call->timer);
-    resolve_cancel(&call->resolve);
-    list_remove(&call->node);
+    dial_cancel(&call->dial);
+    call_wait_over(call);
     COUNT(core_counters(call->pool->core), upstream_active, -1);
     struct upconn *u = call->conn;
     enum call_state was = call->state;
@@ -675,9 +764,12 @@ void call_end(struct call *call)
     call->head = NULL;
     if (u == NULL)
         return;
+    const struct h1_head *head = u->answer != NULL ? &u->answer->head : NULL;
     /* The answer has come to its end and the request is all out; or the call was given the connection just now. */
-    bool whole = was == CALL_END || (was == CALL_HEADED && !u->head.has_body) || was == CALL_WAITING;
-    if (whole && u->stream != NULL && u->request == NULL && u->head.keep_alive && !u->closing &&
+    bool whole = head != NULL
+                     ? (was == CALL_END || (was == CALL_HEADED && !head->has_body)) && head->keep_alive
+                     : was == CALL_WAITING;
+    if (whole && u->stream != NULL && u->request == NULL && !u->closing && !u->place->forgotten &&
         !call->pool->draining)
         upconn_keep(u);
     else
@@ -693,23 +785,46 @@ struct pool *pool_new(struct core *core)
     return p;
 }
 
-static struct upconn *any_idle(const struct pool *p)
+/* A place (of that way of dialling; NULL: any) that has something to give up: an idle connection, or a session. */
+static struct place *any_idle(const struct pool *p, const struct dial_how *how)
 {
     size_t pos = 0;
-    const struct place *pl;
+    struct place *pl;
     while ((pl = map_next(&p->places, &pos)) != NULL) {
-        if (!list_empty(&pl->idle))
-            return CONTAINER_OF(list_first(&pl->idle), struct upconn, node);
+        if ((how == NULL || pl->serial == how->serial) && (!list_empty(&pl->idle) || pl->n_conns == 0))
+            return pl;
     }
     return NULL;
+}
+
+static void close_idle(struct pool *p, const struct dial_how *how)
+{
+    struct place *pl;
+    while ((pl = any_idle(p, how)) != NULL) {
+        if (pl->n_conns == 0)
+            place_free(pl);
+        else
+            upconn_close(CONTAINER_OF(list_first(&pl->idle), struct upconn,
+                                      node)); /* the last one takes its place along */
+    }
 }
 
 void pool_drain(struct pool *p)
 {
     p->draining = true;
-    struct upconn *u;
-    while ((u = any_idle(p)) != NULL)
-        upconn_close(u); /* the last one takes its place out of the map */
+    close_idle(p, NULL);
+}
+
+void pool_forget(struct pool *p, const struct dial_how *how)
+{
+    core_check(p->core);
+    size_t pos = 0;
+    struct place *pl;
+    while ((pl = map_next(&p->places, &pos)) != NULL) {
+        if (pl->serial == how->serial)
+            pl->forgotten = true;
+    }
+    close_idle(p, how);
 }
 
 void pool_free(struct pool *p)

@@ -27,6 +27,7 @@
 #define CALL_HEAD_MAX    32768      /* bytes of an answer's head */
 #define CALL_REQUEST_MAX (96 << 10) /* bytes of a request's head: a token may have 64 KiB */
 
+struct place;
 struct pool;
 struct upconn;
 
@@ -35,23 +36,14 @@ struct origin {
     uint16_t port;
     bool tls;
     unsigned max_connections;   /* on this core; at least 1 */
-    const struct dial_how *how; /* stays while any connection of it may exist: see pool_forget */
+    const struct dial_how *how; /* stays as long as calls name it. NULL: http only, no proxy, no map */
     bool guarded;               /* these two as in struct dial, and part of what makes an origin */
     enum address_kind near;
 };
 
 enum call_method { CALL_GET, CALL_HEAD, CALL_POST };
 
-enum call_state {
-    CALL_IDLE,
-    CALL_WAITING,
-    CALL_RESOLVING,
-    CALL_CONNECTING,
-    CALL_SENT,
-    CALL_HEADED,
-    CALL_END,
-    CALL_FAILED
-};
+enum call_state { CALL_IDLE, CALL_WAITING, CALL_CONNECTING, CALL_SENT, CALL_HEADED, CALL_END, CALL_FAILED };
 
 struct call {
     /* set by the owner before call_start; spans must stay until call_end */
@@ -72,7 +64,7 @@ struct call {
     /* results */
     enum call_state state;
     int err;       /* ERR_ code */
-    char why[160]; /* in words, for the log */
+    char why[256]; /* in words, for the log */
     const struct h1_head *head;
     bool reused;            /* on a kept-alive connection */
     enum address_kind peer; /* from HEADED on: the server's, as in struct dial */
@@ -80,11 +72,11 @@ struct call {
     /* the client's own */
     struct pool *pool;
     struct upconn *conn;
-    struct list_node node; /* waiting for a connection of the origin */
+    struct place *place;   /* NULL, or where it waits for a connection */
+    struct list_node node; /* in its queue */
     struct timer timer;
     struct defer later;
-    struct resolve_wait resolve;
-    unsigned address; /* the one being tried */
+    struct dial dial;
     bool retried;
 };
 
@@ -93,7 +85,8 @@ struct pool *pool_new(struct core *core);
 void pool_free(struct pool *p);
 /* Closes idle connections now and keeps none from here on. */
 void pool_drain(struct pool *p);
-/* Closes the idle connections that were made in this way, and keeps none of it from here on: before `how` goes. */
+/* Closes the idle connections that were made in this way and forgets their TLS sessions; those in use go when their calls end. What a
+ * call that still names `how` opens to an origin that was not connected to by then is closed after its idle time, as any other. */
 void pool_forget(struct pool *p, const struct dial_how *how);
 
 /* Always ends in an event, never in a callback from within. */
