@@ -17,6 +17,8 @@ from lib.client import Conn, Fetch, request, request_bytes
 from lib.faults import Faults
 from lib.images import DOCKER_LIST, KIB, MIB, Image, Index, blob, digest
 from lib.larder import environment, wait_until, yaml_text
+from lib.nginx import Nginx
+from lib.ports import port_that_drops_syns
 from lib.profiles import PROFILES, DockerHub
 from lib.proxy import Proxy, TinyProxy, basic, is_connect
 from lib.registry import DockerRegistry
@@ -547,3 +549,20 @@ def test_names_that_dns_does_not_have(tmp_path, monkeypatch):
     assert [line.split()[0] for line in look_up("two.test").splitlines() if "STREAM" in line] == ["::1", "127.0.0.3"]
     assert look_up("none.test") == "" and "127.0.0.1" in look_up("localhost")
     faults.release_all()
+
+
+def test_nginx_works_here(root, leaf, tmp_path):
+    nginx = Nginx(tmp_path / "nginx", leaf)
+    image = nginx.add("lib/app", Image("static", (100 * KIB,)), "v1")
+    with nginx:
+        url = nginx.url + "/v2/lib/app/manifests/v1"
+        assert curl("--cacert", root.file, url).stdout == image.manifest
+        assert image.media_type.encode() in curl("--cacert", root.file, "-D", "-", url).stdout
+        assert curl("--cacert", root.file, "--tlsv1.3", url).returncode != 0
+        assert len(nginx.requests()) == 2
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1"])
+def test_lost_syns(host):
+    with port_that_drops_syns(host) as port, pytest.raises(TimeoutError):
+        socket.create_connection((host, port), timeout=0.3)

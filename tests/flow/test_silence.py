@@ -1,9 +1,7 @@
 """Upstreams that are silent, gone, or do not speak HTTP: bounded waits, bounded descriptors, clear errors, hits as fast as
 ever, and everything back at the idle level afterwards."""
 
-import contextlib
 import re
-import socket
 
 import pytest
 
@@ -11,7 +9,7 @@ from lib import paths
 from lib.client import Fetch
 from lib.images import KIB, Image, blob
 from lib.larder import REGISTRY, wait_until
-from lib.ports import free_port
+from lib.ports import port_that_drops_syns
 from lib.upstream import Fault
 
 APP = "t/app"
@@ -140,24 +138,6 @@ def test_connections_that_end_at_once(upstream, start_larder, image, how):
     assert upstream.connections < 20, "tries are bounded"
     upstream.accept_fault = None
     assert larder.get(paths.blob(APP, image.config)).good
-
-
-@contextlib.contextmanager
-def port_that_drops_syns():
-    """A listener whose queue is full: the kernel lets further SYNs fall."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        port = free_port()
-        listener.bind(("127.0.0.1", port))
-        listener.listen(0)
-        while True:
-            filler = stack.enter_context(socket.socket())
-            filler.settimeout(0.5)
-            try:
-                filler.connect(("127.0.0.1", port))
-            except socket.timeout:
-                break
-        yield port
 
 
 def test_lost_syns(start_larder, upstream):

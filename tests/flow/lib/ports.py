@@ -3,6 +3,7 @@
 They lie below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and its use,
 and a lock on one byte of a common file, at the port's number, keeps each for the life of the test process."""
 
+import contextlib
 import fcntl
 import os
 import random
@@ -35,3 +36,22 @@ def free_port():
         _held.add(port)
         return port
     raise RuntimeError("no free port between %d and %d" % (_FIRST, _LAST))
+
+
+@contextlib.contextmanager
+def port_that_drops_syns(address="127.0.0.1", port=None):
+    """A listener whose queue is full: the kernel lets further SYNs fall."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(family))
+        port = port or free_port()
+        listener.bind((address, port))
+        listener.listen(0)
+        while True:
+            filler = stack.enter_context(socket.socket(family))
+            filler.settimeout(0.5)
+            try:
+                filler.connect((address, port))
+            except socket.timeout:
+                break
+        yield port
