@@ -2,7 +2,8 @@
 
 A peer is a class with a `name`, the program it needs in `needs`, and start(world), which writes a configuration into self.folder, calls
 self.spawn() and returns self. Settings are those that the peer's own documentation recommends for this work. Every peer has
-two workers where it can be told, no access log, and room for everything that a scenario asks for."""
+as many workers as the load generator leaves processors (Bench.workers) where it can be told, no access log, and room for everything that a
+scenario asks for."""
 import contextlib
 import json
 import os
@@ -115,7 +116,7 @@ class Larder(Peer):
         config.write_text(
             f"listen:\n  - address: 127.0.0.1:{self.port}\n"
             f"admin:\n  address: 127.0.0.1:{self.admin}\n"
-            "workers: 2\n"
+            f"workers: {self.bench.workers}\n"
             f"store:\n  path: {self.store or self.folder / 'store'}\n"
             "defaults:\n  tag_ttl: 1h\n"
             "client:\n  idle_timeout: 1h\n  max_connections: 20000\n"
@@ -141,7 +142,7 @@ class Nginx(Peer):
 
     def common(self):
         paths = "".join(f"  {kind}_temp_path {self.folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        return (f"daemon off;\nworker_processes 2;\npid {self.folder}/pid;\nerror_log stderr warn;\n"
+        return (f"daemon off;\nworker_processes {self.bench.workers};\npid {self.folder}/pid;\nerror_log stderr warn;\n"
                 f"worker_rlimit_nofile {OPEN_FILES};\n" + ("user root;\n" if ROOT else "") +
                 "events { worker_connections 15000; multi_accept on; }\n"
                 "http {\n  access_log off;\n  sendfile on;\n  tcp_nopush on;\n  tcp_nodelay on;\n"
@@ -173,12 +174,22 @@ class H2o(Peer):
         folders = {path.rpartition("/")[0]: kind for path, kind in world.types.items() if "/manifests/" in path}
         config = self.folder / "h2o.conf"
         config.write_text(
-            f"listen: {{host: 127.0.0.1, port: {self.port}}}\nnum-threads: 2\nmax-connections: 20000\n"
+            f"listen: {{host: 127.0.0.1, port: {self.port}}}\nnum-threads: {self.bench.workers}\nmax-connections: 20000\n"
             "http1-request-timeout: 3600\nhttp1-upgrade-to-http2: OFF\n" + ("user: root\n" if ROOT else "") +
             "hosts:\n  default:\n    paths:\n"
             + "".join(f"      {f}:\n        file.dir: {www}{f}\n        file.mime.setdefaulttype: {kind}\n" for f, kind in folders.items())
             + f"      /:\n        file.dir: {www}\n        file.mime.setdefaulttype: application/octet-stream\n")
         self.spawn([self.program(), "-c", config])
+        return self
+
+
+class Bare(Peer):
+    """larder-bare: the least that a server can do. No peer, but the limit of this machine for small answers."""
+
+    name = "bare"
+
+    def start(self, world):
+        self.spawn([self.bench.tools / "larder-bare", f"127.0.0.1:{self.port}", self.bench.workers, world.www(), *world.types])
         return self
 
 
@@ -244,7 +255,7 @@ class TrafficServer(Peer):
     name = "trafficserver"
     needs = "traffic_server"
     SETTINGS = {
-        "exec_thread.autoconfig": 0, "exec_thread.limit": 2,
+        "exec_thread.autoconfig": 0,
         "http.cache.required_headers": 0,  # the upstream sends neither Expires nor Cache-Control
         "http.insert_response_via_str": 0, "reverse_proxy.enabled": 1, "url_remap.remap_required": 1,
         "cache.enable_read_while_writer": 1, "cache.read_while_writer.max_retries": 10, "cache.read_while_writer_retry.delay": 50,
@@ -261,7 +272,8 @@ class TrafficServer(Peer):
         for name in ("etc", "cache", "logs", "run", "modules"):
             (root / name).mkdir()
         etc = root / "etc"
-        text = [f"CONFIG proxy.config.{k} INT {v}" for k, v in self.SETTINGS.items()]
+        settings = {**self.SETTINGS, "exec_thread.limit": self.bench.workers}
+        text = [f"CONFIG proxy.config.{k} INT {v}" for k, v in settings.items()]
         text += [f"CONFIG proxy.config.{k} FLOAT {v}" for k, v in self.FLOATS.items()]
         text.append(f"CONFIG proxy.config.http.server_ports STRING {self.port}:ip-in=127.0.0.1")
         if ROOT:
@@ -304,4 +316,4 @@ class TrafficServer(Peer):
 STATIC = [Nginx, H2o]
 CACHES = [Larder, NginxCache, DockerRegistry, Varnish, TrafficServer]
 NO_FETCH = "it serves files that are there, and fetches nothing"
-PEERS = {kind.name: kind for kind in (Direct, Nginx, H2o, NginxCache, DockerRegistry, Varnish, TrafficServer)}
+PEERS = {kind.name: kind for kind in (Direct, Bare, Nginx, H2o, NginxCache, DockerRegistry, Varnish, TrafficServer)}

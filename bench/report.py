@@ -3,14 +3,14 @@ import json
 import re
 import subprocess
 
-from harness import UNITS, program
+from harness import LIMIT, UNITS, program
 
-MARK = {True: "yes", False: "NO", None: ""}
+MARK = {True: "yes", False: "NO", LIMIT: LIMIT, None: ""}
 
 
 def columns(figures):
     """The servers that appear, larder first."""
-    order = ["larder", "direct", "nginx", "h2o", "nginx-cache", "docker-registry", "varnish", "trafficserver"]
+    order = ["larder", "bare", "direct", "nginx", "h2o", "nginx-cache", "docker-registry", "varnish", "trafficserver"]
     seen = {s for f in figures for s in (*f.rounds, *f.no)}
     return [s for s in order if s in seen]
 

@@ -88,7 +88,7 @@ def check(p, args):
             p.error(f"there is no peer '{name}'; there are {', '.join(PEERS)}")
     args.larder = args.larder.resolve()
     args.tools = (args.tools or args.larder.parent / "bench").resolve()
-    tools = ["load", "origin"] + (["fill"] if "many" in args.scenarios else [])
+    tools = ["load", "origin"] + (["bare"] if "bare" in args.peers else []) + (["fill"] if "many" in args.scenarios else [])
     for tool in (args.larder, *(args.tools / f"larder-{name}" for name in tools)):
         if not os.access(tool, os.X_OK):
             p.error(f"{tool} is not a program; build it first, or say where it is with --larder and --tools")

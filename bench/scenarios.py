@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness import (KIB, MIB, Failed, Impossible, MemoryLimit, at_least, at_least_of, at_most, at_most_of, every_second, failures, get,
                      hammer, load, program, refuse_failures, words, wrk)
-from peers import CACHES, NO_FETCH, STATIC, Direct, Larder, Origin, World
+from peers import CACHES, NO_FETCH, STATIC, Bare, Direct, Larder, Origin, World
 
 FILES = ("nginx", "h2o")  # what a hit can be at best
 
@@ -104,11 +104,11 @@ def manifests(bench):
     origin = bench.run(Origin(bench), "--images", "1")
     by_tag, by_digest = "/v2/img-0/manifests/latest", f"/v2/img-0/manifests/{origin.images['img-0:latest']}"
     first = len(bench.figures)
-    world, servers, absent = start(bench, origin, [by_tag, by_digest])
+    world, servers, absent = start(bench, origin, [by_tag, by_digest], CACHES + STATIC + [Bare])
     for name, path in (("manifest by tag", by_tag), ("manifest by digest", by_digest)):
         measure_hits(bench, world, servers, name, path, 0, "requests", hit_target(bench, 1.2), how=how_to_load(bench))
     if program("wrk") and not bench.scale.quick and not bench.scale.figures:
-        both = [s for s in servers if s.name in ("larder", *FILES)]
+        both = [s for s in servers if s.name in ("larder", "bare", *FILES)]
         measure_hits(bench, world, both, "manifest by digest, as wrk says", by_digest, 0, "requests", None, how=wrk)
     finish(bench.figures[first:], absent)
 
@@ -127,7 +127,8 @@ def blobs(bench, sizes, unit, factor, processor):
     need_memory(10 * sum(sizes))
     origin = bench.run(Origin(bench), *[o for size in sizes for o in ("--blob", str(size))])
     first = len(bench.figures)
-    world, servers, absent = start(bench, origin, [blob(origin, i) for i in range(len(sizes))])
+    kinds = CACHES + STATIC + ([Bare] if max(sizes) <= 64 * KIB else [])  # more than a socket takes at once is not its business
+    world, servers, absent = start(bench, origin, [blob(origin, i) for i in range(len(sizes))], kinds)
     for i, size in enumerate(sizes):
         measure_hits(bench, world, servers, f"{words(size)} blob", blob(origin, i), size, unit, hit_target(bench, factor), processor,
                      connections=64 if size < 1 << 30 else 8, how=how_to_load(bench))
