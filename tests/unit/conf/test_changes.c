@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "conf/diff.h"
+#include "conf/changes.h"
 
 static char said[8192];
 
@@ -33,7 +33,7 @@ static const char *diff(const char *before, const char *now)
 {
     struct conf *a = load(before), *b = load(now);
     struct str out = STR_INIT(said);
-    conf_diff(a, b, say, &out);
+    conf_changes(a, b, say, &out);
     conf_unref(a);
     conf_unref(b);
     return said;
