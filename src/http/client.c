@@ -53,6 +53,7 @@ struct upconn {
     bool closing;
     bool absolute;                   /* to a proxy that is asked by absolute-form requests, with: */
     struct span proxy_authorization; /* of the place's `how`, which the present call names, too */
+    enum address_kind peer;
     struct place *place;
     struct stream *stream; /* NULL: not connected yet */
     struct call *call;     /* NULL: idle */
@@ -159,6 +160,10 @@ static struct place *place_of(struct pool *p, const struct origin *o)
     struct str k = STR_INIT(key);
     uint64_t serial = o->how != NULL ? o->how->serial : 0;
     str_addu(&k, serial);
+    if (o->guarded) {
+        str_addz(&k, " g");
+        str_addu(&k, o->near);
+    }
     str_addz(&k, o->tls ? " s" : " p");
     str_addu(&k, o->port);
     str_addc(&k, ' ');
@@ -417,6 +422,7 @@ static void on_dialled(struct dial *d)
     u->stream->ready = on_stream_ready;
     u->absolute = d->absolute;
     u->proxy_authorization = d->proxy_authorization;
+    u->peer = d->peer;
     u->closing = false;
     call_send(call);
 }
@@ -429,8 +435,13 @@ static void call_reconnect(struct call *call)
     call->reused = false;
     call_enter(call, CALL_CONNECTING);
     timer_arm(call->pool->core, &call->timer, time_left(call, call->connect_ms));
-    call->dial =
-        (struct dial){.how = o->how, .host = o->host, .port = o->port, .tls = o->tls, .done = on_dialled};
+    call->dial = (struct dial){.how = o->how,
+                               .host = o->host,
+                               .port = o->port,
+                               .tls = o->tls,
+                               .guarded = o->guarded,
+                               .near = o->near,
+                               .done = on_dialled};
     dial_start(call->pool->core, &call->dial);
 }
 
@@ -534,6 +545,7 @@ static void head_complete(struct call *call, const char *rest, size_t n)
     if (!a->head.has_body && n > 0)
         u->closing = true; /* it spoke out of turn: not to be used again */
     call->head = &a->head;
+    call->peer = u->peer;
     call_enter(call, CALL_HEADED);
     timer_disarm(&call->timer);
     stream_want(u->stream, 0);

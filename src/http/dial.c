@@ -222,6 +222,7 @@ static void stand(struct dial_state *st)
     struct dial *d = st->d;
     d->stream = st->stream;
     st->stream = NULL;
+    d->peer = st->proxy != NULL ? ADDRESS_PUBLIC : address_kind(&st->to[st->peer].u.sa);
     if (st->proxy != NULL) {
         COUNT(core_counters(st->core), upstream_proxied, 1);
         d->absolute = !d->tls;
@@ -529,12 +530,41 @@ static void map_find(const struct dial_how *how, struct span host, uint16_t port
     }
 }
 
+static void unreachable(struct dial_state *st, enum address_kind kind)
+{
+    str_add(&st->why, st->d->host);
+    str_addz(&st->why, " is ");
+    str_addz(&st->why, address_kind_name(kind));
+    str_addz(&st->why, ", to which only the operator may lead");
+    dial_fail(st, ERR_UP_REDIRECT);
+}
+
+/* Only what may be reached stays. False: nothing did, and it has failed. */
+static bool guard(struct dial_state *st, struct resolve_answer *a)
+{
+    const struct dial *d = st->d;
+    unsigned kept = 0;
+    enum address_kind kind = ADDRESS_PUBLIC;
+    for (unsigned i = 0; i < a->n; i++) {
+        enum address_kind one = address_kind(&a->addr[i].u.sa);
+        if (address_reachable(d->near, one))
+            a->addr[kept++] = a->addr[i];
+        else
+            kind = one;
+    }
+    a->n = kept;
+    if (kept == 0)
+        unreachable(st, kind);
+    return kept > 0;
+}
+
 static void looked_up(struct dial_state *st)
 {
-    if (st->resolve.answer.n == 0)
-        step_fail(st, ERR_UP_RESOLVE, st->resolve.answer.why);
-    else
-        reach(st, &st->resolve.answer);
+    struct resolve_answer *a = &st->resolve.answer;
+    if (a->n == 0)
+        step_fail(st, ERR_UP_RESOLVE, a->why);
+    else if (!st->d->guarded || st->proxy != NULL || guard(st, a))
+        reach(st, a);
 }
 
 static void on_resolved(struct resolve_wait *w)
@@ -548,9 +578,13 @@ static void look_up(struct dial_state *st)
     struct span host = st->proxy != NULL ? st->proxy->host : d->host;
     uint16_t port = st->proxy != NULL ? st->proxy->port : d->port;
     struct resolve_answer mapped = {.n = 0};
+    enum address_kind kind;
     if (d->how != NULL)
         map_find(d->how, host, port, &mapped);
-    if (mapped.n > 0)
+    if (d->guarded && st->proxy != NULL && address_kind_of_text(d->host, &kind) &&
+        !address_reachable(d->near, kind))
+        unreachable(st, kind); /* a proxy looks names up by itself, but a literal needs no look-up */
+    else if (mapped.n > 0)
         reach(st, &mapped);
     else if (resolve_start(st->core, host, port, &st->resolve))
         looked_up(st);
