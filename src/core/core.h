@@ -45,6 +45,7 @@ char *core_scratch(struct core *c);
 
 enum core_slot {
     CORE_SLOT_STORE,
+    CORE_SLOT_NET,
     CORE_SLOT_HTTP,
     CORE_SLOT_CLIENT,
     CORE_SLOT_FLIGHT,
