@@ -1,5 +1,6 @@
 /* The labelled counters as text (Prometheus exposition format 0.0.4): all lines of a family together. */
 #include "proxy/proxy_int.h"
+#include "proxy/secrets.h"
 
 static void add_label(struct str *out, const char *name, struct span value)
 {
@@ -63,6 +64,30 @@ static void upstreams(const struct setup *s, unsigned n_cores, struct str *out)
     }
 }
 
+static void credential_sets(const struct setup *s, struct str *out)
+{
+    static const char *const head[] = {
+        "# HELP larder_credential_set_healthy 1: its secrets can be read and servers take them\n"
+        "# TYPE larder_credential_set_healthy gauge\n",
+        "# HELP larder_credential_set_refused_total Answers by which a server refused a credential set\n"
+        "# TYPE larder_credential_set_refused_total counter\n"};
+    static const char *const name[] = {"larder_credential_set_healthy{",
+                                       "larder_credential_set_refused_total{"};
+    const struct conf *conf = setup_conf(s);
+    for (size_t family = 0; family < ARRAY_LEN(head) && conf->n_credential_sets > 0; family++) {
+        str_addz(out, head[family]);
+        for (size_t i = 0; i < conf->n_credential_sets; i++) {
+            struct credential_health h;
+            credential_health(setup_secrets(s), &conf->credential_sets[i], &h);
+            str_addz(out, name[family]);
+            add_label(out, "credential_set", conf->credential_sets[i].name);
+            str_add(out, SPAN("} "));
+            str_addu(out, family == 0 ? h.healthy : h.refused);
+            str_addc(out, '\n');
+        }
+    }
+}
+
 static void add_seconds(struct str *out, int64_t us)
 {
     str_addf(out, "%lld.%06lld", (long long)(us / 1000000), (long long)(us % 1000000));
@@ -97,6 +122,7 @@ void proxy_metrics(struct proxy_shared *s, struct str *out)
 {
     requests(s->setup, s->n_cores, out);
     upstreams(s->setup, s->n_cores, out);
+    credential_sets(s->setup, out);
     histogram(s, offsetof(struct proxy_stats, first_byte), "larder_first_byte_seconds",
               "From the first byte of a request to the head of its answer", out);
     histogram(s, offsetof(struct proxy_stats, total), "larder_request_seconds",

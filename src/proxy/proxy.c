@@ -130,7 +130,7 @@ static void on_drain_tick(struct timer *t)
     if (server_connections(px->server) == 0)
         close_ops(px->core, late);
     op_each(px->core, count_op, &ops);
-    if (ops == 0 && server_connections(px->server) == 0 && open_set_idle(px->open) &&
+    if (ops == 0 && server_connections(px->server) == 0 && open_set_idle(px->open) && px->waits == 0 &&
         flight_core_idle(px->core)) {
         proxy_free(px);
         return;

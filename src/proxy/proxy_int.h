@@ -52,6 +52,7 @@ struct proxy {
     struct proxy_stats *stats;
     struct list serves; /* memory of requests that are over, for the next ones */
     unsigned n_serves;
+    unsigned waits;      /* for credential sets (secrets.c) */
     int64_t drain_until; /* core_now; 0: not stopping */
     struct timer drain_tick;
     void (*stopped)(void *arg);

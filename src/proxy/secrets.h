@@ -25,14 +25,14 @@ enum credential_state { CREDENTIAL_WAIT, CREDENTIAL_READY, CREDENTIAL_FAILED };
 
 /* One asker's place. Embedded; all zero before credential_get. */
 struct credential {
-    /* valid while READY, until credential_release */
+    /* valid while READY, until credential_release; each ends in 0 */
     struct span user, password;
     struct span refresh_token; /* an identity token instead of a password; or absent */
     uint64_t
         fingerprint; /* changes when any of the values does: what was learnt with others is dropped by it */
-    const char *
-        why; /* FAILED: in words, for log and message ("environment variable HUB_USER is not set"); static or lives with
-                                  the setup */
+    const char
+        *why; /* FAILED: in words, for log and message ("environment variable HUB_USER is not set"); until
+                credential_release */
     void (*done)(struct credential *c); /* set by the owner: called once after WAIT, on the asker's core */
     struct credential_wait *wait;
     struct credential_value *value;
@@ -55,6 +55,7 @@ struct credential_health {
     char why[256];
     int64_t since_ms;   /* wall clock */
     int64_t checked_ms; /* wall clock; 0: never */
+    uint64_t refused;   /* how often a server has said no; never goes backwards */
 };
 void credential_health(struct secrets *s, const struct conf_credential_set *set,
                        struct credential_health *out);

@@ -2,6 +2,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
+#include "proxy/secrets_int.h"
 
 /* What outlives a setup, one for each upstream and each rule; the name is the key by which the next setup finds it. */
 struct upstream_life {
@@ -22,6 +23,7 @@ struct setup {
     struct upstream_life **upstreams; /* by upstream index */
     struct rule_life **rules;         /* by rule index; the last one: no rule */
     unsigned *holders;                /* by core */
+    struct secrets *secrets;
 };
 
 /* ---- what is carried over ---- */
@@ -77,6 +79,7 @@ static void setup_free(struct setup *s)
         if (ref_drop(&s->rules[i]->ref))
             mem_free(s->rules[i]);
     }
+    secrets_free(s->secrets);
     mem_free(s->upstreams);
     mem_free(s->rules);
     mem_free(s->holders);
@@ -98,6 +101,7 @@ struct setup *setup_new(struct conf *conf, struct setup *before, unsigned n_core
     for (size_t i = 0; i < conf->n_upstreams; i++)
         s->upstreams[i] = upstream_life(before, conf->upstreams[i].registry, n_cores);
     carry_rules(s, before);
+    s->secrets = secrets_new(s, before != NULL ? before->secrets : NULL);
     return s;
 }
 
@@ -134,6 +138,11 @@ void setup_release(struct proxy *px, struct setup *s)
 const struct conf *setup_conf(const struct setup *s)
 {
     return s->conf;
+}
+
+struct secrets *setup_secrets(const struct setup *s)
+{
+    return s->secrets;
 }
 
 struct upstream_health *setup_health(const struct setup *s, const struct conf_upstream *up)

@@ -1,0 +1,590 @@
+/* Credential sets: every kind of reference that needs no server, what is shared by askers, health. Helpers are shell scripts in a folder that
+ * PATH begins with. */
+#include "rig.h"
+
+#include "proxy/secret_source.h"
+#include "proxy/secrets_int.h"
+
+#define SETS_MAX 4
+
+static struct conf_credential_set sets[SETS_MAX];
+static size_t n_sets;
+static struct conf *conf; /* of the setup that the test made last */
+
+/* ---- a configuration with credential sets ---- */
+
+static struct conf_secret ref_of(const char *text)
+{
+    static const struct {
+        const char *scheme;
+        enum conf_secret_kind kind;
+    } kinds[] = {{"env:", SECRET_ENV},
+                 {"file:", SECRET_FILE},
+                 {"dockerconfig:", SECRET_DOCKERCONFIG},
+                 {"exec:", SECRET_EXEC}};
+    struct conf_secret s = {.kind = SECRET_NONE, .text = span_str(text)};
+    if (text == NULL)
+        return s;
+    s.kind = SECRET_TEXT;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (!span_starts(s.text, span_str(kinds[i].scheme)))
+            continue;
+        s.kind = kinds[i].kind;
+        s.arg = span_from(s.text, strlen(kinds[i].scheme));
+    }
+    return s;
+}
+
+static void add_set(const char *name, const char *registry, const char *user, const char *password)
+{
+    MUST(n_sets < SETS_MAX);
+    sets[n_sets] = (struct conf_credential_set){.name = span_str(name),
+                                                .login_server = span_str(registry),
+                                                .username = ref_of(user),
+                                                .password = ref_of(password),
+                                                .index = (unsigned)n_sets};
+    n_sets++;
+}
+
+/* With the sets that have been added; file: the configuration's, for relative paths. */
+static struct setup *make_setup(struct rig *r, struct setup *before)
+{
+    static char file[160];
+    snprintf(file, sizeof file, "%s", rig_path(r, "config.yaml"));
+    conf = rig_conf("rules:\n  - {name: r, source: up.test/*, target: t/*}\n", file);
+    conf->credential_sets = sets;
+    conf->n_credential_sets = n_sets;
+    struct setup *s = rig_setup_new(conf, before);
+    conf_unref(conf);
+    return s;
+}
+
+/* ---- askers ---- */
+
+struct asked {
+    struct credential c;
+    const struct conf_credential_set *set;
+    struct rig_core *on;
+    enum credential_state state;
+    unsigned waits;
+    char user[64], password[64], refresh[64], why[256];
+    uint64_t fingerprint;
+    sem_t ready;
+};
+
+static void copy(char *to, size_t cap, struct span s)
+{
+    snprintf(to, cap, SPAN_FMT, SPAN_ARG(s));
+}
+
+static void ask_again(struct credential *c)
+{
+    struct asked *a = CONTAINER_OF(c, struct asked, c);
+    a->state = credential_get(a->on->px, setup_secrets(a->on->px->setup), a->set, c);
+    if (a->state == CREDENTIAL_WAIT) {
+        a->waits++;
+        return;
+    }
+    copy(a->user, sizeof a->user, c->user);
+    copy(a->password, sizeof a->password, c->password);
+    copy(a->refresh, sizeof a->refresh, c->refresh_token);
+    copy(a->why, sizeof a->why, span_str(c->why));
+    a->fingerprint = c->fingerprint;
+    credential_release(c);
+    sem_post(&a->ready);
+}
+
+static void ask_begin(struct rig_core *on, void *arg)
+{
+    struct asked *a = arg;
+    a->on = on;
+    a->c.done = ask_again;
+    ask_again(&a->c);
+}
+
+static void ask_on(struct rig *r, unsigned core, unsigned set, struct asked *a)
+{
+    *a = (struct asked){.set = &sets[set]};
+    sem_init(&a->ready, 0, 0);
+    on_core(r, core, ask_begin, a);
+}
+
+static struct asked ask(struct rig *r, unsigned set)
+{
+    struct asked a;
+    ask_on(r, 0, set, &a);
+    sem_wait(&a.ready);
+    return a;
+}
+
+static void expect_ready(struct rig *r, unsigned set, const char *user, const char *password)
+{
+    struct asked a = ask(r, set);
+    if (a.state != CREDENTIAL_READY)
+        fail_msg("not ready: %s", a.why);
+    assert_string_equal(a.user, user);
+    assert_string_equal(a.password, password);
+}
+
+static void expect_failed(struct rig *r, unsigned set, const char *why)
+{
+    struct asked a = ask(r, set);
+    assert_int_equal(a.state, CREDENTIAL_FAILED);
+    if (strstr(a.why, why) == NULL)
+        fail_msg("'%s' does not say '%s'", a.why, why);
+}
+
+static void until_password(struct rig *r, unsigned set, const char *password)
+{
+    for (;;) { /* the test's time limit is the bound */
+        struct asked a = ask(r, set);
+        if (a.state == CREDENTIAL_READY && strcmp(a.password, password) == 0)
+            return;
+        usleep(10000);
+    }
+}
+
+static int setup(void **state)
+{
+    n_sets = 0;
+    if (rig_folder(state) != 0)
+        return -1;
+    struct rig *r = *state;
+    char path[512];
+    snprintf(path, sizeof path, "%s:/usr/bin:/bin", r->dir);
+    setenv("PATH", path, 1);
+    setenv("TEST_USER", "alice", 1);
+    setenv("TEST_PASSWORD", "s3cret", 1);
+    setenv("TEST_EMPTY", "", 1);
+    unsetenv("TEST_MISSING");
+    return 0;
+}
+
+/* ---- environment ---- */
+
+static void test_env(void **state)
+{
+    struct rig *r = *state;
+    add_set("good", "r.example", "env:TEST_USER", "env:TEST_PASSWORD");
+    add_set("text", "r.example", "bob", "env:TEST_PASSWORD");
+    add_set("missing", "r.example", "env:TEST_USER", "env:TEST_MISSING");
+    add_set("empty", "r.example", "env:TEST_EMPTY", "env:TEST_PASSWORD");
+    rig_start(r, make_setup(r, NULL));
+    struct asked a = ask(r, 0);
+    assert_int_equal(a.waits, 0); /* it is there from the start */
+    expect_ready(r, 0, "alice", "s3cret");
+    expect_ready(r, 1, "bob", "s3cret");
+    expect_failed(r, 2, "environment variable TEST_MISSING is not set");
+    expect_failed(r, 3, "environment variable TEST_EMPTY is empty");
+    rig_stop(r);
+}
+
+/* ---- files ---- */
+
+static void test_file(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "user", "alice\n", 0600);
+    rig_write(r, "crlf", "p:w \r\n", 0600);
+    rig_write(r, "plain", "two\nlines", 0600);
+    rig_write(r, "newlines", "two\nlines\n\n", 0600);
+    add_set("a", "r.example", "file:user", "file:crlf"); /* beside the configuration */
+    add_set("b", "r.example", "file:user", "file:plain");
+    add_set("c", "r.example", "file:user", "file:newlines");
+    char absolute[200];
+    snprintf(absolute, sizeof absolute, "file:%s/user", r->dir);
+    add_set("d", "r.example", absolute, "file:user");
+    rig_start(r, make_setup(r, NULL));
+    expect_ready(r, 0, "alice", "p:w ");
+    expect_ready(r, 1, "alice", "two\nlines");
+    expect_ready(r, 2, "alice", "two\nlines\n");
+    expect_ready(r, 3, "alice", "alice");
+    rig_stop(r);
+}
+
+static void test_bad_files(void **state)
+{
+    struct rig *r = *state;
+    char *large = malloc(70000);
+    memset(large, 'a', 69999);
+    large[69999] = 0;
+    rig_write(r, "large", large, 0600);
+    free(large);
+    rig_write(r, "newline", "\n", 0600);
+    rig_write(r, "colon", "a:b", 0600);
+    add_set("missing", "r.example", "u", "file:missing");
+    add_set("large", "r.example", "u", "file:large");
+    add_set("folder", "r.example", "u", "file:.");
+    add_set("newline", "r.example", "u", "file:newline");
+    rig_start(r, make_setup(r, NULL));
+    expect_failed(r, 0, "/missing: No such file or directory");
+    expect_failed(r, 1, "/large: it is larger than 64 KiB");
+    expect_failed(r, 2, "it is a directory");
+    expect_failed(r, 3, "/newline: it is empty");
+    rig_stop(r);
+}
+
+static void test_other_bad_sets(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "colon", "a:b", 0600);
+    MUST(mkfifo(rig_path(r, "pipe"), 0600) == 0);
+    FILE *f = fopen(rig_path(r, "zero"), "w");
+    MUST(f != NULL && fwrite("a\0b", 3, 1, f) == 1 && fclose(f) == 0);
+    add_set("colon", "r.example", "file:colon", "env:TEST_PASSWORD");
+    add_set("pipe", "r.example", "u", "file:pipe");
+    add_set("zero", "r.example", "u", "file:zero");
+    add_set("nobody", "r.example", NULL, NULL);
+    rig_start(r, make_setup(r, NULL));
+    expect_failed(r, 0, "has a colon");
+    expect_failed(r, 1, "it is not a regular file");
+    expect_failed(r, 2, "a byte 0");
+    expect_failed(r, 3, "no user name");
+    rig_stop(r);
+}
+
+static void test_changed_file(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "pw", "one", 0600);
+    add_set("a", "r.example", "u", "file:pw");
+    rig_start(r, make_setup(r, NULL));
+    struct asked before = ask(r, 0), same = ask(r, 0);
+    assert_string_equal(before.password, "one");
+    assert_true(before.fingerprint == same.fingerprint);
+    rig_write(r, "pw", "two", 0600);
+    until_password(r, 0, "two");
+    struct asked after = ask(r, 0);
+    assert_true(before.fingerprint != after.fingerprint);
+    /* in place, with the same size */
+    FILE *f = fopen(rig_path(r, "pw"), "r+");
+    MUST(f != NULL && fputs("six", f) >= 0 && fclose(f) == 0);
+    until_password(r, 0, "six");
+    MUST(unlink(rig_path(r, "pw")) == 0);
+    while (ask(r, 0).state == CREDENTIAL_READY)
+        usleep(10000);
+    expect_failed(r, 0, "No such file");
+    rig_write(r, "pw", "back", 0600);
+    until_password(r, 0, "back");
+    rig_stop(r);
+}
+
+/* ---- helpers ---- */
+
+static void test_exec(void **state)
+{
+    struct rig *r = *state;
+    /* The secret is what the helper was asked for. */
+    rig_write(
+        r, "docker-credential-test",
+        "#!/bin/sh\n[ \"$1\" = get ] || exit 3\nread server\n"
+        "printf '{\"ServerURL\":\"\",\"Username\":\"\\\\u0075ser\",\"Secret\":\"%s\"}\\n' \"$server\"\n",
+        0700);
+    rig_write(r, "docker-credential-token",
+              "#!/bin/sh\nprintf '{\"Username\":\"<token>\",\"Secret\":\"identity\"}'\n", 0700);
+    add_set("hub", "docker.io", "exec:test", "exec:test");
+    add_set("other", "r.example:8443", NULL, "exec:test");
+    add_set("token", "r.example", "exec:token", "exec:token");
+    add_set("own-user", "r.example", "env:TEST_USER", "exec:test");
+    rig_start(r, make_setup(r, NULL));
+    expect_ready(r, 0, "user", "https://index.docker.io/v1/");
+    expect_ready(r, 1, "user", "r.example:8443");
+    struct asked token = ask(r, 2);
+    assert_int_equal(token.state, CREDENTIAL_READY);
+    assert_string_equal(token.refresh, "identity");
+    assert_string_equal(token.user, "");
+    expect_ready(r, 3, "alice", "r.example");
+    rig_stop(r);
+}
+
+static void test_exec_fails(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "docker-credential-says",
+              "#!/bin/sh\necho 'credentials not found in native keychain'\nexit 1\n", 0700);
+    rig_write(r, "docker-credential-tells", "#!/bin/sh\necho '{\"Secret\":\"hidden\"}'\nexit 1\n", 0700);
+    rig_write(r, "docker-credential-babble", "#!/bin/sh\nyes babble\n", 0700);
+    add_set("none", "r.example", NULL, "exec:no-such-helper");
+    add_set("says", "r.example", NULL, "exec:says");
+    add_set("tells", "r.example", NULL, "exec:tells");
+    add_set("babble", "r.example", NULL, "exec:babble");
+    rig_start(r, make_setup(r, NULL));
+    expect_failed(r, 0, "docker-credential-no-such-helper: there is no such program in PATH");
+    expect_failed(r, 1, "it failed with status 1: credentials not found");
+    expect_failed(r, 2, "it failed with status 1");
+    assert_null(strstr(ask(r, 2).why, "hidden"));
+    expect_failed(r, 3, "too long");
+    rig_stop(r);
+}
+
+static bool exec_direct(const char *helper, int64_t limit_ms, const atomic_bool *stop, char *why_text,
+                        size_t n)
+{
+    char text[256];
+    struct str room = STR_INIT(text), why = str_init(why_text, n);
+    return secret_exec(span_str(helper), SPAN("r.example"), limit_ms, stop, &room, &why);
+}
+
+/* A helper that hangs is ended, and so is what it has started. */
+static void test_exec_hangs(void **state)
+{
+    struct rig *r = *state;
+    atomic_bool never = false, now = true;
+    char why[256];
+    rig_write(r, "docker-credential-hang", "#!/bin/sh\nsleep 1000 &\necho $! >\"$0.pid\"\nwait\n", 0700);
+    assert_false(exec_direct("hang", 3000, &never, why, sizeof why));
+    assert_non_null(strstr(why, "in time"));
+    int pid = 0;
+    FILE *f = fopen(rig_path(r, "docker-credential-hang.pid"), "r");
+    MUST(f != NULL && fscanf(f, "%d", &pid) == 1 && fclose(f) == 0);
+    while (kill(pid, 0) == 0) /* init has to reap it */
+        usleep(1000);
+    assert_false(exec_direct("hang", 1000000, &now, why, sizeof why));
+    /* It answers, closes its output and does not end. */
+    rig_write(r, "docker-credential-linger", "#!/bin/sh\necho '{}'\nexec >/dev/null\nsleep 1000\n", 0700);
+    assert_false(exec_direct("linger", 500, &never, why, sizeof why));
+    assert_non_null(strstr(why, "in time"));
+    assert_false(exec_direct("../x", 500, &never, why, sizeof why));
+    assert_non_null(strstr(why, "helper's name"));
+}
+
+static void test_dockerconfig(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "docker-credential-x", "#!/bin/sh\nprintf '{\"Username\":\"helped\",\"Secret\":\"pw\"}'\n",
+              0700);
+    rig_write(r, "config.json",
+              "{\"auths\":{\"https://index.docker.io/v1/"
+              "\":{\"auth\":\"YTpiOmM=\"}},\"credHelpers\":{\"h.example\":\"x\"}}",
+              0600);
+    add_set("hub", "docker.io", "dockerconfig:config.json", "dockerconfig:config.json");
+    add_set("helper", "h.example", NULL, "dockerconfig:config.json");
+    add_set("absent", "r.example", NULL, "dockerconfig:config.json");
+    rig_start(r, make_setup(r, NULL));
+    expect_ready(r, 0, "a", "b:c");
+    expect_ready(r, 1, "helped", "pw");
+    expect_failed(r, 2, "config.json: it has no entry for r.example");
+    rig_write(r, "config.json", "{\"auths\":{\"docker.io\":{\"auth\":\"dTpw\"}}}", 0600);
+    until_password(r, 0, "p");
+    rig_stop(r);
+}
+
+/* ---- one load for all ---- */
+
+static void test_one_load_for_all(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "docker-credential-count",
+              "#!/bin/sh\necho run >>\"$0.runs\"\nprintf '{\"Username\":\"u\",\"Secret\":\"p\"}'\n", 0700);
+    add_set("a", "r.example", "exec:count", "exec:count");
+    rig_start(r, make_setup(r, NULL));
+    static struct asked asked[40];
+    for (unsigned i = 0; i < ARRAY_LEN(asked); i++)
+        ask_on(r, i % RIG_CORES, 0, &asked[i]);
+    for (unsigned i = 0; i < ARRAY_LEN(asked); i++) {
+        sem_wait(&asked[i].ready);
+        assert_int_equal(asked[i].state, CREDENTIAL_READY);
+        assert_string_equal(asked[i].password, "p");
+    }
+    struct stat st;
+    assert_int_equal(stat(rig_path(r, "docker-credential-count.runs"), &st), 0);
+    assert_int_equal(st.st_size, strlen("run\n"));
+    rig_stop(r);
+}
+
+static void ask_and_leave(struct rig_core *on, void *arg)
+{
+    struct asked *a = arg;
+    a->on = on;
+    a->c.done = ask_again;
+    a->state = credential_get(on->px, setup_secrets(on->px->setup), a->set, &a->c);
+    credential_release(&a->c);
+    assert_null(a->c.wait);
+}
+
+/* Whoever leaves while it waits is not called, whether its place is in the list or already on its way. */
+static void test_leaves_while_waiting(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "docker-credential-x", "#!/bin/sh\nprintf '{\"Username\":\"u\",\"Secret\":\"p\"}'\n", 0700);
+    add_set("a", "r.example", NULL, "exec:x");
+    rig_start(r, make_setup(r, NULL));
+    static struct asked gone[20];
+    struct asked stays;
+    for (unsigned i = 0; i < ARRAY_LEN(gone); i++) {
+        gone[i] = (struct asked){.set = &sets[0]};
+        on_core(r, i % RIG_CORES, ask_and_leave, &gone[i]);
+    }
+    ask_on(r, 1, 0, &stays);
+    sem_wait(&stays.ready);
+    assert_int_equal(stays.state, CREDENTIAL_READY);
+    rig_stop(r);
+}
+
+/* The core stops while a load is under way and somebody waits for it. */
+static void test_stops_while_waiting(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "docker-credential-hang", "#!/bin/sh\nexec sleep 1000\n", 0700);
+    add_set("a", "r.example", NULL, "exec:hang");
+    rig_start(r, make_setup(r, NULL));
+    struct asked gone = {.set = &sets[0]};
+    on_core(r, 0, ask_and_leave, &gone);
+    assert_int_equal(gone.state, CREDENTIAL_WAIT);
+    rig_stop(r);
+}
+
+/* ---- health ---- */
+
+static struct secrets *secrets_of(struct rig *r)
+{
+    return setup_secrets(r->shared->setup);
+}
+
+static void refuse(struct rig *r, uint64_t fingerprint)
+{
+    credential_refused(secrets_of(r), &sets[0], fingerprint, 401, SPAN("auth.example"));
+}
+
+static struct credential_health health(struct rig *r)
+{
+    struct credential_health h;
+    credential_health(secrets_of(r), &sets[0], &h);
+    return h;
+}
+
+static void test_refused(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "pw", "wrong", 0600);
+    add_set("a", "r.example", "u", "file:pw");
+    rig_start(r, make_setup(r, NULL));
+    uint64_t fp = ask(r, 0).fingerprint;
+    assert_true(health(r).healthy);
+    refuse(r, fp);
+    refuse(r, fp + 1); /* about other credentials */
+    refuse(r, fp);
+    assert_true(health(r).healthy);
+    credential_accepted(secrets_of(r), &sets[0], fp);
+    refuse(r, fp);
+    refuse(r, fp);
+    expect_ready(r, 0, "u", "wrong");
+    refuse(r, fp);
+    struct credential_health h = health(r);
+    assert_false(h.healthy);
+    assert_non_null(strstr(h.why, "refused by auth.example with status 401"));
+    assert_int_equal(h.refused, 6);
+    expect_failed(r, 0, "refused by auth.example with status 401");
+    credential_accepted(secrets_of(r), &sets[0], fp); /* a late good answer */
+    assert_true(health(r).healthy);
+    expect_ready(r, 0, "u", "wrong");
+    rig_stop(r);
+}
+
+static void test_another_value_heals(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "pw", "wrong", 0600);
+    add_set("a", "r.example", "u", "file:pw");
+    rig_start(r, make_setup(r, NULL));
+    uint64_t fp = ask(r, 0).fingerprint;
+    for (int i = 0; i < 20; i++) /* the pause is long now */
+        refuse(r, fp);
+    expect_failed(r, 0, "refused");
+    rig_write(r, "pw", "right", 0600);
+    until_password(r, 0, "right");
+    assert_true(health(r).healthy);
+    refuse(r, fp);
+    assert_true(health(r).healthy);
+    rig_stop(r);
+}
+
+struct pair {
+    enum credential_state first, second;
+};
+
+static void ask_twice(struct rig_core *on, void *arg)
+{
+    struct pair *p = arg;
+    struct credential a = {0}, b = {0};
+    p->first = credential_get(on->px, setup_secrets(on->px->setup), &sets[0], &a);
+    p->second = credential_get(on->px, setup_secrets(on->px->setup), &sets[0], &b);
+    credential_release(&a);
+    credential_release(&b);
+}
+
+/* When the pause is over one asker is let through, and only one. */
+static void test_one_probes(void **state)
+{
+    struct rig *r = *state;
+    add_set("a", "r.example", "env:TEST_USER", "env:TEST_PASSWORD");
+    rig_start(r, make_setup(r, NULL));
+    uint64_t fp = ask(r, 0).fingerprint;
+    for (int i = 0; i < SECRET_REFUSALS; i++)
+        refuse(r, fp);
+    (void)ask(r, 0); /* what the refusal made due is read */
+    struct pair p;
+    do {
+        usleep(10000);
+        on_core(r, 0, ask_twice, &p);
+    } while (p.first != CREDENTIAL_READY);
+    assert_int_equal(p.second, CREDENTIAL_FAILED);
+    assert_false(health(r).healthy);
+    refuse(r, fp);
+    (void)ask(r, 0);
+    on_core(r, 0, ask_twice, &p);
+    assert_int_equal(p.first, CREDENTIAL_FAILED);
+    rig_stop(r);
+}
+
+/* A setup that follows another shares the sets that are the same. */
+static void test_follows(void **state)
+{
+    struct rig *r = *state;
+    add_set("a", "r.example", "env:TEST_USER", "env:TEST_PASSWORD");
+    add_set("b", "r.example", "env:TEST_USER", "env:TEST_PASSWORD");
+    struct setup *first = make_setup(r, NULL), *second, *third;
+    struct secrets *s = setup_secrets(first);
+    for (int i = 0; i < SECRET_REFUSALS; i++)
+        credential_refused(s, &sets[0], s->sets[0]->value->fingerprint, 401, SPAN("x"));
+    second = make_setup(r, first);
+    setup_unref(first);
+    struct credential_health h;
+    credential_health(setup_secrets(second), &sets[0], &h);
+    assert_false(h.healthy);
+    credential_health(setup_secrets(second), &sets[1], &h);
+    assert_true(h.healthy);
+    n_sets = 0;
+    add_set("a", "r.example", "other", "env:TEST_PASSWORD");
+    third = make_setup(r, second);
+    credential_health(setup_secrets(third), &sets[0], &h);
+    assert_true(h.healthy);
+    assert_int_equal(h.refused, SECRET_REFUSALS); /* a counter does not go back */
+    setup_unref(second);
+    setup_unref(third);
+}
+
+int main(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, rig_folder_end)
+    const struct CMUnitTest tests[] = {
+        TEST(test_env),
+        TEST(test_file),
+        TEST(test_bad_files),
+        TEST(test_other_bad_sets),
+        TEST(test_changed_file),
+        TEST(test_exec),
+        TEST(test_exec_fails),
+        TEST(test_exec_hangs),
+        TEST(test_dockerconfig),
+        TEST(test_one_load_for_all),
+        TEST(test_leaves_while_waiting),
+        TEST(test_stops_while_waiting),
+        TEST(test_refused),
+        TEST(test_another_value_heals),
+        TEST(test_one_probes),
+        TEST(test_follows),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
