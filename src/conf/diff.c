@@ -1,230 +1,155 @@
-/* See diff.h. Each kind of thing is compared by one function that writes the names of the keys that differ; things are found
- * again by name in a map, so that 10,000 rules cost no more than they must. */
+/* Lines that both texts begin and end with are set aside; of what is between them the longest common subsequence is found by the
+ * table of lengths, and when that table would be large, all of it counts as changed: edits are small, and a correct diff is what is
+ * promised, not the shortest. */
 #include "conf/diff.h"
 
-#include "base/map.h"
+#include "base/str.h"
 
-#define DETAIL_MAX 512
+enum { CONTEXT = 3, TABLE_MAX = 1 << 22 };
 
-struct differ {
-    void (*say)(const struct conf_change *change, void *arg);
-    void *arg;
+struct line {
+    char kind; /* ' ' in both, '-' before, '+' after */
+    struct span text;
 };
 
-const char *conf_change_word(enum conf_change_kind kind)
-{
-    static const char *const words[] = {"added", "removed", "changed"};
-    return words[kind];
-}
-
-static void tell(const struct differ *d, enum conf_change_kind kind, const char *what, struct span name,
-                 struct span detail, bool restart)
-{
-    struct conf_change c = {.kind = kind, .what = what, .name = name, .detail = detail, .restart = restart};
-    d->say(&c, d->arg);
-}
-
-static void key(struct str *out, bool differs, const char *name)
-{
-    if (!differs)
-        return;
-    if (out->n > 0)
-        str_add(out, SPAN(", "));
-    str_addz(out, name);
-}
-
-/* ---- what differs between two of a kind ---- */
-
-static void policy_differs(const struct conf_policy *a, const struct conf_policy *b, struct str *out)
-{
-    key(out, a->tag_ttl_ms != b->tag_ttl_ms, "tag_ttl");
-    key(out, a->stale_if_error_ms != b->stale_if_error_ms, "stale_if_error");
-    key(out, a->negative_ttl_ms != b->negative_ttl_ms, "negative_ttl");
-    key(out, a->serve_on_404 != b->serve_on_404, "on_upstream_404");
-    key(out, a->finish_abandoned != b->finish_abandoned, "on_abandoned");
-}
-
-static struct span set_name(const struct conf_rule *r)
-{
-    return r->credential_set != NULL ? r->credential_set->name : SPAN_NONE;
-}
-
-static void rule_differs(const void *x, const void *y, struct str *out)
-{
-    const struct conf_rule *a = x, *b = y;
-    key(out, !span_eq(a->source, b->source), "source");
-    key(out, !span_eq(a->target, b->target), "target");
-    key(out, !span_eq(set_name(a), set_name(b)), "credential_set");
-    policy_differs(&a->policy, &b->policy, out);
-}
-
-static void set_differs(const void *x, const void *y, struct str *out)
-{
-    const struct conf_credential_set *a = x, *b = y;
-    key(out, !span_eq(a->login_server, b->login_server), "login_server");
-    key(out, !span_eq(a->username.text, b->username.text), "username");
-    key(out, !span_eq(a->password.text, b->password.text), "password");
-}
-
-static bool same_endpoints(const struct conf_endpoint *a, size_t n, const struct conf_endpoint *b, size_t m)
-{
-    bool same = n == m;
-    for (size_t i = 0; same && i < n; i++)
-        same = span_eq(a[i].url, b[i].url);
-    return same;
-}
-
-static bool same_spans(const struct span *a, size_t n, const struct span *b, size_t m)
-{
-    bool same = n == m;
-    for (size_t i = 0; same && i < n; i++)
-        same = span_eq(a[i], b[i]);
-    return same;
-}
-
-static bool same_identity(const struct conf_identity *a, const struct conf_identity *b)
-{
-    return span_eq(a->certificate.path, b->certificate.path) && span_eq(a->key.path, b->key.path);
-}
-
-static void upstream_differs(const void *x, const void *y, struct str *out)
-{
-    const struct conf_upstream *a = x, *b = y;
-    const struct conf_timeouts *s = &a->timeouts, *t = &b->timeouts;
-    key(out, !same_endpoints(a->endpoints, a->n_endpoints, b->endpoints, b->n_endpoints), "endpoints");
-    key(out, !span_eq(a->ca.path, b->ca.path), "ca");
-    key(out, !same_identity(&a->identity, &b->identity), "client_certificate");
-    key(out, !span_eq(a->proxy, b->proxy), "proxy");
-    key(out, !same_endpoints(a->token_realms, a->n_token_realms, b->token_realms, b->n_token_realms),
-        "token_realms");
-    key(out, !same_spans(a->redirect_hosts, a->n_redirect_hosts, b->redirect_hosts, b->n_redirect_hosts),
-        "redirect_hosts");
-    key(out,
-        s->connect_ms != t->connect_ms || s->first_byte_ms != t->first_byte_ms || s->idle_ms != t->idle_ms,
-        "timeouts");
-    key(out, a->max_connections != b->max_connections, "max_connections");
-    key(out, a->max_manifest != b->max_manifest, "max_manifest");
-}
-
-static void listen_differs(const void *x, const void *y, struct str *out)
-{
-    const struct conf_listen *a = x, *b = y;
-    key(out, !same_identity(&a->tls, &b->tls), "tls");
-}
-
-/* ---- lists ---- */
-
-/* A list of named things, whatever they are. */
-struct things {
-    const char *what;
-    const char *base;
-    size_t n, size;
-    size_t name_at; /* offset of the struct span that names one */
-    void (*differs)(const void *a, const void *b, struct str *out);
+struct lines {
+    struct line *list;
+    size_t n;
 };
 
-static const void *thing(const struct things *t, size_t i)
+/* A line has its line break; the last one may have none. */
+static struct lines split(struct arena *a, struct span text)
 {
-    return t->base + i * t->size;
-}
-
-static struct span thing_name(const struct things *t, size_t i)
-{
-    struct span name;
-    memcpy(&name, t->base + i * t->size + t->name_at, sizeof name);
-    return name;
-}
-
-static void index_things(const struct things *t, struct map *m)
-{
-    map_init(m);
-    for (size_t i = 0; i < t->n; i++)
-        map_put(m, thing_name(t, i), (void *)(uintptr_t)thing(t, i));
-}
-
-static void diff_things(const struct differ *d, const struct things *before, const struct things *now)
-{
-    struct map old, new;
-    index_things(before, &old);
-    index_things(now, &new);
-    for (size_t i = 0; i < now->n; i++) {
-        struct span name = thing_name(now, i);
-        const void *was = map_get(&old, name);
-        char text[DETAIL_MAX];
-        struct str detail = STR_INIT(text);
-        if (was == NULL)
-            tell(d, CHANGE_ADDED, now->what, name, SPAN_NONE, false);
-        else
-            now->differs(was, thing(now, i), &detail);
-        if (detail.n > 0)
-            tell(d, CHANGE_CHANGED, now->what, name, str_span(&detail), false);
+    size_t n = 1, from = 0;
+    for (size_t i = 0; i < text.n; i++)
+        n += text.p[i] == '\n';
+    struct lines l = {.list = arena_alloc(a, n * sizeof *l.list)};
+    while (from < text.n) {
+        ptrdiff_t end = span_find(span_from(text, from), '\n');
+        size_t len = end < 0 ? text.n - from : (size_t)end + 1;
+        l.list[l.n++].text = span_sub(text, from, len);
+        from += len;
     }
-    for (size_t i = 0; i < before->n; i++) {
-        struct span name = thing_name(before, i);
-        if (map_get(&new, name) == NULL)
-            tell(d, CHANGE_REMOVED, before->what, name, SPAN_NONE, false);
+    return l;
+}
+
+static void add(struct lines *out, char kind, struct span text)
+{
+    out->list[out->n++] = (struct line){.kind = kind, .text = text};
+}
+
+/* What stands between the common beginning and the common end. */
+static void add_middle(struct arena *a, struct lines *out, struct lines x, struct lines y)
+{
+    size_t i = 0, j = 0, w = y.n + 1;
+    if (x.n > 0 && y.n > 0 && x.n < TABLE_MAX / w) {
+        uint32_t *t = arena_alloc(a, (x.n + 1) * w * sizeof *t); /* t[i * w + j]: of x from i and y from j */
+        for (size_t r = x.n; r-- > 0;)
+            for (size_t c = y.n; c-- > 0;) {
+                uint32_t down = t[(r + 1) * w + c], right = t[r * w + c + 1];
+                t[r * w + c] = span_eq(x.list[r].text, y.list[c].text) ? t[(r + 1) * w + c + 1] + 1
+                               : down > right                          ? down
+                                                                       : right;
+            }
+        while (i < x.n && j < y.n) {
+            if (span_eq(x.list[i].text, y.list[j].text)) {
+                add(out, ' ', x.list[i++].text);
+                j++;
+            } else if (t[(i + 1) * w + j] >= t[i * w + j + 1]) {
+                add(out, '-', x.list[i++].text);
+            } else {
+                add(out, '+', y.list[j++].text);
+            }
+        }
     }
-    map_free(&old);
-    map_free(&new);
+    while (i < x.n)
+        add(out, '-', x.list[i++].text);
+    while (j < y.n)
+        add(out, '+', y.list[j++].text);
 }
 
-#define THINGS(c, words, list, count, type, name, compare)                                                   \
-    ((struct things){.what = (words),                                                                        \
-                     .base = (const char *)(c)->list,                                                        \
-                     .n = (c)->count,                                                                        \
-                     .size = sizeof(struct type),                                                            \
-                     .name_at = offsetof(struct type, name),                                                 \
-                     .differs = (compare)})
-#define DIFF(d, a, b, ...)                                                                                   \
-    do {                                                                                                     \
-        struct things before_ = THINGS(a, __VA_ARGS__), now_ = THINGS(b, __VA_ARGS__);                       \
-        diff_things(d, &before_, &now_);                                                                     \
-    } while (0)
-
-/* ---- settings ---- */
-
-static void setting(const struct differ *d, bool differs, const char *name, bool restart)
+static struct lines compare(struct arena *a, struct lines x, struct lines y)
 {
-    if (differs)
-        tell(d, CHANGE_CHANGED, "setting", span_str(name), SPAN_NONE, restart);
+    struct lines out = {.list = arena_alloc(a, (x.n + y.n + 1) * sizeof *out.list)};
+    size_t head = 0, tail = 0;
+    while (head < x.n && head < y.n && span_eq(x.list[head].text, y.list[head].text))
+        add(&out, ' ', x.list[head++].text);
+    while (tail < x.n - head && tail < y.n - head &&
+           span_eq(x.list[x.n - 1 - tail].text, y.list[y.n - 1 - tail].text))
+        tail++;
+    add_middle(a, &out, (struct lines){.list = x.list + head, .n = x.n - head - tail},
+               (struct lines){.list = y.list + head, .n = y.n - head - tail});
+    for (; tail > 0; tail--)
+        add(&out, ' ', x.list[x.n - tail].text);
+    return out;
 }
 
-static bool same_resolve(const struct conf *a, const struct conf *b)
+static void add_range(struct str *out, char sign, size_t from, size_t n)
 {
-    bool same = a->n_resolve == b->n_resolve;
-    for (size_t i = 0; same && i < a->n_resolve; i++) {
-        const struct conf_resolve *x = &a->resolve[i], *y = &b->resolve[i];
-        same = span_eq(x->host, y->host) && span_eq(x->address, y->address) && x->port == y->port;
+    str_addf(out, "%c%zu", sign, n > 0 ? from + 1 : from);
+    if (n != 1)
+        str_addf(out, ",%zu", n);
+}
+
+/* Lines [from, to) as one hunk; x and y are how many lines of each text stand before it. */
+static void add_hunk(struct str *out, struct lines all, size_t from, size_t to, size_t x, size_t y)
+{
+    size_t nx = 0, ny = 0;
+    for (size_t i = from; i < to; i++) {
+        nx += all.list[i].kind != '+';
+        ny += all.list[i].kind != '-';
     }
-    return same;
+    str_addz(out, "@@ ");
+    add_range(out, '-', x, nx);
+    str_addc(out, ' ');
+    add_range(out, '+', y, ny);
+    str_addz(out, " @@\n");
+    for (size_t i = from; i < to; i++) {
+        str_addc(out, all.list[i].kind);
+        str_add(out, all.list[i].text);
+        if (!span_ends(all.list[i].text, SPAN("\n")))
+            str_addz(out, "\n\\ No newline at end of file\n");
+    }
 }
 
-static void diff_settings(const struct differ *d, const struct conf *a, const struct conf *b)
+static void add_hunks(struct str *out, struct lines all)
 {
-    setting(d, a->workers != b->workers, "workers", true);
-    setting(d, !span_eq(a->admin.address, b->admin.address), "admin.address", true);
-    setting(d, !span_eq(a->store_path, b->store_path), "store.path", true);
-    setting(d, a->store_max_size != b->store_max_size, "store.max_size", false);
-    setting(d, a->client.header_ms != b->client.header_ms, "client.header_timeout", false);
-    setting(d, a->client.idle_ms != b->client.idle_ms, "client.idle_timeout", false);
-    setting(d, a->client.send_ms != b->client.send_ms, "client.send_timeout", false);
-    setting(d, a->client.drain_ms != b->client.drain_ms, "client.drain_timeout", false);
-    setting(d, a->client.max_connections != b->client.max_connections, "client.max_connections", false);
-    setting(d, a->mirror != b->mirror, "mirror.enabled", false);
-    setting(d, !same_resolve(a, b), "resolve", false);
-    setting(d, a->log_level != b->log_level, "log.level", false);
-    setting(d, a->log_format != b->log_format, "log.format", false);
-    setting(d, a->log_access != b->log_access, "log.access", false);
+    size_t x = 0, y = 0, i = 0;
+    while (i < all.n) {
+        size_t first = i; /* the next change */
+        while (first < all.n && all.list[first].kind == ' ')
+            first++;
+        if (first == all.n)
+            return;
+        size_t from = first - i > CONTEXT ? first - CONTEXT : i, to = first;
+        for (size_t k = first; k < all.n && k <= to + 2 * CONTEXT; k++)
+            if (all.list[k].kind != ' ')
+                to = k + 1;
+        size_t end = all.n - to > CONTEXT ? to + CONTEXT : all.n;
+        x += from - i;
+        y += from - i;
+        add_hunk(out, all, from, end, x, y);
+        for (size_t k = from; k < end; k++) {
+            x += all.list[k].kind != '+';
+            y += all.list[k].kind != '-';
+        }
+        i = end;
+    }
 }
 
-void conf_diff(const struct conf *before, const struct conf *now,
-               void (*say)(const struct conf_change *change, void *arg), void *arg)
+struct span diff_unified(struct arena *a, struct span before, struct span after, struct span name)
 {
-    struct differ d = {say, arg};
-    diff_settings(&d, before, now);
-    DIFF(&d, before, now, "listener", listen, n_listen, conf_listen, address, listen_differs);
-    DIFF(&d, before, now, "upstream", upstreams, n_upstreams, conf_upstream, registry, upstream_differs);
-    DIFF(&d, before, now, "credential set", credential_sets, n_credential_sets, conf_credential_set, name,
-         set_differs);
-    DIFF(&d, before, now, "rule", rules, n_rules, conf_rule, name, rule_differs);
+    if (span_eq(before, after))
+        return SPAN("");
+    struct lines all = compare(a, split(a, before), split(a, after));
+    size_t cap = 2 * name.n + before.n + after.n + 100 * (all.n + 1);
+    struct str out = str_init(arena_alloc(a, cap), cap);
+    str_addz(&out, "--- ");
+    str_add(&out, name);
+    str_addz(&out, "\n+++ ");
+    str_add(&out, name);
+    str_addc(&out, '\n');
+    add_hunks(&out, all);
+    MUST(!out.cut);
+    return str_span(&out);
 }

@@ -1,24 +1,10 @@
-/* What changed from one snapshot to the next, for the log of a reload and for keys that only a restart can change. Pure; any
- * thread. */
+/* The difference of two texts in the unified format, as diff -u writes and patch reads it. Pure. */
 #ifndef LARDER_CONF_DIFF_H
 #define LARDER_CONF_DIFF_H
 
-#include "conf/conf.h"
+#include "base/arena.h"
 
-enum conf_change_kind { CHANGE_ADDED, CHANGE_REMOVED, CHANGE_CHANGED };
-
-struct conf_change {
-    enum conf_change_kind kind;
-    const char *what;   /* "rule", "credential set", "upstream", "listener", "setting" */
-    struct span name;   /* of the rule, ...; the key of a setting */
-    struct span detail; /* CHANGED: which keys, as in "source, tag_ttl"; else absent */
-    bool restart;       /* takes effect after a restart only */
-};
-
-/* Calls `say` for each change, settings first, then in the order of the new file, then what is gone. */
-void conf_diff(const struct conf *before, const struct conf *now,
-               void (*say)(const struct conf_change *change, void *arg), void *arg);
-
-const char *conf_change_word(enum conf_change_kind kind); /* "added", ... */
+/* Empty when the texts are equal. `name` stands in both head lines. The result is in the arena. */
+struct span diff_unified(struct arena *a, struct span before, struct span after, struct span name);
 
 #endif
