@@ -77,6 +77,7 @@ struct place {
     struct list idle, waiting;
     unsigned n_conns, n_idle, n_waiting;
     struct timer rest; /* armed while there is no connection */
+    struct tls_session session;
 };
 
 struct pool {
@@ -189,6 +190,7 @@ static void place_free(struct place *pl)
 {
     MUST(pl->n_conns == 0 && pl->n_waiting == 0);
     timer_disarm(&pl->rest);
+    tls_session_clear(&pl->session);
     map_del(&pl->pool->places, span_of(pl->key, pl->key_n));
     mem_free(pl);
 }
@@ -441,6 +443,7 @@ static void call_reconnect(struct call *call)
                                .tls = o->tls,
                                .guarded = o->guarded,
                                .near = o->near,
+                               .session = &call->conn->place->session,
                                .done = on_dialled};
     dial_start(call->pool->core, &call->dial);
 }
@@ -662,9 +665,12 @@ static ssize_t call_read_end(struct call *call)
 {
     struct upconn *u = call->conn;
     u->closing = true;
-    if (h1_eof(&u->answer->parser) == H1_DONE)
+    bool whole = h1_eof(&u->answer->parser) == H1_DONE;
+    if (whole && tls_ended_well(u->stream))
         return body_ended(call);
-    call_fail(call, ERR_UP_SHORT, "the answer ended early", NULL);
+    /* A body that ends with the connection is whole if its sender says so: anyone on the way can cut a TCP connection. */
+    call_fail(call, ERR_UP_SHORT, "the answer ended early",
+              whole ? "the TLS connection ended without close_notify" : NULL);
     return CALL_BROKEN;
 }
 

@@ -64,7 +64,7 @@ struct call {
     /* results */
     enum call_state state;
     int err;       /* ERR_ code */
-    char why[256]; /* in words, for the log */
+    char why[320]; /* in words, for the log */
     const struct h1_head *head;
     bool reused;            /* on a kept-alive connection */
     enum address_kind peer; /* from HEADED on: the server's, as in struct dial */

@@ -239,17 +239,45 @@ static void stand(struct dial_state *st)
 static void go_on(struct dial_state *st);
 static void tunnel_turn(struct dial_state *st);
 
+static void secured(struct dial_state *st)
+{
+    if (!stream_connected(st->stream)) {
+        COUNT(core_counters(st->core), upstream_tls_failures, 1);
+        step_fail(st, ERR_UP_TLS, stream_why(st->stream));
+        return;
+    }
+    COUNT(core_counters(st->core), upstream_tls_handshakes, 1);
+    if (tls_resumed(st->stream))
+        COUNT(core_counters(st->core), upstream_tls_resumed, 1);
+    go_on(st);
+}
+
 static void on_ready(struct stream *s, unsigned events)
 {
     UNUSED(events);
     struct dial_state *st = s->owner;
-    tunnel_turn(st);
+    if (st->at == TUNNEL)
+        tunnel_turn(st);
+    else
+        secured(st);
 }
 
 static void secure(struct dial_state *st, enum dial_at at)
 {
+    const struct dial *d = st->d;
+    struct tls_client how = {.trust = d->how->trust};
+    if (at == ORIGIN_TLS) {
+        how.identity = d->how->identity;
+        how.host = without_dot(d->host);
+        how.session = d->session;
+    } else {
+        how.host = without_dot(st->proxy->host);
+    }
     st->at = at;
-    step_fail(st, ERR_UP_TLS, "https is not supported by this version");
+    st->stream = tls_client(st->stream, &how);
+    st->stream->owner = st;
+    st->stream->ready = on_ready;
+    stream_want(st->stream, STREAM_WRITE);
 }
 
 /* ---- CONNECT ---- */

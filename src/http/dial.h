@@ -57,7 +57,7 @@ struct dial {
     struct span proxy_authorization; /* or absent; lives as long as `how` */
     int err; /* ERR_UP_RESOLVE, ERR_UP_CONNECT; ERR_UP_REDIRECT: guarded, and no address was reachable */
     enum address_kind peer; /* of the address that it stands on; through a proxy: public */
-    char why[224];          /* in words, for the log: which step, which address, which certificate */
+    char why[320];          /* in words, for the log: which step, which address, which certificate */
 
     /* its own */
     struct dial_state *state;

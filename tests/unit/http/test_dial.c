@@ -2,6 +2,8 @@
  * cancelling at every step. */
 #include "rig.h"
 
+#include "tls_front.h"
+
 #include <poll.h>
 
 #include "base/err.h"
@@ -16,7 +18,7 @@ struct spot {
     unsigned n_fill;
 };
 
-#define SPOTS 16
+#define SPOTS 32
 static struct spot spots[SPOTS];
 static unsigned n_spots;
 
@@ -79,6 +81,66 @@ static int spot_accept(struct spot *s)
     MUST(fd >= 0);
     peer_patience(fd);
     return fd;
+}
+
+/* ---- a proxy with a script ---- */
+
+#define TUNNEL "tunnel" /* as a piece of a script: now carry bytes to and from the target */
+
+struct proxy_script {
+    struct spot *at;
+    const struct sockaddr_in *target;
+    const char *say[24]; /* pieces, each alone in its segment; "" waits until the other side has gone */
+    char heard[4096];    /* the request's head */
+    pthread_t thread;
+};
+
+/* Until either side has ended. */
+static void carry(int a, const struct sockaddr_in *target)
+{
+    int b = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    MUST(b >= 0 && connect(b, (const struct sockaddr *)target, sizeof *target) == 0);
+    struct pollfd p[2] = {{.fd = a, .events = POLLIN}, {.fd = b, .events = POLLIN}};
+    for (;;) {
+        char piece[4096];
+        MUST(poll(p, 2, -1) > 0);
+        int from = p[0].revents != 0 ? 0 : 1;
+        ssize_t n = recv(p[from].fd, piece, sizeof piece, 0);
+        if (n <= 0)
+            break;
+        peer_send(p[1 - from].fd, piece, (size_t)n);
+    }
+    close(b);
+}
+
+static void *proxy_thread(void *arg)
+{
+    struct proxy_script *p = arg;
+    int fd = spot_accept(p->at);
+    size_t n = 0;
+    while (n < sizeof p->heard - 1 && (n < 4 || memcmp(p->heard + n - 4, "\r\n\r\n", 4) != 0) &&
+           recv(fd, p->heard + n, 1, 0) == 1)
+        n++;
+    for (unsigned i = 0; i < ARRAY_LEN(p->say) && p->say[i] != NULL; i++) {
+        char byte;
+        if (strcmp(p->say[i], TUNNEL) == 0) {
+            carry(fd, p->target);
+            break;
+        }
+        while (p->say[i][0] == 0 && recv(fd, &byte, 1, 0) > 0)
+            ;
+        if (i > 0)
+            usleep(20000);
+        peer_say(fd, p->say[i]);
+    }
+    close(fd);
+    return NULL;
+}
+
+static void proxy_play(struct proxy_script *p)
+{
+    p->at = spot_listens(1);
+    MUST(pthread_create(&p->thread, NULL, proxy_thread, p) == 0);
 }
 
 /* ---- dialling ---- */
@@ -200,6 +262,7 @@ static int teardown(void **state)
 {
     (void)state;
     proxies_free((struct proxies *)(uintptr_t)how.proxies);
+    trust_unref(how.trust);
     spots_close();
     rig_stop(&rig);
     return 0;
@@ -550,6 +613,260 @@ static void test_guarded_by_proxy(void **state)
     assert_int_equal(dial.err, ERR_UP_REDIRECT);
 }
 
+/* ---- TLS ---- */
+
+static struct front front;
+static struct spot *behind; /* the front */
+static struct tls_session session;
+
+static void front_open(void)
+{
+    behind = spot_listens(1);
+    front_start(&front, &behind->addr.u.v4);
+    how.trust = front_trust("root");
+    dial.tls = true;
+}
+
+static void front_close(void)
+{
+    front_stop(&front);
+}
+
+static void test_tls(void **state)
+{
+    (void)state;
+    front_open();
+    struct resolve_addr to = {.u.v4 = loopback(front.port), .len = sizeof to.u.v4};
+    map_add("r.test", &to);
+    map_add("a.r.test", &to);
+    map_add("other.test", &to);
+    static const char *const names[] = {"r.test", "R.test.", "a.r.test", "127.0.0.1", "localhost"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        dial_to(names[i], front.port);
+        expect_reached(behind);
+    }
+    assert_int_equal(COUNTED(upstream_tls_handshakes), ARRAY_LEN(names));
+    assert_int_equal(COUNTED(upstream_tls_resumed), 0);
+    dial_to("other.test", front.port);
+    assert_int_equal(dial.err, ERR_UP_TLS);
+    char want[128];
+    struct str s = STR_INIT(want);
+    str_addf(&s, "the TLS handshake with 127.0.0.1:%u: ", front.port);
+    assert_true(span_starts(span_str(dial.why), str_span(&s)));
+    assert_true(strlen(dial.why) > s.n);
+    assert_int_equal(COUNTED(upstream_tls_failures), 1);
+    front_close();
+}
+
+static void test_tls_session(void **state)
+{
+    (void)state;
+    front_open();
+    dial.session = &session;
+    for (unsigned i = 0; i < 3; i++) {
+        dial_to("127.0.0.1", front.port);
+        expect_reached(behind);
+    }
+    assert_int_equal(COUNTED(upstream_tls_resumed), 2);
+    front_forget(&front);
+    dial_to("127.0.0.1", front.port);
+    expect_reached(behind);
+    assert_int_equal(COUNTED(upstream_tls_resumed), 2);
+    tls_session_clear(&session);
+    assert_int_equal(COUNTED(upstream_tls_handshakes), 4);
+    front_close();
+}
+
+static void test_tls_not_trusted(void **state)
+{
+    (void)state;
+    front_open();
+    struct trust *root = (struct trust *)(uintptr_t)how.trust;
+    how.trust = front_trust("other");
+    dial_to("127.0.0.1", front.port);
+    assert_int_equal(dial.err, ERR_UP_TLS);
+    trust_unref(root);
+    front_close();
+}
+
+/* A peer that speaks no TLS, and one that ends. */
+static void test_tls_with_strangers(void **state)
+{
+    (void)state;
+    how.trust = front_trust("root");
+    dial.tls = true;
+    static const char *const says[] = {"HTTP/1.1 400 Bad Request\r\n\r\n", ""};
+    for (size_t i = 0; i < ARRAY_LEN(says); i++) {
+        struct spot *s = spot_listens(1);
+        go("127.0.0.1", port_of(s));
+        int fd = spot_accept(s);
+        peer_say(fd, says[i]);
+        shutdown(fd, SHUT_WR);
+        rig_until(&rig, do_nothing, NULL, &is_done);
+        assert_int_equal(dial.err, ERR_UP_TLS);
+        assert_true(span_starts(span_str(dial.why), SPAN("the TLS handshake with 127.0.0.1:")));
+        close(fd);
+    }
+}
+
+/* ---- tunnels ---- */
+
+#define OK_200 "HTTP/1.1 200 Connection established\r\n\r\n"
+
+static const struct proxy_script good_tunnels[] = {
+    {.say = {OK_200, TUNNEL}},
+    {.say = {"HTTP/1.0 200 OK\r\n\r\n", TUNNEL}},
+    {.say = {"HTTP/1.1 299 Fine\r\nContent-Length: 5000\r\nX: y\r\n\r\n", TUNNEL}},
+    {.say = {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n", TUNNEL}},
+    {.say = {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nA: b\r\n\r\n" OK_200, TUNNEL}},
+    {.say = {"\r\n\r\n" OK_200, TUNNEL}},
+    {.say = {"H", "TTP/1.1 200 OK\r", "\n", "\r", "\n", TUNNEL}},
+    {.say = {"HTTP/1.1 200 OK\r\nA: b\r\n\r", "\n", TUNNEL}},
+};
+
+static void test_tunnel(void **state)
+{
+    (void)state;
+    front_open();
+    struct sockaddr_in target = loopback(front.port);
+    for (size_t i = 0; i < ARRAY_LEN(good_tunnels); i++) {
+        struct proxy_script p = good_tunnels[i];
+        p.target = &target;
+        proxy_play(&p);
+        use_proxy("http://u:secret@127.0.0.1:PORT", port_of(p.at));
+        dial_to("a.r.test", 443);
+        assert_false(dial.absolute);
+        expect_reached(behind);
+        pthread_join(p.thread, NULL);
+        assert_string_equal(p.heard, "CONNECT a.r.test:443 HTTP/1.1\r\nHost: a.r.test:443\r\n"
+                                     "User-Agent: larder\r\nProxy-Authorization: Basic dTpzZWNyZXQ=\r\n\r\n");
+        proxies_free((struct proxies *)(uintptr_t)how.proxies);
+        how.proxies = NULL;
+    }
+    assert_int_equal(COUNTED(upstream_proxied), ARRAY_LEN(good_tunnels));
+    front_close();
+}
+
+static const struct {
+    const char *url;
+    struct proxy_script script;
+    const char *says;
+} bad_tunnels[] = {
+    {"http://127.0.0.1:PORT",
+     {.say = {"HTTP/1.1 407 Who?\r\nProxy-Authenticate: Basic\r\n\r\n", ""}},
+     "wants a user and a password in its URL (status 407)"},
+    {"http://u:secret@127.0.0.1:PORT",
+     {.say = {"HTTP/1.1 407 Who?\r\nContent-Length: 3\r\n\r\nWho", ""}},
+     "does not take the user and password of its URL (status 407)"},
+    {"http://u:secret@127.0.0.1:PORT",
+     {.say = {"HTTP/1.1 403 No\r\n\r\n", ""}},
+     "refuses a tunnel to [2001:db8::1]:443 (status 403)"},
+    {"http://127.0.0.1:PORT", {.say = {"HTTP/1.1 502 No\r\n\r\n", ""}}, "(status 502)"},
+    {"http://127.0.0.1:PORT", {.say = {"HTTP/1.1 302 No\r\nLocation: /\r\n\r\n", ""}}, "(status 302)"},
+    {"http://127.0.0.1:PORT", {.say = {NULL}}, "to CONNECT [2001:db8::1]:443: closed by the proxy"},
+    {"http://127.0.0.1:PORT", {.say = {"HTTP/1.1 200 OK\r\n"}}, "closed by the proxy"},
+    {"http://127.0.0.1:PORT", {.say = {"SSH-2.0-OpenSSH\r\n\r\n", ""}}, "to CONNECT [2001:db8::1]:443: "},
+    {"http://127.0.0.1:PORT", {.say = {"HTTP/1.1 200 OK\n\n", ""}}, "CRLF"},
+    {"http://127.0.0.1:PORT", {.say = {"HTTP/1.1 101 Now\r\n\r\n", ""}}, "protocol switch"},
+    /* bytes behind the head are the tunnel's, and here no TLS */
+    {"http://127.0.0.1:PORT",
+     {.say = {OK_200 "bytes of the tunnel", ""}},
+     "the TLS handshake with [2001:db8::1]:443"},
+};
+
+static void test_bad_tunnels(void **state)
+{
+    (void)state;
+    how.trust = front_trust("root");
+    dial.tls = true;
+    for (size_t i = 0; i < ARRAY_LEN(bad_tunnels); i++) {
+        struct proxy_script p = bad_tunnels[i].script;
+        proxy_play(&p);
+        use_proxy(bad_tunnels[i].url, port_of(p.at));
+        dial_to("2001:db8::1", 443);
+        pthread_join(p.thread, NULL);
+        if (dial.err == 0 || strstr(dial.why, bad_tunnels[i].says) == NULL)
+            fail_msg("%s: not \"%s\"", dial.why, bad_tunnels[i].says);
+        bool tls = strstr(dial.why, "TLS") != NULL;
+        assert_int_equal(dial.err, tls ? ERR_UP_TLS : ERR_UP_CONNECT);
+        assert_null(strstr(dial.why, "secret"));
+        assert_non_null(strstr(dial.why, "the proxy http://127.0.0.1:"));
+        assert_true(span_starts(span_str(p.heard),
+                                SPAN("CONNECT [2001:db8::1]:443 HTTP/1.1\r\nHost: [2001:db8::1]:443\r\n")));
+        proxies_free((struct proxies *)(uintptr_t)how.proxies);
+        how.proxies = NULL;
+    }
+}
+
+/* Heads above the limit, and answers without an end before the one that counts. */
+static void test_endless_tunnels(void **state)
+{
+    (void)state;
+    how.trust = front_trust("root");
+    dial.tls = true;
+    static char fields[9001], interim[25 * 20 + 1];
+    struct str s = STR_INIT(fields), t = STR_INIT(interim);
+    str_addz(&s, "HTTP/1.1 200 OK\r\nA: ");
+    while (!s.cut)
+        str_addc(&s, 'a');
+    for (unsigned i = 0; i < 20; i++)
+        str_addz(&t, "HTTP/1.1 100 Continue\r\n\r\n");
+    const char *const says[] = {fields, interim};
+    for (size_t i = 0; i < ARRAY_LEN(says); i++) {
+        struct proxy_script p = {.say = {says[i], ""}};
+        proxy_play(&p);
+        use_proxy("http://127.0.0.1:PORT", port_of(p.at));
+        dial_to("r.test", 443);
+        pthread_join(p.thread, NULL);
+        assert_int_equal(dial.err, ERR_UP_CONNECT);
+        proxies_free((struct proxies *)(uintptr_t)how.proxies);
+        how.proxies = NULL;
+    }
+}
+
+/* A proxy that is spoken to by TLS: for a plain origin, and TLS inside TLS. */
+static void test_tls_proxy(void **state)
+{
+    (void)state;
+    front_open();
+    use_proxy("https://u:p@localhost:PORT", front.port);
+    dial.tls = false;
+    dial_to("r.test", 80);
+    assert_true(dial.absolute);
+    assert_true(span_eq(dial.proxy_authorization, SPAN("Basic dTpw")));
+    expect_reached(behind);
+
+    dial.tls = true;
+    struct front inner;
+    struct spot *origin = spot_listens(2);
+    front_start(&inner, &origin->addr.u.v4);
+    struct sockaddr_in target = loopback(inner.port);
+    struct proxy_script p = {.at = behind, .target = &target, .say = {OK_200, TUNNEL}};
+    MUST(pthread_create(&p.thread, NULL, proxy_thread, &p) == 0);
+    dial_to("a.r.test", 8443);
+    assert_false(dial.absolute);
+    expect_reached(origin);
+    pthread_join(p.thread, NULL);
+    assert_int_equal(COUNTED(upstream_tls_handshakes), 3);
+    assert_int_equal(COUNTED(upstream_proxied), 2);
+    front_stop(&inner);
+    front_close();
+}
+
+static void test_tls_proxy_not_trusted(void **state)
+{
+    (void)state;
+    front_open();
+    struct resolve_addr to = {.u.v4 = loopback(front.port), .len = sizeof to.u.v4};
+    map_add("proxy.test", &to);
+    use_proxy("https://u:secret@proxy.test:PORT", front.port);
+    dial_to("r.test", 443);
+    assert_int_equal(dial.err, ERR_UP_TLS);
+    assert_non_null(strstr(dial.why, "the TLS handshake with the proxy https://proxy.test:"));
+    assert_null(strstr(dial.why, "secret"));
+    front_close();
+}
+
 /* ---- cancelling ---- */
 
 static void do_dial_and_cancel(void *arg)
@@ -588,7 +905,47 @@ static void test_cancel(void **state)
     assert_string_equal(text, "");
 }
 
+/* While the proxy does not answer, and while nobody answers a ClientHello. */
+static void test_cancel_later_steps(void **state)
+{
+    (void)state;
+    char want[256];
+    struct str s = STR_INIT(want);
+    how.trust = front_trust("root");
+    dial.tls = true;
+    struct proxy_script p = {.say = {"HTTP/1.1 200 ", ""}};
+    proxy_play(&p);
+    go("127.0.0.1", port_of(p.at));
+    str_addf(&s, "the TLS handshake with 127.0.0.1:%u", port_of(p.at));
+    expect_progress(want);
+    rig_do(&rig, do_cancel, NULL);
+    pthread_join(p.thread, NULL);
+    proxy_play(&p);
+    use_proxy("http://127.0.0.1:PORT", port_of(p.at));
+    go("r.test", 443);
+    str_reset(&s);
+    str_addf(&s, "the answer of the proxy http://127.0.0.1:%u to CONNECT r.test:443", port_of(p.at));
+    expect_progress(want);
+    rig_do(&rig, do_cancel, NULL);
+    pthread_join(p.thread, NULL);
+    assert_int_equal(n_done, 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+static int group_setup(void **state)
+{
+    (void)state;
+    front_pki_open();
+    return 0;
+}
+
+static int group_teardown(void **state)
+{
+    (void)state;
+    pki_close();
+    return 0;
+}
 
 int main(void)
 {
@@ -613,7 +970,17 @@ int main(void)
         TEST(test_guarded),
         TEST(test_guarded_and_mapped),
         TEST(test_guarded_by_proxy),
+        TEST(test_tls),
+        TEST(test_tls_session),
+        TEST(test_tls_not_trusted),
+        TEST(test_tls_with_strangers),
+        TEST(test_tunnel),
+        TEST(test_bad_tunnels),
+        TEST(test_endless_tunnels),
+        TEST(test_tls_proxy),
+        TEST(test_tls_proxy_not_trusted),
         TEST(test_cancel),
+        TEST(test_cancel_later_steps),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
