@@ -100,7 +100,7 @@ struct admin *admin_start(struct core *core, int fd, const struct admin_config *
                                .request = on_request,
                                .arg = a};
     a->server = server_new(core, &sc);
-    server_listen(a->server, fd);
+    (void)server_listen(a->server, fd, NULL);
     return a;
 }
 

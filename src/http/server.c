@@ -31,20 +31,20 @@
 #include "http/server.h"
 #include "net/listen.h"
 #include "net/stream.h"
+#include "net/tls.h"
 
 #define CONN_MAGIC     0xc0110001u
 #define EXCHANGE_MAGIC 0xe4c40001u
 
-#define SEND_TURN     (128u << 10) /* see TCP_NOTSENT in net/tcp.c */
-#define WARM_WINDOW   (1u << 20)   /* file bytes that one look (or one job) covers */
-#define SEEN_WARM_MS  100          /* a file that was all in memory so lately is not looked at again */
-#define PENDING_MAX   (64u << 10)
-#define LINGER_MS     2000
-#define LINGER_BYTES  (1u << 20)
-#define FREE_MAX      64
-#define JOIN_MAX      (16u << 10)
-#define CHUNK_MAX     (1u << 20)
-#define LISTENERS_MAX 16
+#define SEND_TURN    (128u << 10) /* see TCP_NOTSENT in net/tcp.c */
+#define WARM_WINDOW  (1u << 20)   /* file bytes that one look (or one job) covers */
+#define SEEN_WARM_MS 100          /* a file that was all in memory so lately is not looked at again */
+#define PENDING_MAX  (64u << 10)
+#define LINGER_MS    2000
+#define LINGER_BYTES (1u << 20)
+#define FREE_MAX     64
+#define JOIN_MAX     (16u << 10)
+#define CHUNK_MAX    (1u << 20)
 
 enum conn_state { CONN_IDLE, CONN_HEAD, CONN_BUSY, CONN_SEND, CONN_LINGER, CONN_CLOSED };
 
@@ -81,9 +81,16 @@ struct server {
     int64_t date_s;
     char date[40];
     size_t date_n;
-    struct listener *listeners[LISTENERS_MAX];
-    unsigned n_listeners;
+    struct list ports;
     char join[JOIN_MAX]; /* a head and a small body, for one send */
+};
+
+struct server_port {
+    struct list_node node;
+    struct server *server;
+    struct listener *listener;
+    struct identity *identity; /* NULL: no TLS */
+    struct tls_cache *sessions;
 };
 
 static void conn_input(struct conn *k, const char *p, size_t n);
@@ -840,7 +847,8 @@ struct body *body_of_text(struct span text)
 
 static void on_accepted(struct core *core, int fd, void *arg)
 {
-    struct server *s = arg;
+    struct server_port *port = arg;
+    struct server *s = port->server;
     struct counters *c = core_counters(core);
     if (s->n_conns >= s->config.max_connections && !list_empty(&s->conns[CONN_IDLE]))
         conn_close(CONTAINER_OF(list_first(&s->conns[CONN_IDLE]), struct conn, node), false,
@@ -853,6 +861,8 @@ static void on_accepted(struct core *core, int fd, void *arg)
     struct stream *stream = tcp_accepted(core, fd);
     if (stream == NULL)
         return;
+    if (port->identity != NULL)
+        stream = tls_server(stream, port->identity, port->sessions);
     struct conn *k;
     NEW(k);
     k->magic = CONN_MAGIC;
@@ -879,15 +889,46 @@ struct server *server_new(struct core *core, const struct server_config *config)
     s->config = *config;
     s->date_s = -1;
     list_init(&s->free);
+    list_init(&s->ports);
     for (size_t i = 0; i < ARRAY_LEN(s->conns); i++)
         list_init(&s->conns[i]);
     return s;
 }
 
-void server_listen(struct server *s, int fd)
+void server_configure(struct server *s, const struct server_config *config)
 {
-    MUST(s->n_listeners < LISTENERS_MAX);
-    s->listeners[s->n_listeners++] = listener_start(s->core, fd, on_accepted, s);
+    s->config.header_ms = config->header_ms;
+    s->config.idle_ms = config->idle_ms;
+    s->config.send_ms = config->send_ms;
+    s->config.max_connections = config->max_connections;
+}
+
+struct server_port *server_listen(struct server *s, int fd, const struct identity *identity)
+{
+    struct server_port *p;
+    NEW(p);
+    p->server = s;
+    p->identity = identity != NULL ? identity_ref(identity) : NULL;
+    p->sessions = tls_cache_new();
+    p->listener = listener_start(s->core, fd, on_accepted, p);
+    list_push_back(&s->ports, &p->node);
+    return p;
+}
+
+void server_port_identity(struct server_port *p, const struct identity *identity)
+{
+    struct identity *before = p->identity;
+    p->identity = identity != NULL ? identity_ref(identity) : NULL;
+    identity_unref(before);
+}
+
+void server_unlisten(struct server_port *p)
+{
+    list_remove(&p->node);
+    listener_stop(p->listener);
+    identity_unref(p->identity);
+    tls_cache_free(p->sessions);
+    mem_free(p);
 }
 
 void server_drain(struct server *s)
@@ -895,9 +936,8 @@ void server_drain(struct server *s)
     if (s->draining)
         return;
     s->draining = true;
-    for (unsigned i = 0; i < s->n_listeners; i++)
-        listener_stop(s->listeners[i]);
-    s->n_listeners = 0;
+    while (!list_empty(&s->ports))
+        server_unlisten(CONTAINER_OF(list_first(&s->ports), struct server_port, node));
     LIST_FOREACH_SAFE (n, tmp, &s->conns[CONN_IDLE])
         conn_close(CONTAINER_OF(n, struct conn, node), false, NULL);
 }
@@ -919,7 +959,7 @@ unsigned server_connections(const struct server *s)
 
 void server_free(struct server *s)
 {
-    MUST(s->n_conns == 0 && s->n_listeners == 0);
+    MUST(s->n_conns == 0 && list_empty(&s->ports));
     struct list_node *n;
     while ((n = list_pop_front(&s->free)) != NULL)
         mem_free(CONTAINER_OF(n, struct exchange, node));

@@ -28,6 +28,7 @@
 
 struct server;
 struct conn;
+struct identity;
 
 struct exchange {
     unsigned magic;
@@ -74,8 +75,17 @@ struct server_config {
 };
 
 struct server *server_new(struct core *core, const struct server_config *config);
-/* Listens on a socket from listen_open. At most 16 per server. */
-void server_listen(struct server *s, int fd);
+/* Limits for requests and connections from now on; the handler stays. */
+void server_configure(struct server *s, const struct server_config *config);
+
+/* A listening socket of this core. */
+struct server_port;
+/* Listens on a socket from listen_open, by TLS when there is an identity (of which a reference is kept). */
+struct server_port *server_listen(struct server *s, int fd, const struct identity *identity);
+/* What connections are shown from now on; NULL: no TLS. */
+void server_port_identity(struct server_port *p, const struct identity *identity);
+/* Stops listening; what is connected goes on. */
+void server_unlisten(struct server_port *p);
 /* Stops listening, closes idle connections, says Connection: close on the others. */
 void server_drain(struct server *s);
 /* Cuts every connection. */

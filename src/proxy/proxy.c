@@ -66,7 +66,7 @@ struct proxy *proxy_start(struct proxy_shared *s, struct core *core, const int *
                                    .arg = px};
     px->server = server_new(core, &config);
     for (unsigned i = 0; i < n_fds; i++)
-        server_listen(px->server, fds[i]);
+        (void)server_listen(px->server, fds[i], NULL);
     return px;
 }
 

@@ -344,7 +344,7 @@ static void do_start(void *arg)
                               .request = on_request,
                               .arg = &sr};
     sr.server = server_new(sr.rig.core, &c);
-    server_listen(sr.server, *(int *)arg);
+    (void)server_listen(sr.server, *(int *)arg, NULL);
 }
 
 static int setup(void **state)
