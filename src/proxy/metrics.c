@@ -120,9 +120,11 @@ static void histogram(struct proxy_shared *s, size_t member, const char *name, c
 
 void proxy_metrics(struct proxy_shared *s, struct str *out)
 {
-    requests(s->setup, s->n_cores, out);
-    upstreams(s->setup, s->n_cores, out);
-    credential_sets(s->setup, out);
+    struct setup *setup = proxy_setup(s);
+    requests(setup, s->n_cores, out);
+    upstreams(setup, s->n_cores, out);
+    credential_sets(setup, out);
+    setup_unref(setup);
     histogram(s, offsetof(struct proxy_stats, first_byte), "larder_first_byte_seconds",
               "From the first byte of a request to the head of its answer", out);
     histogram(s, offsetof(struct proxy_stats, total), "larder_request_seconds",

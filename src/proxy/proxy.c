@@ -15,7 +15,9 @@ struct proxy_shared *proxy_shared_new(struct setup *setup, struct store *store, 
 {
     struct proxy_shared *s;
     NEW(s);
+    pthread_mutex_init(&s->lock, NULL);
     s->setup = setup_ref(setup);
+    s->proxies = mem_zalloc(n_cores * sizeof(struct proxy *));
     s->store = store;
     s->flights = flights_new();
     s->verdicts = verdicts_new();
@@ -32,7 +34,52 @@ void proxy_shared_free(struct proxy_shared *s)
     verdicts_free(s->verdicts);
     flights_free(s->flights);
     setup_unref(s->setup);
+    mem_free(s->proxies);
+    pthread_mutex_destroy(&s->lock);
     mem_free(s);
+}
+
+struct setup *proxy_setup(struct proxy_shared *s)
+{
+    pthread_mutex_lock(&s->lock);
+    struct setup *setup = setup_ref(s->setup);
+    pthread_mutex_unlock(&s->lock);
+    return setup;
+}
+
+/* ---- reload ---- */
+
+void proxy_reload(struct proxy_shared *s, struct setup *setup)
+{
+    pthread_mutex_lock(&s->lock);
+    struct setup *old = s->setup;
+    s->setup = setup_ref(setup);
+    for (unsigned i = 0; i < s->n_cores; i++) {
+        if (s->proxies[i] != NULL)
+            core_post(s->proxies[i]->core, &s->proxies[i]->reload);
+    }
+    pthread_mutex_unlock(&s->lock);
+    setup_unref(old);
+}
+
+/* What runs keeps the setup it began with; the last of it on this core gives it back. */
+static void on_reload(struct core_msg *m)
+{
+    struct proxy *px = CONTAINER_OF(m, struct proxy, reload);
+    struct setup *next = proxy_setup(px->shared), *old = px->setup;
+    px->setup = setup_hold(px, next);
+    setup_release(px, old);
+    setup_unref(next);
+}
+
+/* The proxy goes: nothing is posted to it from now on. False: something has been. */
+static bool reload_leave(struct proxy *px)
+{
+    struct proxy_shared *s = px->shared;
+    pthread_mutex_lock(&s->lock);
+    s->proxies[px->index] = NULL;
+    pthread_mutex_unlock(&s->lock);
+    return core_msg_idle(&px->reload);
 }
 
 /* ---- one core ---- */
@@ -48,7 +95,11 @@ struct proxy *proxy_start(struct proxy_shared *s, struct core *core, const int *
     px->shared = s;
     px->index = atomic_fetch_add(&s->next_core, 1);
     MUST(px->index < s->n_cores);
+    core_msg_init(&px->reload, on_reload);
+    pthread_mutex_lock(&s->lock);
     px->setup = setup_hold(px, s->setup);
+    s->proxies[px->index] = px;
+    pthread_mutex_unlock(&s->lock);
     px->stats = &s->stats[px->index];
     px->reader = store_reader_new(s->store);
     list_init(&px->serves);
@@ -131,7 +182,7 @@ static void on_drain_tick(struct timer *t)
         close_ops(px->core, late);
     op_each(px->core, count_op, &ops);
     if (ops == 0 && server_connections(px->server) == 0 && open_set_idle(px->open) && px->waits == 0 &&
-        flight_core_idle(px->core)) {
+        flight_core_idle(px->core) && reload_leave(px)) {
         proxy_free(px);
         return;
     }

@@ -17,6 +17,12 @@ struct setup;
 struct proxy_shared *proxy_shared_new(struct setup *setup, struct store *store, unsigned n_cores);
 void proxy_shared_free(struct proxy_shared *s);
 
+/* The setup that follows: a reference is taken. Each core changes over between two of its events; what runs goes on with the setup that it
+ * began with. Any thread; never fails. What a listener has is not touched. */
+void proxy_reload(struct proxy_shared *s, struct setup *setup);
+/* The current one: a reference. Any thread. */
+struct setup *proxy_setup(struct proxy_shared *s);
+
 /* On the core's thread. `fds`: this core's listening sockets, taken over. */
 struct proxy *proxy_start(struct proxy_shared *s, struct core *core, const int *fds, unsigned n_fds);
 /* Stops accepting, lets what is under way finish for the configured time, then cuts it; afterwards everything of the

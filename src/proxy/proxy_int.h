@@ -30,7 +30,9 @@ struct proxy_stats {
 };
 
 struct proxy_shared {
-    struct setup *setup; /* a reference */
+    pthread_mutex_t lock;   /* guards the next two; a leaf */
+    struct setup *setup;    /* the current one: a reference */
+    struct proxy **proxies; /* by index; NULL: not started yet, or gone */
     struct store *store;
     struct flights *flights;
     struct verdicts *verdicts;
@@ -45,6 +47,7 @@ struct proxy {
     struct proxy_shared *shared;
     unsigned index;      /* among the proxies of `shared` */
     struct setup *setup; /* the current one, held; replaced by a reload */
+    struct core_msg reload;
     struct store_reader *reader;
     struct open_set *open;
     struct pool *pool;

@@ -14,7 +14,6 @@
 
 #include "base/clock.h"
 #include "proxy/secret_source.h"
-#include "registry/docker_config.h"
 
 #define SLICE_MS 100
 #define SAID_MAX 120 /* of a helper's own words in a message */
@@ -158,7 +157,7 @@ static void add_said(struct span text, struct str *why)
 bool secret_exec(struct span helper, struct span registry, int64_t limit_ms, const atomic_bool *stop,
                  struct str *room, struct str *why)
 {
-    char program[160], line[300];
+    char program[DOCKER_HELPER_MAX + 32], line[300];
     struct str p = STR_INIT(program), l = STR_INIT(line);
     if (!docker_helper_ok(helper)) {
         str_addz(why, "the helper's name may have letters, digits, '.', '_' and '-' only");

@@ -9,7 +9,6 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "proxy/secret_mem.h"
-#include "registry/docker_config.h"
 
 #define FILE_MAX_BYTES   (64u << 10)
 #define CONFIG_MAX_BYTES (1u << 20)
@@ -36,11 +35,11 @@ void path_beside(struct span config_file, struct span path, struct str *out)
     str_add(out, path);
 }
 
-static bool read_all(int fd, char *bytes, size_t max, size_t *n, struct str *why)
+static bool read_all(int fd, char *bytes, size_t size, size_t *n, struct str *why)
 {
     *n = 0;
     for (;;) {
-        ssize_t got = read(fd, bytes + *n, max + 1 - *n);
+        ssize_t got = read(fd, bytes + *n, size + 1 - *n);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0) {
@@ -50,11 +49,30 @@ static bool read_all(int fd, char *bytes, size_t max, size_t *n, struct str *why
         if (got == 0)
             return true;
         *n += (size_t)got;
-        if (*n > max) {
-            str_addf(why, "it is larger than %zu KiB", max >> 10);
+        if (*n > size) {
+            str_addz(why, "it grew while it was read");
             return false;
         }
     }
+}
+
+static char *read_open(int fd, const struct stat *st, size_t max, size_t *n, struct str *why)
+{
+    if (!S_ISREG(st->st_mode)) {
+        str_addz(why, S_ISDIR(st->st_mode) ? "it is a directory" : "it is not a regular file");
+        return NULL;
+    }
+    if ((uint64_t)st->st_size > max) {
+        str_addf(why, "it is larger than %zu KiB", max >> 10);
+        return NULL;
+    }
+    char *bytes = secret_alloc((size_t)st->st_size + 2);
+    if (read_all(fd, bytes, (size_t)st->st_size, n, why)) {
+        bytes[*n] = 0;
+        return bytes;
+    }
+    secret_free(bytes);
+    return NULL;
 }
 
 char *secret_file_read(const char *path, size_t max, size_t *n, struct stat *seen, struct str *why)
@@ -67,21 +85,9 @@ char *secret_file_read(const char *path, size_t max, size_t *n, struct stat *see
             close(fd);
         return NULL;
     }
-    char *bytes = NULL;
-    bool good = false;
-    if (!S_ISREG(seen->st_mode)) {
-        str_addz(why, S_ISDIR(seen->st_mode) ? "it is a directory" : "it is not a regular file");
-    } else {
-        bytes = secret_alloc(max + 2);
-        good = read_all(fd, bytes, max, n, why);
-    }
+    char *bytes = read_open(fd, seen, max, n, why);
     close(fd);
-    if (good) {
-        bytes[*n] = 0;
-        return bytes;
-    }
-    secret_free(bytes);
-    return NULL;
+    return bytes;
 }
 
 static char *source_file(struct secret_source *s, size_t max, size_t *n, struct str *why)

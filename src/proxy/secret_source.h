@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "conf/conf.h"
+#include "registry/docker_config.h"
 
 /* What a source gave. One value (env, file, vault) is both user and password, for the reference that asks. */
 struct secret_answer {
@@ -27,8 +28,8 @@ struct secret_source {
     struct secret_answer answer;
     struct stat seen; /* FILE, DOCKERCONFIG: of the file that the answer is from */
     bool fresh;       /* it had just been written then: another write in the same tick would not show */
-    char helper[129]; /* DOCKERCONFIG: the file sends us there */
-    int64_t due_ms;   /* monotonic: asked again after that; what does not age: INT64_MAX */
+    char helper[DOCKER_HELPER_MAX + 1]; /* DOCKERCONFIG: the file sends us there */
+    int64_t due_ms;                     /* monotonic: asked again after that; what does not age: INT64_MAX */
 };
 
 void source_init(struct secret_source *s, const struct conf_secret *ref, struct span registry,
@@ -51,10 +52,10 @@ bool source_read(struct secret_source *s, int64_t now_ms, const atomic_bool *sto
 bool secret_exec(struct span helper, struct span registry, int64_t limit_ms, const atomic_bool *stop,
                  struct str *room, struct str *why) MUSTCHECK;
 
-/* The configuration's folder and a path in it. */
+/* A file that the configuration names: relative to the configuration's folder. */
 void path_beside(struct span config_file, struct span path, struct str *out);
 
-/* Reads a file of at most `max` bytes into out (secret_alloc'ed; ends in 0). NULL: *why. */
+/* The bytes of a regular file of at most `max` bytes, secret_alloc'ed, a 0 behind them. NULL: *why. */
 char *secret_file_read(const char *path, size_t max, size_t *n, struct stat *seen, struct str *why) MUSTCHECK;
 
 #endif

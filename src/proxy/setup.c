@@ -23,6 +23,7 @@ struct setup {
     struct upstream_life **upstreams; /* by upstream index */
     struct rule_life **rules;         /* by rule index; the last one: no rule */
     unsigned *holders;                /* by core */
+    struct setup_ways ways;
     struct secrets *secrets;
 };
 
@@ -71,15 +72,16 @@ static void carry_rules(struct setup *s, const struct setup *before)
 
 static void setup_free(struct setup *s)
 {
-    for (size_t i = 0; i < s->conf->n_upstreams; i++) {
+    for (size_t i = 0; s->upstreams != NULL && i < s->conf->n_upstreams; i++) {
         if (ref_drop(&s->upstreams[i]->ref))
             mem_free(s->upstreams[i]);
     }
-    for (size_t i = 0; i <= s->conf->n_rules; i++) {
+    for (size_t i = 0; s->rules != NULL && i <= s->conf->n_rules; i++) {
         if (ref_drop(&s->rules[i]->ref))
             mem_free(s->rules[i]);
     }
     secrets_free(s->secrets);
+    setup_ways_end(&s->ways);
     mem_free(s->upstreams);
     mem_free(s->rules);
     mem_free(s->holders);
@@ -89,7 +91,6 @@ static void setup_free(struct setup *s)
 
 struct setup *setup_new(struct conf *conf, struct setup *before, unsigned n_cores, struct str *why)
 {
-    UNUSED(why);
     MUST(before == NULL || before->n_cores == n_cores);
     struct setup *s;
     NEW(s);
@@ -97,6 +98,10 @@ struct setup *setup_new(struct conf *conf, struct setup *before, unsigned n_core
     s->conf = conf_ref(conf);
     s->n_cores = n_cores;
     s->holders = mem_zalloc(n_cores * sizeof *s->holders);
+    if (!setup_ways_begin(&s->ways, conf, why)) {
+        setup_free(s);
+        return NULL;
+    }
     s->upstreams = mem_zalloc((conf->n_upstreams + 1) * sizeof *s->upstreams);
     for (size_t i = 0; i < conf->n_upstreams; i++)
         s->upstreams[i] = upstream_life(before, conf->upstreams[i].registry, n_cores);
@@ -129,8 +134,13 @@ void setup_release(struct proxy *px, struct setup *s)
 {
     core_check(px->core);
     MUST(s->holders[px->index] > 0);
-    if (--s->holders[px->index] == 0)
-        setup_unref(s);
+    if (--s->holders[px->index] > 0)
+        return;
+    for (size_t i = 0; i < s->ways.n; i++)
+        pool_forget(px->pool, &s->ways.upstream[i]);
+    pool_forget(px->pool, &s->ways.cloud);
+    pool_forget(px->pool, &s->ways.local);
+    setup_unref(s);
 }
 
 /* ---- parts ---- */
@@ -138,6 +148,21 @@ void setup_release(struct proxy *px, struct setup *s)
 const struct conf *setup_conf(const struct setup *s)
 {
     return s->conf;
+}
+
+const struct dial_how *setup_how(const struct setup *s, const struct conf_upstream *up)
+{
+    return &s->ways.upstream[up->index];
+}
+
+const struct dial_how *setup_cloud(const struct setup *s)
+{
+    return &s->ways.cloud;
+}
+
+const struct dial_how *setup_local(const struct setup *s)
+{
+    return &s->ways.local;
 }
 
 struct secrets *setup_secrets(const struct setup *s)

@@ -27,7 +27,7 @@ struct setup *setup_new(struct conf *conf, struct setup *before, unsigned n_core
 struct setup *setup_ref(struct setup *s);
 void setup_unref(struct setup *s); /* any thread; NULL is a no-op */
 
-/* On the core's thread. setup_hold: s is the core's current one, or held on this core already. */
+/* On the core's thread. setup_hold: s is the core's current one, or held on this core already, or the caller has a reference. */
 struct setup *setup_hold(struct proxy *px, struct setup *s);
 void setup_release(struct proxy *px, struct setup *s);
 

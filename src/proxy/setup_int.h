@@ -3,6 +3,7 @@
 #define LARDER_PROXY_SETUP_INT_H
 
 #include "proxy/setup.h"
+#include "proxy/setup_ways.h"
 
 enum proxy_kind { KIND_PING, KIND_MANIFEST, KIND_BLOB, KIND_TAGS, KIND_REFERRERS, KIND_OTHER, KINDS };
 enum proxy_result {
@@ -29,6 +30,10 @@ struct upstream_health {
     _Atomic int64_t
         limited_until_ms[WHATS]; /* by kind of request: upstream said 429, nothing is asked before then */
 };
+
+/* How to dial key vaults and their token servers, and the machine's metadata service. */
+const struct dial_how *setup_cloud(const struct setup *s);
+const struct dial_how *setup_local(const struct setup *s);
 
 struct upstream_health *setup_health(const struct setup *s, const struct conf_upstream *up);
 

@@ -223,7 +223,7 @@ bool docker_helper_ok(struct span name)
         if (!alnum && c != '.' && c != '_' && c != '-')
             return false;
     }
-    return name.n > 0 && name.n <= 128;
+    return name.n > 0 && name.n <= DOCKER_HELPER_MAX;
 }
 
 static void take_answer(void *arg, struct span key, struct span value)

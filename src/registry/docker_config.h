@@ -29,6 +29,7 @@ bool docker_config_find(struct span doc, struct span registry, struct str *room,
 bool docker_helper_read(struct span doc, struct str *room, struct docker_credentials *out,
                         struct str *why) MUSTCHECK;
 
+#define DOCKER_HELPER_MAX 200
 /* May it be a part of a program's name: letters, digits, '.', '_', '-'. */
 bool docker_helper_ok(struct span name);
 

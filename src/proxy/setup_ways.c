@@ -1,0 +1,216 @@
+/* See setup_ways.h. The system's roots are read once and live as long as the process: setups share them. */
+#include "proxy/setup_ways.h"
+
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "base/mem.h"
+#include "proxy/secret_mem.h"
+#include "proxy/secret_source.h"
+
+#define ROOTS_FILE "/etc/ssl/certs/ca-certificates.crt"
+#define ROOTS_MAX  (8u << 20)
+#define PEM_MAX    (1u << 20)
+#define PATH_ROOM  8192
+
+/* ---- the system's roots ---- */
+
+static pthread_once_t roots_once = PTHREAD_ONCE_INIT;
+static const struct trust *roots; /* NULL: there are none */
+
+static void roots_read(void)
+{
+    char text[512];
+    struct str why = STR_INIT(text);
+    struct stat st;
+    size_t n;
+    const char *path = getenv("SSL_CERT_FILE"); /* what other programs with TLS take, too */
+    if (path == NULL || path[0] == 0)
+        path = ROOTS_FILE;
+    char *pem = secret_file_read(path, ROOTS_MAX, &n, &st, &why);
+    if (pem != NULL)
+        roots = trust_new(span_of(pem, n), NULL, false, &why);
+    secret_free(pem);
+    if (roots == NULL || trust_count(roots) == 0)
+        log_warn("main",
+                 "no roots to verify certificates of registries with: install ca-certificates, or name a "
+                 "file with "
+                 "SSL_CERT_FILE or upstreams[].ca",
+                 LOG_S("file", path), LOG_S("why", text[0] != 0 ? text : "it has no root that can be used"));
+}
+
+/* ---- files that the configuration names ---- */
+
+static void place(struct str *why, const struct conf *conf, struct conf_mark mark, const char *key)
+{
+    str_addf(why, SPAN_FMT ":%u:%u: %s: ", SPAN_ARG(conf->file), mark.line, mark.column, key);
+}
+
+static char *named_file(const struct conf *conf, const struct conf_path *p, const char *key, size_t *n,
+                        struct str *why)
+{
+    char text[PATH_ROOM];
+    struct str path = STR_INIT(text);
+    struct stat st;
+    place(why, conf, p->mark, key);
+    path_beside(conf->file, p->path, &path);
+    str_addf(why, "%s: ", text);
+    return secret_file_read(text, PEM_MAX, n, &st, why);
+}
+
+static bool read_ca(struct dial_how *how, const struct conf *conf, const struct conf_upstream *up,
+                    struct str *why)
+{
+    struct str before = *why;
+    size_t n;
+    how->trust = roots != NULL ? trust_ref(roots) : NULL;
+    if (up->ca.path.p == NULL)
+        return true;
+    char *pem = named_file(conf, &up->ca, "upstreams[].ca", &n, why);
+    if (pem == NULL)
+        return false;
+    const struct trust *own = trust_new(span_of(pem, n), roots, true, why);
+    secret_free(pem);
+    if (own == NULL)
+        return false;
+    trust_unref(how->trust);
+    how->trust = own;
+    *why = before;
+    return true;
+}
+
+static bool read_identity(struct dial_how *how, const struct conf *conf, const struct conf_upstream *up,
+                          struct str *why)
+{
+    struct str before = *why;
+    size_t certificate_n, key_n;
+    if (up->identity.certificate.path.p == NULL)
+        return true;
+    char *certificate = named_file(conf, &up->identity.certificate,
+                                   "upstreams[].client_certificate.certificate", &certificate_n, why);
+    if (certificate == NULL)
+        return false;
+    *why = before;
+    char *key = named_file(conf, &up->identity.key, "upstreams[].client_certificate.key", &key_n, why);
+    if (key != NULL) {
+        *why = before;
+        place(why, conf, up->identity.certificate.mark, "upstreams[].client_certificate");
+        how->identity = identity_new(span_of(certificate, certificate_n), span_of(key, key_n), why);
+        if (how->identity != NULL)
+            *why = before;
+    }
+    secret_free(certificate);
+    secret_free(key);
+    return how->identity != NULL;
+}
+
+/* ---- proxies ---- */
+
+static struct span variable(const char *upper, const char *lower)
+{
+    const char *value = getenv(upper);
+    if (value == NULL || value[0] == 0)
+        value = getenv(lower);
+    return value != NULL && value[0] != 0 ? span_str(value) : SPAN_NONE;
+}
+
+static bool read_environment(struct setup_ways *w, struct str *why)
+{
+    struct str before = *why;
+    str_addz(why, "environment: ");
+    w->environment = proxies_new(variable("HTTPS_PROXY", "https_proxy"), variable("HTTP_PROXY", "http_proxy"),
+                                 variable("NO_PROXY", "no_proxy"), why);
+    if (w->environment == NULL)
+        return false;
+    *why = before;
+    return true;
+}
+
+static bool read_proxy(struct dial_how *how, const struct setup_ways *w, const struct conf *conf,
+                       const struct conf_upstream *up, struct str *why)
+{
+    struct str before = *why;
+    how->proxies = w->environment;
+    if (up->proxy.p == NULL)
+        return true;
+    how->proxies = NULL;
+    if (span_eq(up->proxy, SPAN("direct")))
+        return true;
+    place(why, conf, up->proxy_mark, "upstreams[].proxy");
+    how->proxies = proxies_one(up->proxy, why);
+    if (how->proxies == NULL)
+        return false;
+    *why = before;
+    return true;
+}
+
+/* ---- resolve ---- */
+
+static void read_addresses(struct setup_ways *w, const struct conf *conf)
+{
+    w->addresses = mem_zalloc((conf->n_resolve + 1) * sizeof *w->addresses);
+    for (size_t i = 0; i < conf->n_resolve; i++) {
+        const struct conf_resolve *r = &conf->resolve[i];
+        struct dial_address *a = &w->addresses[i];
+        char text[INET6_ADDRSTRLEN];
+        struct str s = STR_INIT(text);
+        str_add(&s, r->address);
+        a->host = r->host;
+        a->addr.u.v4.sin_port = htons(r->port); /* at the same place in both families */
+        if (inet_pton(AF_INET, text, &a->addr.u.v4.sin_addr) == 1) {
+            a->addr.u.v4.sin_family = AF_INET;
+            a->addr.len = sizeof a->addr.u.v4;
+            continue;
+        }
+        MUST(inet_pton(AF_INET6, text, &a->addr.u.v6.sin6_addr) == 1); /* the loader has looked */
+        a->addr.u.v6.sin6_family = AF_INET6;
+        a->addr.len = sizeof a->addr.u.v6;
+    }
+}
+
+static struct dial_how way(const struct setup_ways *w, const struct conf *conf)
+{
+    return (struct dial_how){
+        .serial = dial_serial(), .addresses = w->addresses, .n_addresses = conf->n_resolve};
+}
+
+bool setup_ways_begin(struct setup_ways *w, const struct conf *conf, struct str *why)
+{
+    pthread_once(&roots_once, roots_read);
+    read_addresses(w, conf);
+    if (!read_environment(w, why))
+        return false;
+    w->cloud = way(w, conf);
+    w->cloud.trust = roots != NULL ? trust_ref(roots) : NULL;
+    w->cloud.proxies = w->environment;
+    w->local = way(w, conf);
+    w->upstream = mem_zalloc((conf->n_upstreams + 1) * sizeof *w->upstream);
+    for (; w->n < conf->n_upstreams; w->n++) {
+        const struct conf_upstream *up = &conf->upstreams[w->n];
+        struct dial_how *how = &w->upstream[w->n];
+        *how = way(w, conf);
+        if (!read_proxy(how, w, conf, up, why) || !read_ca(how, conf, up, why) ||
+            !read_identity(how, conf, up, why)) {
+            w->n++; /* what it has is given back, too */
+            return false;
+        }
+    }
+    return true;
+}
+
+void setup_ways_end(struct setup_ways *w)
+{
+    for (size_t i = 0; i < w->n; i++) {
+        struct dial_how *how = &w->upstream[i];
+        trust_unref(how->trust);
+        identity_unref(how->identity);
+        if (how->proxies != w->environment)
+            proxies_free((struct proxies *)(uintptr_t)how->proxies);
+    }
+    trust_unref(w->cloud.trust);
+    mem_free(w->upstream);
+    proxies_free(w->environment);
+    mem_free(w->addresses);
+}
