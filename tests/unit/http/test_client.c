@@ -263,6 +263,18 @@ static void finish(unsigned from, unsigned n)
     rig_until(&rig, do_look, NULL, &looked);
 }
 
+static void do_look_sent(void *arg)
+{
+    const unsigned *i = arg;
+    looked = asked[*i].call.state == CALL_SENT;
+}
+
+/* Until the request is out: the connection is in the peer's hands. */
+static void sent(unsigned i)
+{
+    rig_until(&rig, do_look_sent, &i, &looked);
+}
+
 static struct asked *get(unsigned i)
 {
     start(i, 1);
@@ -729,7 +741,9 @@ static void test_ended_while_given_the_place(void **state)
                                         {.does = END_OF_SCRIPT}};
     max_connections = 1;
     play(script);
-    start(0, 3);
+    start(0, 1);
+    sent(0);
+    start(1, 2);
     rig_do(&rig, do_end_two, NULL);
     finish(2, 1);
     assert_int_equal(asked[2].err, 0);
