@@ -194,18 +194,21 @@ static void send_records(struct tls *t, bool more)
 {
     size_t n;
     unsigned char *p;
-    while (t->phase != BROKEN && (p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL) {
+    while ((p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL) {
         struct iovec v = {p, n};
         ssize_t put = stream_writev(t->under, &v, 1, more);
         if (put == STREAM_AGAIN)
             return;
         if (put < 0) {
-            tls_broke(t, stream_why(t->under));
+            if (t->eng->shutdown_recv && t->phase == OPEN)
+                t->phase = CLOSED; /* it has said goodbye and does not wait for ours */
+            else
+                tls_broke(t, stream_why(t->under));
             return;
         }
         br_ssl_engine_sendrec_ack(t->eng, (size_t)put);
     }
-    if (t->shut && !t->shut_down && t->phase != BROKEN && br_ssl_engine_last_error(t->eng) == BR_ERR_OK) {
+    if (t->shut && !t->shut_down && br_ssl_engine_last_error(t->eng) == BR_ERR_OK) {
         t->shut_down = true;
         stream_shut(t->under);
     }

@@ -140,7 +140,10 @@ static void why_name(struct tls_check *c, const struct cert *cert)
     str_addz(&why, "the certificate is for ");
     if (!cert_add_names(cert, &why))
         str_addz(&why, "no name");
-    str_addf(&why, ", not for %s", c->host);
+    if (c->addr_n > 0)
+        str_addf(&why, ", and the address %s is not among its alternative names", c->host);
+    else
+        str_addf(&why, ", not for %s", c->host);
 }
 
 static void why_untrusted(struct tls_check *c, const struct cert *last, bool same_name)
@@ -148,15 +151,12 @@ static void why_untrusted(struct tls_check *c, const struct cert *last, bool sam
     struct str why = why_begin(c);
     add_cert(&why, last);
     if (same_name)
-        str_addz(&why, " is not signed by the trusted authority of that name (it has another key)");
+        str_addz(&why, " is not signed by the trusted authority of that name: it has another key");
     else if (span_eq(last->subject, last->issuer))
-        str_addz(&why,
-                 " signed itself and is not among the trusted ones (setting \"ca\" names further ones)");
+        str_addz(&why, " signed itself and is not trusted here (see \"ca\")");
     else
-        str_addz(
-            &why,
-            " is issued by an authority that is not trusted here (setting \"ca\" names further ones), or the "
-            "server does not send the certificates between");
+        str_addz(&why, " is not by an authority trusted here (see \"ca\"), or the server leaves out a "
+                       "certificate between");
 }
 
 static void why_extension(struct tls_check *c, const struct cert *cert)

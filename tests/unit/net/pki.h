@@ -28,7 +28,7 @@ extern char **environ;
 static char pki_folder[128];
 
 #define PKI_PATH 512
-#define PKI_TEXT (64 << 10)
+#define PKI_TEXT (32 << 10)
 
 static inline const char *pki_path(const char *name, const char *suffix)
 {
@@ -176,12 +176,12 @@ static inline void pki_make(const struct pki_how *h)
     pki_openssl(ca);
 }
 
-/* The certificates of these files, up to a NULL. The text is good until the next call but three. */
+/* The certificates of these files, up to a NULL. The text stays for the next 31 calls. */
 static inline struct span pki_text(const char *first, ...)
 {
-    static char texts[4][PKI_TEXT];
+    static char texts[32][PKI_TEXT];
     static unsigned next;
-    char *text = texts[next++ % 4];
+    char *text = texts[next++ % 32];
     size_t n = 0;
     va_list names;
     va_start(names, first);
