@@ -1,17 +1,25 @@
 /* Reading a credential set's secrets: one load at a time for a set, whoever asks and on whatever core.
  *
- *   READ   a job reads what blocks: environment, files, helpers   -> END
- *   END    the set has been told (secret_loaded)
+ *   READ    a job reads what blocks: environment, files, helpers, a workload's token   -> VAULT
+ *   VAULT   the key vault is asked, for one secret after the other                       -> END
+ *   END     the set has been told (secret_loaded)
  *
  * The sources belong to the load: the job and the steps write to them in turn, nobody else looks. */
 #include "base/mem.h"
+#include "proxy/secret_mem.h"
+#include "proxy/secret_vault.h"
 #include "proxy/secrets_int.h"
 
-#define AGAIN_MS (60 * 1000) /* a program or a server that failed, while what it said last is still there */
+#define VAULT_LIFE_MS                                                                                        \
+    (4 * 60 * 60 *                                                                                           \
+     1000) /* a value that was changed there is seen after that, or when a server refuses the old one */
+#define ASSERTION_MAX (16u << 10)
+#define AGAIN_MS      (60 * 1000) /* a program or a server that failed, while what it said last is still there */
 
-enum load_state { LOAD_READ, LOAD_END };
+enum load_state { LOAD_READ, LOAD_VAULT, LOAD_END };
 
-#define LOAD_O_JOB 1u
+#define LOAD_O_JOB  1u
+#define LOAD_O_CALL 2u
 
 struct secret_load {
     struct op op;
@@ -24,6 +32,13 @@ struct secret_load {
 
     bool failed, keep; /* something was not read; but it was read before */
     char why[256];
+
+    unsigned at; /* the source whose vault is asked */
+    bool asking;
+    struct vault vault;
+    char *assertion; /* a workload's token; NULL: managed identity */
+    size_t assertion_n;
+    char assertion_why[256]; /* it could not be read; "": it could */
 };
 
 /* A source gave nothing. */
@@ -53,9 +68,35 @@ static void read_sources(struct secret_load *l)
     }
 }
 
+static bool vault_due(const struct secret_load *l, const struct secret_source *s)
+{
+    return s->kind == SECRET_VAULT && (l->forced || s->answer.room == NULL || clock_mono_ms() >= s->due_ms);
+}
+
+/* The workload's token is a file that is replaced every hour or so. */
+static void read_assertion(struct secret_load *l)
+{
+    const char *file;
+    struct stat st;
+    struct str why = STR_INIT(l->assertion_why);
+    bool due = false;
+    for (unsigned i = 0; i < l->set->n_sources; i++)
+        due = due || vault_due(l, &l->set->source[i]);
+    if (!due || !vault_workload(&file))
+        return;
+    str_addf(&why, "AZURE_FEDERATED_TOKEN_FILE=%s: ", file);
+    l->assertion = secret_file_read(file, ASSERTION_MAX, &l->assertion_n, &st, &why);
+    while (l->assertion != NULL && l->assertion_n > 0 && l->assertion[l->assertion_n - 1] == '\n')
+        l->assertion_n--;
+    if (l->assertion != NULL)
+        l->assertion_why[0] = 0;
+}
+
 static void read_work(struct job *j)
 {
-    read_sources(CONTAINER_OF(j, struct secret_load, job));
+    struct secret_load *l = CONTAINER_OF(j, struct secret_load, job);
+    read_sources(l);
+    read_assertion(l);
 }
 
 static void on_read(struct job *j)
@@ -80,10 +121,66 @@ static enum step step_read(struct secret_load *l)
     if (op_expects(&l->op, LOAD_O_JOB))
         return STEP_WAIT;
     if (l->read)
-        return load_end(l);
+        return op_go(&l->op, LOAD_VAULT);
     op_expect(&l->op, LOAD_O_JOB);
     job_start(l->op.core, &l->job, read_work, on_read);
     return STEP_WAIT;
+}
+
+/* ---- VAULT ---- */
+
+static void on_call(struct call *call)
+{
+    struct secret_load *l = CONTAINER_OF(call, struct secret_load, vault.call);
+    if (op_expects(&l->op, LOAD_O_CALL))
+        op_clear(&l->op, LOAD_O_CALL);
+    op_run(&l->op);
+}
+
+static enum step vault_failed(struct secret_load *l, const char *why)
+{
+    struct secret_source *s = &l->set->source[l->at++];
+    char text[256];
+    struct str w = STR_INIT(text);
+    str_addf(&w, SPAN_FMT ": %s", SPAN_ARG(s->shown), why);
+    load_failed(l, s, text);
+    l->asking = false;
+    return STEP_MORE;
+}
+
+static enum step vault_answered(struct secret_load *l)
+{
+    char text[256];
+    struct str why = STR_INIT(text);
+    struct span value;
+    enum vault_next next = vault_step(&l->vault, &value, &why);
+    if (next == VAULT_WAIT)
+        return op_wait(&l->op, LOAD_O_CALL);
+    if (next == VAULT_FAILED)
+        return vault_failed(l, text);
+    l->asking = false;
+    if (next == VAULT_VALUE)
+        source_take(&l->set->source[l->at++], value, clock_mono_ms() + VAULT_LIFE_MS);
+    return STEP_MORE;
+}
+
+static enum step step_vault(struct secret_load *l)
+{
+    if (l->asking)
+        return vault_answered(l);
+    while (l->at < l->set->n_sources && !vault_due(l, &l->set->source[l->at]))
+        l->at++;
+    if (l->at == l->set->n_sources)
+        return load_end(l);
+    if (l->assertion_why[0] != 0)
+        return vault_failed(l, l->assertion_why);
+    char text[256];
+    struct str why = STR_INIT(text);
+    struct span assertion = l->assertion != NULL ? span_of(l->assertion, l->assertion_n) : SPAN_NONE;
+    if (!vault_ask(&l->vault, l->set->source[l->at].arg, assertion, on_call, &why))
+        return vault_failed(l, text);
+    l->asking = true;
+    return op_wait(&l->op, LOAD_O_CALL);
 }
 
 static enum step load_step(struct op *op)
@@ -94,6 +191,12 @@ static enum step load_step(struct op *op)
     switch ((enum load_state)op->state) {
     case LOAD_READ:
         return step_read(l);
+    case LOAD_VAULT:
+        if (op->closing == 0)
+            return step_vault(l);
+        if (op_expects(op, LOAD_O_CALL))
+            op_clear(op, LOAD_O_CALL);
+        return load_end(l);
     case LOAD_END:
         break;
     }
@@ -103,13 +206,15 @@ static enum step load_step(struct op *op)
 static void load_free(struct op *op)
 {
     struct secret_load *l = CONTAINER_OF(op, struct secret_load, op);
+    vault_end(&l->vault);
+    secret_free(l->assertion);
     setup_release(l->px, l->setup);
     mem_free(l);
 }
 
 static const char *load_state_name(unsigned state)
 {
-    static const char *const names[] = {"read", "end"};
+    static const char *const names[] = {"read", "vault", "end"};
     return state < ARRAY_LEN(names) ? names[state] : "?";
 }
 
@@ -131,6 +236,8 @@ void secret_load_start(struct proxy *px, struct setup *setup, struct secret_set 
     l->setup = setup_hold(px, setup);
     l->set = set;
     l->forced = forced;
+    l->vault.px = px;
+    l->vault.setup = setup;
     op_run(&l->op);
 }
 

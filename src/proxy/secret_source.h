@@ -43,9 +43,12 @@ bool source_is_file(const struct secret_source *s);
 /* Only a program or a server can tell: that may take long. */
 bool source_is_slow(const struct secret_source *s);
 
-/* Reads it, if it has not been read or has changed since; blocks. Not for SECRET_VAULT. stop: set from another thread, ends a helper. False:
+/* Reads it, if it has not been read or has changed since; blocks. A vault is not asked. stop: set from another thread, ends a helper. False:
  * *why says what is wrong and what to do; the answer of a program is what it was, that of a file is gone. */
 bool source_read(struct secret_source *s, int64_t now_ms, const atomic_bool *stop, struct str *why) MUSTCHECK;
+
+/* SECRET_VAULT: what the vault said. due_ms: when it is asked again. */
+void source_take(struct secret_source *s, struct span value, int64_t due_ms);
 
 /* Runs docker-credential-HELPER get with the registry's address on its standard input. What it printed is written to room. After limit_ms, or when stop is set from another
  * thread, it is killed with all that it has started. False: *why. secret_exec.c */
