@@ -2,13 +2,15 @@
  * says. */
 #include "rig.h"
 
+#include "tls_front.h"
+
 #include "http/client.h"
 
 /* ---- the peer ---- */
 
 enum does {
     END_OF_SCRIPT,
-    READ,    /* a whole request head */
+    READ,    /* a whole request */
     SAY,     /* text */
     ZEROS,   /* endless "0" until the other side has gone */
     PATTERN, /* n bytes of a body */
@@ -35,24 +37,29 @@ struct server_peer {
     const struct act *script;
     sem_t go;
     unsigned connections, requests; /* read after the thread was joined */
-    char last_request[8192];
+    char last_request[100000];
 };
 
 static struct server_peer sp;
 
 static void read_request(int fd)
 {
-    size_t n = 0;
-    while (n < sizeof sp.last_request - 1) {
+    size_t n = 0, body = 0;
+    bool headed = false;
+    while (n < sizeof sp.last_request - 1 && (!headed || body > 0)) {
         ssize_t got = recv(fd, sp.last_request + n, 1, 0);
         if (got <= 0)
             break;
         n += (size_t)got;
-        if (n >= 4 && memcmp(sp.last_request + n - 4, "\r\n\r\n", 4) == 0) {
-            sp.requests++;
-            break;
-        }
+        body -= headed;
+        if (headed || n < 4 || memcmp(sp.last_request + n - 4, "\r\n\r\n", 4) != 0)
+            continue;
+        headed = true;
+        sp.last_request[n] = 0;
+        const char *length = strstr(sp.last_request, "Content-Length: ");
+        body = length != NULL ? strtoul(length + 16, NULL, 10) : 0;
     }
+    sp.requests += headed && body == 0;
     sp.last_request[n] = 0;
 }
 
@@ -152,7 +159,7 @@ struct asked {
     unsigned status, events;
     bool reused;
     int err;
-    char why[160];
+    char why[320];
     unsigned order; /* in which the calls came to their end: 1, 2, ... */
 };
 
@@ -165,6 +172,13 @@ static int64_t connect_ms, first_byte_ms, idle_ms;
 static const char *host;
 static size_t read_size;
 static bool end_with_first;
+static struct span authorization, body;
+static enum call_method method;
+static struct dial_how how;
+static const struct dial_how *use_how;
+static struct front front;
+static bool use_tls;
+static struct dial_address addresses[2];
 
 static void asked_over(struct asked *a)
 {
@@ -224,9 +238,14 @@ static void do_call(void *arg)
         MUST(!a->ended && a->events == 0);
         a->pattern_ok = true;
         a->stop_at_head = r->stop_at_head;
-        a->call.origin =
-            (struct origin){.host = span_str(host), .port = sp.port, .max_connections = max_connections};
-        a->call.method = r->head_only ? CALL_HEAD : CALL_GET;
+        a->call.origin = (struct origin){.host = span_str(host),
+                                         .port = use_tls ? front.port : sp.port,
+                                         .tls = use_tls,
+                                         .max_connections = max_connections,
+                                         .how = use_how};
+        a->call.method = r->head_only ? CALL_HEAD : method;
+        a->call.authorization = authorization;
+        a->call.body = body;
         a->call.target = SPAN("/t?q");
         a->call.host_field = SPAN("registry.test");
         a->call.fields = SPAN("X-Field: 1\r\n");
@@ -306,7 +325,11 @@ static int setup(void **state)
     connect_ms = first_byte_ms = idle_ms = 20000;
     host = "127.0.0.1";
     read_size = 65536;
-    end_with_first = false;
+    end_with_first = use_tls = false;
+    authorization = body = SPAN_NONE;
+    method = CALL_GET;
+    use_how = NULL;
+    how = (struct dial_how){.serial = dial_serial(), .addresses = addresses};
     rig_start(&rig);
     rig_do(&rig, do_pool, NULL);
     sem_init(&sp.go, 0, 0);
@@ -342,6 +365,8 @@ static int teardown(void **state)
     MUST(atomic_load(&core_counters(rig.core)->upstream_active) == 0);
     rig_stop(&rig);
     close(sp.listener);
+    proxies_free((struct proxies *)(uintptr_t)how.proxies);
+    trust_unref(how.trust);
     return 0;
 }
 
@@ -773,6 +798,422 @@ static void test_ended_with_an_idle_connection(void **state)
     played(1, 2);
 }
 
+/* ---- what is sent ---- */
+
+static bool scratch_clean;
+
+static void do_look_scratch(void *arg)
+{
+    (void)arg;
+    struct span all = span_of(core_scratch(rig.core), CORE_SCRATCH);
+    scratch_clean = memmem(all.p, all.n, "secret", 6) == NULL;
+}
+
+static void test_post(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT}, {.does = READ},      {SAY, LENGTH(1) "a", 0},
+                                        {.does = READ}, {.does = NAP},       {SAY, LENGTH(2) "ab", 0},
+                                        {.does = READ}, {SAY, LENGTH(0), 0}, {.does = END_OF_SCRIPT}};
+    play(script);
+    method = CALL_POST;
+    body = SPAN("grant_type=password&password=secret");
+    assert_int_equal(get(0)->body, 1);
+    assert_int_equal(get(1)->body, 2);
+    assert_true(asked[1].reused);
+    body = SPAN_NONE;
+    assert_int_equal(get(2)->err, 0);
+    played(1, 3);
+    assert_string_equal(sp.last_request, "POST /t?q HTTP/1.1\r\nHost: registry.test\r\nUser-Agent: larder\r\n"
+                                         "Accept-Encoding: identity\r\nX-Field: 1\r\n"
+                                         "Content-Type: application/x-www-form-urlencoded\r\n"
+                                         "Content-Length: 0\r\n\r\n");
+}
+
+static void test_post_body(void **state)
+{
+    (void)state;
+    static const struct act script[] = {
+        {.does = NEXT}, {.does = READ}, {SAY, LENGTH(1) "a", 0}, {.does = END_OF_SCRIPT}};
+    play(script);
+    method = CALL_POST;
+    authorization = SPAN("Basic dTpzZWNyZXQ=");
+    body = SPAN("a=b&c=d");
+    assert_int_equal(get(0)->err, 0);
+    played(1, 1);
+    assert_string_equal(sp.last_request, "POST /t?q HTTP/1.1\r\nHost: registry.test\r\nUser-Agent: larder\r\n"
+                                         "Accept-Encoding: identity\r\nX-Field: 1\r\n"
+                                         "Authorization: Basic dTpzZWNyZXQ=\r\n"
+                                         "Content-Type: application/x-www-form-urlencoded\r\n"
+                                         "Content-Length: 7\r\n\r\na=b&c=d");
+}
+
+/* It may have done its work: it is not sent once more. */
+static void test_post_is_not_repeated(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT}, {.does = READ},          {SAY, LENGTH(1) "a", 0},
+                                        {.does = READ}, {.does = CLOSE},         {.does = NEXT},
+                                        {.does = READ}, {SAY, LENGTH(1) "a", 0}, {.does = END_OF_SCRIPT}};
+    play(script);
+    assert_int_equal(get(0)->err, 0);
+    method = CALL_POST;
+    body = SPAN("a=b");
+    assert_int_equal(get(1)->err, ERR_UP_CLOSED);
+    assert_true(asked[1].reused);
+    assert_int_equal(atomic_load(&core_counters(rig.core)->upstream_retries), 0);
+    assert_int_equal(get(2)->err, 0);
+    played(2, 3);
+}
+
+static void test_authorization(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT}, {.does = READ},           {SAY, LENGTH(1) "a", 0},
+                                        {.does = READ}, {.does = CLOSE},          {.does = NEXT},
+                                        {.does = READ}, {SAY, LENGTH(2) "ab", 0}, {.does = END_OF_SCRIPT}};
+    play(script);
+    authorization = SPAN("Bearer secret");
+    assert_int_equal(get(0)->err, 0);
+    assert_int_equal(get(1)->err, 0); /* the second try shows it, too */
+    rig_do(&rig, do_look_scratch, NULL);
+    assert_true(scratch_clean);
+    played(2, 3);
+    assert_string_equal(sp.last_request,
+                        "GET /t?q HTTP/1.1\r\nHost: registry.test\r\nUser-Agent: larder\r\n"
+                        "Accept-Encoding: identity\r\nX-Field: 1\r\nAuthorization: Bearer secret\r\n\r\n");
+}
+
+static void test_long_token(void **state)
+{
+    (void)state;
+    static char token[90000];
+    static const struct act script[] = {
+        {.does = NEXT}, {.does = READ}, {SAY, LENGTH(1) "a", 0}, {.does = END_OF_SCRIPT}};
+    play(script);
+    memset(token, 't', sizeof token);
+    authorization = span_of(token, sizeof token);
+    assert_int_equal(get(0)->err, 0);
+    played(1, 1);
+    assert_true(strlen(sp.last_request) > sizeof token);
+}
+
+/* ---- ways of dialling ---- */
+
+static void use_proxy(const char *userinfo)
+{
+    char url[128], buf[256];
+    struct str s = STR_INIT(url), why = STR_INIT(buf);
+    str_addf(&s, "http://%s127.0.0.1:%u", userinfo, sp.port);
+    how.proxies = proxies_one(str_span(&s), &why);
+    assert_non_null(how.proxies);
+    use_how = &how;
+}
+
+static void test_absolute_form(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT}, {.does = READ},          {SAY, LENGTH(1) "a", 0},
+                                        {.does = READ}, {SAY, LENGTH(1) "a", 0}, {.does = END_OF_SCRIPT}};
+    play(script);
+    use_proxy("u:p@");
+    host = "2001:db8::1";
+    authorization = SPAN("Bearer b");
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(get(i)->err, 0);
+        assert_int_equal(asked[i].reused, i > 0);
+    }
+    played(1, 2);
+    char want[512];
+    struct str s = STR_INIT(want);
+    str_addf(&s,
+             "GET http://[2001:db8::1]:%u/t?q HTTP/1.1\r\nHost: registry.test\r\nUser-Agent: larder\r\n"
+             "Accept-Encoding: identity\r\nX-Field: 1\r\nAuthorization: Bearer b\r\n"
+             "Proxy-Authorization: Basic dTpw\r\n\r\n",
+             sp.port);
+    assert_string_equal(sp.last_request, want);
+    assert_int_equal(atomic_load(&core_counters(rig.core)->upstream_proxied), 1);
+}
+
+static void test_proxy_wants_authentication(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, "HTTP/1.1 407 Who\r\nContent-Length: 3\r\n\r\nWho", 0},
+                                        {.does = END_OF_SCRIPT}};
+    play(script);
+    use_proxy("");
+    assert_int_equal(get(0)->err, ERR_UP_CONNECT);
+    assert_non_null(strstr(asked[0].why, "proxy"));
+    assert_non_null(strstr(asked[0].why, "407"));
+    played(1, 1);
+    assert_null(strstr(sp.last_request, "Proxy-Authorization"));
+}
+
+/* Connections that were made in one way are not used in another. */
+static void test_ways_apart(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT},         {.does = READ}, {SAY, LENGTH(1) "a", 0},
+                                        {.does = NEXT},         {.does = READ}, {SAY, LENGTH(1) "a", 0},
+                                        {.does = NEXT},         {.does = READ}, {SAY, LENGTH(1) "a", 0},
+                                        {.does = END_OF_SCRIPT}};
+    play(script);
+    struct dial_how other = {.serial = dial_serial()};
+    const struct dial_how *const ways[] = {NULL, &how, &other};
+    for (unsigned i = 0; i < 3; i++) {
+        use_how = ways[i];
+        assert_false(get(i)->reused);
+    }
+    sem_post(&sp.go);
+    pthread_join(sp.thread, NULL);
+    assert_int_equal(sp.connections, 3);
+}
+
+static void do_forget(void *arg)
+{
+    pool_forget(pool, arg);
+}
+
+static void test_forget(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT},          {.does = READ}, {SAY, LENGTH(1) "a", 0},
+                                        {.does = GONE},          {.does = NEXT}, {.does = READ},
+                                        {SAY, LENGTH(1) "a", 0}, {.does = READ}, {SAY, LENGTH(1) "a", 0},
+                                        {.does = END_OF_SCRIPT}};
+    play(script);
+    struct dial_how other = {.serial = dial_serial()};
+    use_how = &how;
+    assert_int_equal(get(0)->err, 0);
+    rig_do(&rig, do_forget, &how); /* it goes */
+    use_how = &other;
+    assert_int_equal(get(1)->err, 0);
+    rig_do(&rig, do_forget, &how); /* ... and this one is another's */
+    assert_int_equal(get(2)->err, 0);
+    assert_true(asked[2].reused);
+    played(2, 3);
+}
+
+/* While it is in use: it goes with its call. */
+static void test_forget_in_use(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT},          {.does = READ}, {.does = WAIT},
+                                        {SAY, LENGTH(1) "a", 0}, {.does = GONE}, {.does = END_OF_SCRIPT}};
+    play(script);
+    use_how = &how;
+    start(0, 1);
+    sent(0);
+    rig_do(&rig, do_forget, &how);
+    sem_post(&sp.go);
+    finish(0, 1);
+    assert_int_equal(asked[0].err, 0);
+    played(1, 1);
+}
+
+/* Nobody answers: the message tells for what it waited. */
+static void test_connect_timeout(void **state)
+{
+    (void)state;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fill[8];
+    struct resolve_addr *to = &addresses[0].addr;
+    addresses[0].host = SPAN("r.test");
+    to->u.v4 = loopback(0);
+    to->len = sizeof to->u.v4;
+    socklen_t n = to->len;
+    MUST(fd >= 0 && bind(fd, &to->u.sa, n) == 0 && listen(fd, 0) == 0 && getsockname(fd, &to->u.sa, &n) == 0);
+    for (unsigned i = 0; i < ARRAY_LEN(fill); i++) { /* the queue is full; what comes then is swallowed */
+        fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        MUST(fill[i] >= 0 && (connect(fill[i], &to->u.sa, n) == 0 || errno == EINPROGRESS));
+    }
+    how.n_addresses = 1;
+    use_how = &how;
+    host = "r.test";
+    connect_ms = 100;
+    assert_int_equal(get(0)->err, ERR_UP_TIMEOUT);
+    char want[128];
+    struct str s = STR_INIT(want);
+    str_addf(&s, "no connection in time, waiting for: a connection to 127.0.0.1:%u",
+             ntohs(to->u.v4.sin_port));
+    assert_string_equal(asked[0].why, want);
+    for (unsigned i = 0; i < ARRAY_LEN(fill); i++)
+        close(fill[i]);
+    close(fd);
+}
+
+/* ---- TLS ---- */
+
+static void tls_open(void)
+{
+    struct sockaddr_in to = loopback(sp.port);
+    front_start(&front, &to);
+    how.trust = front_trust("root");
+    use_how = &how;
+    use_tls = true;
+}
+
+static int64_t handshakes(void)
+{
+    return atomic_load(&core_counters(rig.core)->upstream_tls_handshakes);
+}
+
+static int64_t resumed(void)
+{
+    return atomic_load(&core_counters(rig.core)->upstream_tls_resumed);
+}
+
+static void test_tls_kept_alive(void **state)
+{
+    (void)state;
+    static const struct act script[] = {
+        {.does = NEXT},          {.does = READ},          {SAY, LENGTH(300000), 0},
+        {PATTERN, NULL, 300000}, {.does = READ},          {SAY, CHUNKED "3\r\nabc\r\n0\r\n\r\n", 0},
+        {.does = READ},          {SAY, LENGTH(1) "a", 0}, {.does = END_OF_SCRIPT}};
+    play(script);
+    tls_open();
+    static const uint64_t bodies[] = {300000, 3, 1};
+    for (unsigned i = 0; i < ARRAY_LEN(bodies); i++) {
+        struct asked *a = get(i);
+        assert_int_equal(a->err, 0);
+        assert_int_equal(a->body, bodies[i]);
+        assert_true(a->pattern_ok);
+        assert_int_equal(a->reused, i > 0);
+    }
+    assert_int_equal(handshakes(), 1);
+    played(1, 3);
+    front_stop(&front);
+}
+
+/* The session outlives the connection, but not the way of dialling. */
+static void test_tls_resumed(void **state)
+{
+    (void)state;
+#define CLOSING "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na"
+    static const struct act script[] = {
+        {.does = NEXT},    {.does = READ}, {SAY, CLOSING, 0}, {.does = NEXT},    {.does = READ},
+        {SAY, CLOSING, 0}, {.does = NEXT}, {.does = READ},    {SAY, CLOSING, 0}, {.does = END_OF_SCRIPT}};
+    play(script);
+    tls_open();
+    assert_int_equal(get(0)->err, 0);
+    assert_int_equal(get(1)->err, 0);
+    assert_int_equal(handshakes(), 2);
+    assert_int_equal(resumed(), 1);
+    rig_do(&rig, do_forget, &how);
+    assert_int_equal(get(2)->err, 0);
+    assert_int_equal(handshakes(), 3);
+    assert_int_equal(resumed(), 1);
+    played(3, 3);
+    front_stop(&front);
+}
+
+/* A body that ends with the connection is whole only after close_notify; one with a length needs none. */
+static void test_tls_cut(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, "HTTP/1.1 200 OK\r\n\r\nabcdef", 0},
+                                        {.does = CLOSE},
+                                        {.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, "HTTP/1.1 200 OK\r\n\r\nabcdef", 0},
+                                        {.does = NAP},
+                                        {.does = RESET},
+                                        {.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, LENGTH(6) "abcdef", 0},
+                                        {.does = NAP},
+                                        {.does = RESET},
+                                        {.does = END_OF_SCRIPT}};
+    play(script);
+    tls_open();
+    static const int errs[] = {0, ERR_UP_SHORT, 0};
+    for (unsigned i = 0; i < ARRAY_LEN(errs); i++) {
+        struct asked *a = get(i);
+        assert_int_equal(a->status, 200);
+        assert_int_equal(a->body, 6);
+        assert_int_equal(a->err, errs[i]);
+    }
+    assert_non_null(strstr(asked[1].why, "close_notify"));
+    played(3, 3);
+    front_stop(&front);
+}
+
+static void test_tls_not_trusted(void **state)
+{
+    (void)state;
+    struct sockaddr_in to = loopback(sp.port);
+    front_start(&front, &to);
+    how.trust = front_trust("other");
+    use_how = &how;
+    use_tls = true;
+    assert_int_equal(get(0)->err, ERR_UP_TLS);
+    assert_true(span_starts(span_str(asked[0].why), SPAN("the TLS handshake with 127.0.0.1:")));
+    use_how = NULL;
+    assert_int_equal(get(1)->err, ERR_UP_TLS);
+    front_stop(&front);
+}
+
+/* ---- the number of calls that wait ---- */
+
+#define MANY 4100
+
+static struct call many[MANY];
+static unsigned n_refused;
+
+static void on_many(struct call *call)
+{
+    MUST(call->state == CALL_FAILED && call->err == ERR_BUSY);
+    n_refused++;
+    call_end(call);
+    looked = n_refused == MANY - 4096;
+}
+
+static void do_many(void *arg)
+{
+    (void)arg;
+    looked = false;
+    for (unsigned i = 0; i < MANY; i++) {
+        many[i] = asked[0].call;
+        many[i].event = on_many;
+        call_start(pool, &many[i]);
+    }
+}
+
+static void do_end_many(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 0; i < MANY; i++)
+        call_end(&many[i]);
+}
+
+static void do_nothing(void *arg)
+{
+    (void)arg;
+}
+
+static void test_too_many_wait(void **state)
+{
+    (void)state;
+    static const struct act script[] = {
+        {.does = NEXT}, {.does = READ}, {.does = WAIT}, {SAY, LENGTH(1) "a", 0}, {.does = END_OF_SCRIPT}};
+    max_connections = 1;
+    n_refused = 0;
+    play(script);
+    start(0, 1);
+    sent(0);
+    rig_do(&rig, do_many, NULL);
+    rig_until(&rig, do_nothing, NULL, &looked);
+    rig_do(&rig, do_end_many, NULL);
+    assert_int_equal(n_refused, MANY - 4096);
+    sem_post(&sp.go);
+    finish(0, 1);
+    assert_int_equal(asked[0].err, 0);
+    played(1, 1);
+}
+
 /* ---- call_end in every state, draining ---- */
 
 static void do_end_all(void *arg)
@@ -862,6 +1303,20 @@ static void test_drain_while_connecting(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+static int group_setup(void **state)
+{
+    (void)state;
+    front_pki_open();
+    return 0;
+}
+
+static int group_teardown(void **state)
+{
+    (void)state;
+    pki_close();
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -883,9 +1338,25 @@ int main(void)
         TEST(test_queue_timeout),
         TEST(test_ended_while_given_the_place),
         TEST(test_ended_with_an_idle_connection),
+        TEST(test_post),
+        TEST(test_post_body),
+        TEST(test_post_is_not_repeated),
+        TEST(test_authorization),
+        TEST(test_long_token),
+        TEST(test_absolute_form),
+        TEST(test_proxy_wants_authentication),
+        TEST(test_ways_apart),
+        TEST(test_forget),
+        TEST(test_forget_in_use),
+        TEST(test_connect_timeout),
+        TEST(test_tls_kept_alive),
+        TEST(test_tls_resumed),
+        TEST(test_tls_cut),
+        TEST(test_tls_not_trusted),
+        TEST(test_too_many_wait),
         TEST(test_end_in_every_state),
         TEST(test_drain),
         TEST(test_drain_while_connecting),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
