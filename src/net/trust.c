@@ -1,7 +1,8 @@
 /* Trust anchors and our own certificates, from PEM texts.
  *
  * A PEM text is walked block by block with one callback, so that a message can say which block it means. BearSSL's decoder wants the end
- * of line of the last line, which editors and templates forget: one is always added.
+ * of line of the last line, which editors and templates forget: one is always added. It takes carriage returns for a part of a
+ * block's name: it is never shown one.
  *
  * The anchors of a `struct trust` are one array, those of its base first and shared with it, so that a chain is looked up in one
  * place. */
@@ -13,6 +14,7 @@
 
 #define BLOCK_MAX   (64u << 10) /* of one decoded block */
 #define ANCHORS_MAX (16u << 10) /* of one text */
+#define RSA_MAX     (4096u / 8)
 
 /* ---- PEM ---- */
 
@@ -72,14 +74,19 @@ enum pem_event { PEM_BLOCK, PEM_BAD, PEM_END };
 static enum pem_event pem_next(struct pem *pem, struct span *rest, struct block *block)
 {
     while (rest->n > 0) {
-        size_t used = br_pem_decoder_push(&pem->decoder, rest->p, rest->n);
+        ptrdiff_t cr = span_find(*rest, '\r');
+        if (cr == 0) {
+            *rest = span_from(*rest, 1);
+            continue;
+        }
+        size_t used = br_pem_decoder_push(&pem->decoder, rest->p, cr > 0 ? (size_t)cr : rest->n);
         *rest = span_from(*rest, used);
         switch (br_pem_decoder_event(&pem->decoder)) {
         case BR_PEM_BEGIN_OBJ:
             pem_begin(pem);
             break;
         case BR_PEM_END_OBJ:
-            *block = (struct block){pem->number, pem->kind, span_of(pem->bytes, pem->n)};
+            *block = (struct block){pem->number, pem->kind, span_of(pem->n > 0 ? pem->bytes : "", pem->n)};
             return pem->too_long ? PEM_BAD : PEM_BLOCK;
         case BR_PEM_ERROR:
             *block = (struct block){pem->number, pem->kind, SPAN_NONE};
@@ -227,6 +234,9 @@ static const char *trust_add(struct trust_build *b, struct span der)
     const br_x509_pkey *key = br_x509_decoder_get_pkey(&decoder);
     if (key == NULL)
         return unusable(br_x509_decoder_last_error(&decoder));
+    if (key->key_type == BR_KEYTYPE_RSA &&
+        key->key.rsa.nlen > RSA_MAX) /* decoded, but no signature would ever be right */
+        return unusable(BR_ERR_X509_LIMIT_EXCEEDED);
     if (b->t->n - b->t->inherited >= ANCHORS_MAX)
         return "there are too many certificates";
     trust_grow(b);
