@@ -10,9 +10,16 @@
 int cli_check(const char *config_file)
 {
     const char *path = config_path(config_file);
-    struct conf *c = config_read(path);
+    struct config_warnings warnings;
+    struct conf *c = config_read(path, &warnings);
     if (c == NULL)
         return 1;
+    for (size_t i = 0; i < warnings.n; i++) {
+        char line[1024];
+        struct str s = STR_INIT(line);
+        conf_error_text(&warnings.list[i], span_str(path), &s);
+        fprintf(stderr, "warning: %s\n", line);
+    }
     printf("%s: good: %zu rules, %zu upstreams\n", path, c->n_rules, c->n_upstreams);
     conf_unref(c);
     return 0;

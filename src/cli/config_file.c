@@ -55,11 +55,15 @@ static bool read_whole(int fd, char **text, size_t *n, const char **why)
     }
 }
 
-static struct conf *load(struct span text, const char *path)
+static struct conf *load(struct span text, const char *path, struct config_warnings *warnings)
 {
     struct conf_error *list = mem_zalloc(COMPLAINTS * sizeof *list);
-    struct conf_errors errors = {.list = list, .cap = COMPLAINTS};
+    struct conf_errors errors = {.list = list,
+                                 .cap = COMPLAINTS,
+                                 .warnings = warnings->list,
+                                 .cap_warnings = ARRAY_LEN(warnings->list)};
     struct conf *c = conf_load(text, span_str(path), &errors);
+    warnings->n = errors.n_warnings;
     for (size_t i = 0; i < errors.n; i++) {
         char line[1024];
         struct str s = STR_INIT(line);
@@ -70,8 +74,9 @@ static struct conf *load(struct span text, const char *path)
     return c;
 }
 
-struct conf *config_read(const char *path)
+struct conf *config_read(const char *path, struct config_warnings *warnings)
 {
+    warnings->n = 0;
     const char *why = NULL;
     char *text = NULL;
     size_t n = 0;
@@ -84,7 +89,7 @@ struct conf *config_read(const char *path)
     }
     struct conf *c = NULL;
     if (read_whole(fd, &text, &n, &why))
-        c = load(span_of(text, n), path);
+        c = load(span_of(text, n), path, warnings);
     else
         fprintf(stderr, "%s: cannot read the configuration: %s\n", path, why);
     close(fd);

@@ -8,7 +8,13 @@
 /* The file that is meant: `given` (from -f), else $LARDER_CONFIG, else /etc/larder/config.yaml. */
 const char *config_path(const char *given);
 
-/* Reads and validates. NULL: everything that is wrong has been written to standard error, one line each. */
-struct conf *config_read(const char *path);
+/* What is allowed and hardly meant; conf_error_text makes a line of each. */
+struct config_warnings {
+    size_t n;
+    struct conf_error list[20]; /* more of them are left out */
+};
+
+/* Reads and validates. NULL: everything that is wrong has been written to standard error, one line each, and there are no warnings. */
+struct conf *config_read(const char *path, struct config_warnings *warnings);
 
 #endif

@@ -18,27 +18,44 @@ static bool utf8_inside(char c) /* a byte that continues a character */
     return ((unsigned char)c & 0xC0) == 0x80;
 }
 
-void complain(struct conf_errors *errors, struct conf_mark at, const char *fmt, ...)
+/* Puts a text into a list that is sorted by place. */
+PRINTF(5, 0)
+static void place(struct conf_error *list, size_t *n, size_t cap, struct conf_mark at, const char *fmt,
+                  va_list ap)
 {
-    size_t pos = errors->n;
-    while (pos > 0 && mark_before(at, errors->list[pos - 1].mark))
+    size_t pos = *n;
+    while (pos > 0 && mark_before(at, list[pos - 1].mark))
         pos--;
-    if (pos == errors->cap)
+    if (pos == cap)
         return;
-    if (errors->n < errors->cap)
-        errors->n++;
-    struct conf_error *e = &errors->list[pos];
-    memmove(e + 1, e, (errors->n - 1 - pos) * sizeof *e);
+    if (*n < cap)
+        ++*n;
+    struct conf_error *e = &list[pos];
+    memmove(e + 1, e, (*n - 1 - pos) * sizeof *e);
     e->mark = at;
-
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(e->text, sizeof e->text, fmt, ap);
-    va_end(ap);
-    MUST(n >= 0);
+    int len = vsnprintf(e->text, sizeof e->text, fmt, ap);
+    MUST(len >= 0);
     for (char *c = e->text; *c != '\0'; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7F)
             *c = '?';
+}
+
+void complain(struct conf_errors *errors, struct conf_mark at, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    place(errors->list, &errors->n, errors->cap, at, fmt, ap);
+    va_end(ap);
+}
+
+void complain_warn(struct conf_errors *errors, struct conf_mark at, const char *fmt, ...)
+{
+    va_list ap;
+    if (errors->warnings == NULL)
+        return;
+    va_start(ap, fmt);
+    place(errors->warnings, &errors->n_warnings, errors->cap_warnings, at, fmt, ap);
+    va_end(ap);
 }
 
 int complain_show_len(struct span s)

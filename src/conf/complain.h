@@ -9,6 +9,9 @@
  * the one that is left out. Control characters of the operator's text are shown as "?". */
 void complain(struct conf_errors *errors, struct conf_mark at, const char *fmt, ...) PRINTF(3, 4);
 
+/* Adds a warning likewise, if they are wanted. */
+void complain_warn(struct conf_errors *errors, struct conf_mark at, const char *fmt, ...) PRINTF(3, 4);
+
 /* The operator's text in a message, as the two arguments of "%.*s": at most 80 bytes, whole characters. */
 #define SHOW(s) complain_show_len(s), (s).p != NULL ? (s).p : ""
 int complain_show_len(struct span s);

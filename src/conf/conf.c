@@ -12,19 +12,22 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "conf/complain.h"
+#include "conf/credential_in.h"
 #include "conf/endpoint.h"
+#include "conf/reach.h"
 #include "conf/rule_in.h"
 #include "conf/rules.h"
 #include "conf/schema.h"
 #include "registry/name.h"
 
-enum { GIVE_UP_MS = 30000, STORE_MIN = 1 << 20 };
+enum { STORE_MIN = 1 << 20 };
 
 /* What is needed while the upstreams and rules are collected. */
 struct collect {
     struct conf_loader *l;
     struct map upstreams; /* canonical registry -> struct upstream_in */
     struct map names;     /* rule's name -> struct conf_mark */
+    struct map sets;      /* credential set's name -> struct credential_in */
     struct conf_upstream *list;
     size_t n;
     struct conf_mark *targets; /* of each rule */
@@ -126,63 +129,13 @@ static void load_small(struct conf_loader *l)
     c->client.max_connections = (uint64_t)v[KEY_CLIENT_max_connections].n;
 }
 
-static void check_patience(struct conf_loader *l, enum schema_id key, const char *name)
-{
-    const struct schema_value *v = &l->value[key];
-    if (v->n >= GIVE_UP_MS)
-        complain(l->errors, v->mark,
-                 "upstreams[].timeouts.%s: must be below 30s, because containerd gives up after 30 s and "
-                 "would not see "
-                 "the error or the cached content that follows",
-                 name);
-}
-
-static void load_timeouts(struct conf_loader *l, const struct conf_node *map, struct conf_timeouts *out)
-{
-    schema_load(l, SECTION_TIMEOUTS, map);
-    check_patience(l, KEY_TIMEOUTS_connect, "connect");
-    check_patience(l, KEY_TIMEOUTS_first_byte, "first_byte");
-    out->connect_ms = l->value[KEY_TIMEOUTS_connect].n;
-    out->first_byte_ms = l->value[KEY_TIMEOUTS_first_byte].n;
-    out->idle_ms = l->value[KEY_TIMEOUTS_idle].n;
-}
-
-static void load_endpoints(struct conf_loader *l, const struct conf_node *list, struct conf_upstream *u)
-{
-    struct conf_endpoint *out = arena_alloc(l->conf->arena, list->n * sizeof *out);
-    u->endpoints = out;
-    for (const struct conf_node *node = list->first; node != NULL; node = node->next) {
-        struct span text;
-        if (schema_string(l, KEY_UPSTREAM_endpoints, node, &text) &&
-            endpoint_read_url(l, node->mark, text, &out[u->n_endpoints]))
-            u->n_endpoints++;
-    }
-}
-
-/* An upstream from the values of its section, all but the registry. The place may hold an entry that was refused. */
-static void load_reach(struct conf_loader *l, struct conf_upstream *u)
-{
-    *u = (struct conf_upstream){.registry = SPAN_NONE};
-    u->max_connections = (uint64_t)l->value[KEY_UPSTREAM_max_connections].n;
-    u->max_manifest = (uint64_t)l->value[KEY_UPSTREAM_max_manifest].n;
-    load_timeouts(l, l->value[KEY_UPSTREAM_timeouts].node, &u->timeouts);
-    if (l->value[KEY_UPSTREAM_endpoints].node != NULL)
-        load_endpoints(l, l->value[KEY_UPSTREAM_endpoints].node, u);
-}
-
 /* The upstream in the next place of the list becomes the one of `registry`, a canonical name that has none yet. */
 static struct conf_upstream *add_upstream(struct collect *k, struct span registry, struct conf_mark mark)
 {
     struct conf_loader *l = k->l;
     struct conf_upstream *u = &k->list[k->n];
     u->index = (unsigned)k->n++;
-    u->registry = arena_span(l->conf->arena, registry);
-    if (u->endpoints == NULL) {
-        struct conf_endpoint *e = arena_alloc(l->conf->arena, sizeof *e);
-        endpoint_of_registry(l, u->registry, mark, e);
-        u->endpoints = e;
-        u->n_endpoints = 1;
-    }
+    reach_bind(l, u, registry, mark);
     struct upstream_in *in = arena_alloc(l->scratch, sizeof *in);
     *in = (struct upstream_in){.upstream = u, .mark = mark};
     map_put(&k->upstreams, u->registry, in);
@@ -192,29 +145,13 @@ static struct conf_upstream *add_upstream(struct collect *k, struct span registr
 static void load_upstream(struct collect *k, const struct conf_node *node)
 {
     struct conf_loader *l = k->l;
-    bool ok = schema_load(l, SECTION_UPSTREAM, node);
-    const struct conf_node *realms = l->value[KEY_UPSTREAM_token_realms].node;
-    struct span realm;
-    for (const struct conf_node *r = realms != NULL ? realms->first : NULL; r != NULL; r = r->next)
-        schema_string(l, KEY_UPSTREAM_token_realms, r, &realm);
-    load_reach(l, &k->list[k->n]);
-    if (!ok)
-        return;
-
     const struct schema_value *v = &l->value[KEY_UPSTREAM_registry];
     char buf[NAME_REGISTRY_MAX + 1];
     struct str name = STR_INIT(buf);
-    if (!name_registry_canonical(v->text, &name)) {
-        if (span_find(v->text, '@') >= 0) /* what stands before it may be a password */
-            complain(l->errors, v->mark,
-                     "upstreams[].registry: this holds a user name or '@'; write host or host:port");
-        else
-            complain(
-                l->errors, v->mark,
-                "upstreams[].registry: '%.*s' is no registry; write host or host:port only, as in docker.io",
-                SHOW(v->text));
+    schema_load(l, SECTION_UPSTREAM, node);
+    reach_load(l, &k->list[k->n]);
+    if (!schema_registry(l, KEY_UPSTREAM_registry, &name))
         return;
-    }
     const struct upstream_in *other = map_get(&k->upstreams, str_span(&name));
     if (other == NULL)
         add_upstream(k, str_span(&name), v->mark);
@@ -230,7 +167,7 @@ static const struct conf_upstream *upstream_for(struct collect *k, const struct 
     if (in != NULL)
         return in->upstream;
     schema_load(k->l, SECTION_UPSTREAM, NULL);
-    load_reach(k->l, &k->list[k->n]);
+    reach_load(k->l, &k->list[k->n]);
     return add_upstream(k, r->registry, r->mark);
 }
 
@@ -238,7 +175,7 @@ static void check_name(struct collect *k, struct conf_rule *r)
 {
     struct conf_loader *l = k->l;
     const struct schema_value *v = &l->value[KEY_RULE_name];
-    if (!rule_in_name(l))
+    if (!schema_name(l, KEY_RULE_name))
         return;
     r->name = arena_span(l->conf->arena, v->text);
     const struct conf_mark *other = map_get(&k->names, r->name);
@@ -263,8 +200,82 @@ static void load_rule(struct collect *k, const struct conf_node *node, struct co
     if (!rule_in_read(l, &k->defaults, r))
         return;
     k->targets[c->n_rules] = l->value[KEY_RULE_target].mark;
+    r->credential_set = credential_in_find(l, &k->sets, r);
     r->upstream = upstream_for(k, r);
     c->n_rules++;
+}
+
+/* What the table says about a registry, unless it is only reached through mirrors, which have their own rules. */
+static const struct known_registry *known_of(const struct collect *k, struct span registry)
+{
+    const struct upstream_in *in = map_get(&k->upstreams, registry);
+    if (in == NULL)
+        return known_find(registry);
+    return reach_registry_itself(in->upstream) ? in->upstream->known : NULL;
+}
+
+/* When all upstreams are there. */
+static void check_sets(const struct collect *k)
+{
+    const struct credential_in *in;
+    for (size_t pos = 0; (in = map_next(&k->sets, &pos)) != NULL;) {
+        if (in->set->login_server.p == NULL)
+            continue;
+        const struct known_registry *known = known_of(k, in->set->login_server);
+        if (known != NULL && known->auth == KNOWN_ANONYMOUS)
+            complain(k->l->errors, in->login_mark,
+                     "credential_sets[].login_server: %.*s (%.*s) knows no accounts; remove the set '%.*s' "
+                     "and where "
+                     "rules name it",
+                     SHOW(in->set->login_server), SHOW(known->title), SHOW(in->set->name));
+    }
+}
+
+/* About rules of one registry that have no credential set; `r` is the first of them. */
+static void warn_anonymous(const struct collect *k, const struct conf_rule *r, size_t others)
+{
+    const struct known_registry *known = known_of(k, r->registry);
+    char buf[64];
+    struct str more = STR_INIT(buf);
+    if (others > 0)
+        str_addf(&more, " and %zu more", others);
+    if (known != NULL && known->auth == KNOWN_ACCOUNT)
+        complain_warn(
+            k->l->errors, r->mark,
+            "rule '%.*s'%s without credential_set: %.*s (%.*s) answers nobody without an account; describe "
+            "one in credential_sets and name it in the rules of this registry",
+            SHOW(r->name), buf, SHOW(known->title), SHOW(r->registry));
+    else if (known != NULL && known->anonymous_limit.p != NULL)
+        complain_warn(
+            k->l->errors, r->mark,
+            "rule '%.*s'%s without credential_set: without an account %.*s (%.*s) allows %.*s; describe one "
+            "in credential_sets and name it in the rules of this registry",
+            SHOW(r->name), buf, SHOW(known->title), SHOW(r->registry), SHOW(known->anonymous_limit));
+}
+
+static void warn(const struct collect *k)
+{
+    const struct conf *c = k->l->conf;
+    struct anonymous {
+        const struct conf_rule *first;
+        size_t n;
+    } *of = arena_alloc(k->l->scratch, (c->n_upstreams + 1) * sizeof *of);
+    for (size_t i = 0; i < c->n_rules; i++) {
+        struct anonymous *a = &of[c->rules[i].upstream->index];
+        if (c->rules[i].credential_set == NULL && a->n++ == 0)
+            a->first = &c->rules[i];
+    }
+    for (size_t i = 0; i < c->n_upstreams; i++)
+        if (of[i].n > 0)
+            warn_anonymous(k, of[i].first, of[i].n - 1);
+    const struct credential_in *in;
+    for (size_t pos = 0; (in = map_next(&k->sets, &pos)) != NULL;)
+        if (!in->used)
+            complain_warn(
+                k->l->errors, in->set->mark,
+                "credential set '%.*s' is used by no rule; name it in one (credential_set: %.*s), or remove "
+                "it",
+                SHOW(in->set->name), SHOW(in->set->name));
 }
 
 static size_t list_length(const struct conf_node *list)
@@ -281,6 +292,7 @@ static void load_rules(struct conf_loader *l)
     struct collect k = {.l = l};
     map_init(&k.upstreams);
     map_init(&k.names);
+    map_init(&k.sets);
     k.list = arena_alloc(c->arena, (n + 1) * sizeof *k.list);
     k.targets = arena_alloc(l->scratch, (n_rules + 1) * sizeof *k.targets);
     struct conf_rule *out = arena_alloc(c->arena, (n_rules + 1) * sizeof *out);
@@ -289,22 +301,19 @@ static void load_rules(struct conf_loader *l)
     rule_in_policy(l, SECTION_DEFAULTS, &k.defaults);
     for (const struct conf_node *u = upstreams != NULL ? upstreams->first : NULL; u != NULL; u = u->next)
         load_upstream(&k, u);
+    credential_in_load(l, l->value[KEY_ROOT_credential_sets].node, &k.sets);
     c->rules = out;
     for (const struct conf_node *r = rules != NULL ? rules->first : NULL; r != NULL; r = r->next)
         load_rule(&k, r, &out[c->n_rules]);
     c->upstreams = k.list;
     c->n_upstreams = k.n;
     rules_compile(c, k.targets, l->errors);
+    check_sets(&k);
+    if (l->errors->n == 0)
+        warn(&k);
     map_free(&k.upstreams);
     map_free(&k.names);
-}
-
-/* This version refuses them; their shape is checked all the same, so that the file is right when they are not refused. */
-static void load_credential_sets(struct conf_loader *l)
-{
-    const struct conf_node *list = l->value[KEY_ROOT_credential_sets].node;
-    for (const struct conf_node *node = list != NULL ? list->first : NULL; node != NULL; node = node->next)
-        schema_load(l, SECTION_CREDENTIAL, node);
+    map_free(&k.sets);
 }
 
 static void load_all(struct conf_loader *l, struct span text)
@@ -316,14 +325,14 @@ static void load_all(struct conf_loader *l, struct span text)
     load_listen(l, l->value[KEY_ROOT_listen].node);
     load_small(l);
     check_addresses(l);
-    load_credential_sets(l);
+    reach_load_resolve(l, l->value[KEY_ROOT_resolve].node);
     load_rules(l);
 }
 
 struct conf *conf_load(struct span text, struct span file, struct conf_errors *errors)
 {
     MUST(errors->cap > 0);
-    errors->n = 0;
+    errors->n = errors->n_warnings = 0;
     struct conf *c = NEW(c);
     ref_init(&c->ref);
     c->arena = arena_new();

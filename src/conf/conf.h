@@ -50,7 +50,9 @@ struct conf_secret {
 struct conf_credential_set {
     struct span name;
     struct span login_server; /* canonical registry name */
-    struct conf_secret username, password;
+    struct conf_secret
+        username; /* SECRET_NONE: it comes with the password (SECRET_DOCKERCONFIG, SECRET_EXEC) */
+    struct conf_secret password;
     struct conf_mark mark;
     unsigned index; /* position in conf->credential_sets */
 };
@@ -176,7 +178,8 @@ struct conf_errors {
     struct conf_error *list;
     size_t n;
     size_t cap; /* at least 1; of more complaints than that the first ones of the file are kept */
-    /* Warnings do not refuse the file: a Docker Hub rule without credentials, say. NULL: not wanted. */
+    /* Warnings do not refuse the file: a Docker Hub rule without credentials, say. Only a file without errors has them. NULL: not
+     * wanted. */
     struct conf_error *warnings;
     size_t n_warnings, cap_warnings;
 };

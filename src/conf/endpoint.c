@@ -103,6 +103,21 @@ static const char *parse_url(struct span text, struct conf_endpoint *out, struct
     return prefix_ok(out->prefix) ? NULL : "has a path with empty, '.' or '..' parts or strange characters";
 }
 
+static struct span lower_copy(struct conf_loader *l, struct span host)
+{
+    char *lower = arena_strndup(l->conf->arena, host.p, host.n);
+    for (size_t i = 0; i < host.n; i++)
+        if (lower[i] >= 'A' && lower[i] <= 'Z')
+            lower[i] = (char)(lower[i] + ('a' - 'A'));
+    return span_of(lower, host.n);
+}
+
+static struct span without_brackets(struct span host)
+{
+    bool brackets = host.n >= 2 && host.p[0] == '[' && host.p[host.n - 1] == ']';
+    return brackets ? span_sub(host, 1, host.n - 2) : host;
+}
+
 static void split_authority(struct conf_loader *l, struct span authority, struct conf_endpoint *out)
 {
     struct span host = authority;
@@ -112,16 +127,10 @@ static void split_authority(struct conf_loader *l, struct span authority, struct
         host = span_sub(authority, 0, (size_t)colon);
         MUST(read_port(span_from(authority, (size_t)colon + 1), 1, &out->port));
     }
-    if (host.n > 0 && host.p[0] == '[')
-        host = span_sub(host, 1, host.n - 2);
-    char *lower = arena_strndup(l->conf->arena, host.p, host.n);
-    for (size_t i = 0; i < host.n; i++)
-        if (lower[i] >= 'A' && lower[i] <= 'Z')
-            lower[i] = (char)(lower[i] + ('a' - 'A'));
-    out->host = span_of(lower, host.n);
+    out->host = lower_copy(l, without_brackets(host));
 }
 
-bool endpoint_read_url(struct conf_loader *l, struct conf_mark mark, struct span text,
+bool endpoint_read_url(struct conf_loader *l, const char *path, struct conf_mark mark, struct span text,
                        struct conf_endpoint *out)
 {
     struct span authority;
@@ -131,10 +140,9 @@ bool endpoint_read_url(struct conf_loader *l, struct conf_mark mark, struct span
     const char *wrong = parse_url(url, out, &authority);
     if (wrong != NULL) {
         if (span_find(text, '@') >= 0) /* what stands before it may be a password */
-            complain(l->errors, mark,
-                     "upstreams[].endpoints: this URL holds a user name or '@'; write it without");
+            complain(l->errors, mark, "%s: this URL holds a user name or '@'; write it without", path);
         else
-            complain(l->errors, mark, "upstreams[].endpoints: '%.*s' %s", SHOW(text), wrong);
+            complain(l->errors, mark, "%s: '%.*s' %s", path, SHOW(text), wrong);
         return false;
     }
     out->url = arena_span(l->conf->arena, url);
@@ -144,12 +152,34 @@ bool endpoint_read_url(struct conf_loader *l, struct conf_mark mark, struct span
     return true;
 }
 
-void endpoint_of_registry(struct conf_loader *l, struct span registry, struct conf_mark mark,
-                          struct conf_endpoint *out)
+void endpoint_of_host(struct conf_loader *l, struct span host, struct conf_mark mark,
+                      struct conf_endpoint *out)
 {
     char buf[NAME_REGISTRY_MAX + sizeof "https://"];
     struct str url = STR_INIT(buf);
     str_addz(&url, "https://");
-    str_add(&url, name_is_docker_hub(registry) ? SPAN("registry-1.docker.io") : registry);
-    MUST(!url.cut && endpoint_read_url(l, mark, str_span(&url), out));
+    str_add(&url, host);
+    MUST(!url.cut && endpoint_read_url(l, "upstreams[].registry", mark, str_span(&url), out));
+}
+
+bool endpoint_read_host(struct conf_loader *l, struct span text, struct span *out)
+{
+    bool v6 = is_ip(without_brackets(text), true);
+    if (!v6 && (span_find(text, ':') >= 0 || !name_registry_ok(text)))
+        return false;
+    *out = lower_copy(l, v6 ? without_brackets(text) : text);
+    return true;
+}
+
+bool endpoint_split_ip(struct span text, struct span *address, uint16_t *port)
+{
+    ptrdiff_t colon = span_rfind(text, ':');
+    bool v6 = text.n > 0 && text.p[0] == '[';
+    bool has_port = colon >= 0 && (!v6 || text.p[colon - 1] == ']');
+    struct span host = has_port ? span_sub(text, 0, (size_t)colon) : text;
+    *port = 0;
+    if (has_port && !read_port(span_from(text, (size_t)colon + 1), 1, port))
+        return false;
+    *address = without_brackets(host);
+    return v6 == (address->n < host.n) && is_ip(*address, v6);
 }

@@ -244,22 +244,3 @@ void rule_in_policy(const struct conf_loader *l, enum schema_section section, st
     if (!rule || abandoned->state == VALUE_SET)
         p->finish_abandoned = abandoned->n == 0;
 }
-
-bool rule_in_name(struct conf_loader *l)
-{
-    const struct schema_value *v = &l->value[KEY_RULE_name];
-    if (v->state != VALUE_SET)
-        return false;
-    for (size_t i = 0; i < v->text.n; i++) {
-        char c = v->text.p[i];
-        bool alnum = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-        if (alnum || c == '.' || c == '_' || c == '-')
-            continue;
-        complain(l->errors, v->mark,
-                 "rules[].name: '%.*s' has other characters than letters, digits, '.', '_', '-'; "
-                 "replace them",
-                 SHOW(v->text));
-        return false;
-    }
-    return true;
-}

@@ -11,7 +11,4 @@ bool rule_in_read(struct conf_loader *l, const struct conf_policy *defaults, str
 /* The policy keys of one section, `defaults` or a rule, on top of what *p holds. */
 void rule_in_policy(const struct conf_loader *l, enum schema_section section, struct conf_policy *p);
 
-/* Is it a rule's name? Else complains. */
-bool rule_in_name(struct conf_loader *l);
-
 #endif

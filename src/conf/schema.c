@@ -4,6 +4,7 @@
 #include "conf/schema.h"
 
 #include "conf/complain.h"
+#include "registry/name.h"
 
 enum value_type { BOOL, INTEGER, AUTO_INTEGER, SIZE, DURATION, STRING, ENUM, LIST, MAP };
 
@@ -421,6 +422,41 @@ bool schema_load(struct conf_loader *l, enum schema_section section, const struc
     return check_required(l, section, map);
 }
 
+bool schema_name(struct conf_loader *l, enum schema_id key)
+{
+    const struct schema_value *v = &l->value[key];
+    if (v->state != VALUE_SET)
+        return false;
+    for (size_t i = 0; i < v->text.n; i++) {
+        char c = v->text.p[i];
+        bool alnum = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+        if (alnum || c == '.' || c == '_' || c == '-')
+            continue;
+        complain(l->errors, v->mark,
+                 PATH_FMT "'%.*s' has other characters than letters, digits, '.', '_', '-'; replace them",
+                 PATH_ARG(&keys[key]), SHOW(v->text));
+        return false;
+    }
+    return true;
+}
+
+bool schema_registry(struct conf_loader *l, enum schema_id key, struct str *out)
+{
+    const struct schema_value *v = &l->value[key];
+    if (v->state != VALUE_SET)
+        return false;
+    if (name_registry_canonical(v->text, out))
+        return true;
+    if (span_find(v->text, '@') >= 0) /* what stands before it may be a password */
+        complain(l->errors, v->mark, PATH_FMT "this holds a user name or '@'; write host or host:port",
+                 PATH_ARG(&keys[key]));
+    else
+        complain(l->errors, v->mark,
+                 PATH_FMT "'%.*s' is no registry; write host or host:port only, as in docker.io",
+                 PATH_ARG(&keys[key]), SHOW(v->text));
+    return false;
+}
+
 bool schema_string(struct conf_loader *l, enum schema_id key, const struct conf_node *node, struct span *out)
 {
     enum { ENTRY_MAX = 4096 };
@@ -470,7 +506,7 @@ void conf_schema_text(struct str *out)
         struct str p = STR_INIT(path);
         str_addf(&p, "%s%s", k.section, k.name);
         const char *def = k.def == NULL ? "required" : k.def[0] == '\0' ? "-" : k.def;
-        str_addf(out, "%-34s %-23s %-16s %s%s\n", path, k.type, def, k.doc,
+        str_addf(out, "%-43s %-23s %-16s %s%s\n", path, k.type, def, k.doc,
                  k.refused ? " (not supported by this version)" : "");
     }
 }

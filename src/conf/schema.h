@@ -47,6 +47,12 @@ struct conf_loader {
  * False: it is not a map, or a key that must be given is missing or wrong (complaints were written). */
 bool schema_load(struct conf_loader *l, enum schema_section section, const struct conf_node *map);
 
+/* Is the key's value, if there is one, a name (letters, digits, '.', '_', '-')? Complains if it is another text. */
+bool schema_name(struct conf_loader *l, enum schema_id key);
+
+/* The canonical form of the key's value, a registry. False: there is none, or complained. */
+bool schema_registry(struct conf_loader *l, enum schema_id key, struct str *out);
+
 /* Is this node a STRING as `key` wants it? Else complains. For entries of a list. */
 bool schema_string(struct conf_loader *l, enum schema_id key, const struct conf_node *node, struct span *out);
 

@@ -259,16 +259,28 @@ static void take_apart(struct main *mn)
     store_close(mn->store);
 }
 
+static void log_warnings(const struct main *mn, const struct config_warnings *warnings)
+{
+    for (size_t i = 0; i < warnings->n; i++) {
+        char line[1024];
+        struct str s = STR_INIT(line);
+        conf_error_text(&warnings->list[i], mn->conf->file, &s);
+        log_warn("main", "configuration", LOG_SP("warning", str_span(&s)));
+    }
+}
+
 int serve_run(const char *config_file, const char *version)
 {
     static struct main
         mn; /* static: what a failed start leaves allocated stays reachable until the process ends */
     mn.version = version;
-    mn.conf = config_read(config_path(config_file));
+    struct config_warnings warnings;
+    mn.conf = config_read(config_path(config_file), &warnings);
     if (mn.conf == NULL)
         return 1;
     signal(SIGPIPE, SIG_IGN);
     log_setup(mn.conf->log_level, mn.conf->log_format);
+    log_warnings(&mn, &warnings);
     raise_descriptors(mn.conf);
     mn.n_workers = worker_count(mn.conf);
     size_threadpool(mn.n_workers);
@@ -284,8 +296,10 @@ int serve_run(const char *config_file, const char *version)
         fprintf(stderr, "larder: %s\n", text);
         return 1;
     }
-    if (!make_workers(&mn) || !open_sockets(&mn))
+    if (!make_workers(&mn) || !open_sockets(&mn)) {
+        setup_unref(setup);
         return 1; /* the process ends: the system takes back what was opened */
+    }
     log_start();
     if (mn.conf->store_max_size > 0)
         log_warn("store", "store.max_size is not enforced by this version: watch the disk",

@@ -134,11 +134,25 @@ def test_files_that_are_no_configuration(tmp_path, text):
 
 
 @pytest.mark.parametrize("key,value", [
-    ("credential_sets", "[{name: a, login_server: b.test, username: env:A, password: env:B}]"),
     ("listen", "[{address: '127.0.0.1:5000', tls: {certificate: a, key: b}}]")])
 def test_keys_that_this_version_cannot_act_on_are_refused_not_ignored(tmp_path, key, value):
     _, r = check(tmp_path, "%s: %s\n" % (key, value))
     assert r.returncode == 1 and re.search(r":1:\d+: ", r.stderr)
+
+
+def test_a_warning_refuses_nothing(tmp_path, good):
+    _, r = check(tmp_path, good)
+    assert r.returncode == 0 and r.stderr == ""
+    file, r = check(tmp_path, good + "  - {name: hub, source: docker.io/*, target: hub/*}\n")
+    assert r.returncode == 0 and "2 rules" in r.stdout
+    assert re.fullmatch(r"warning: %s:15:5: rule 'hub' .*Docker Hub.* 100 pulls in 6 hours .*\n" % re.escape(str(file)), r.stderr)
+
+
+def test_the_log_has_the_warnings(start_larder, upstream):
+    larder = start_larder(upstream, rules=[{"name": "hub", "source": "docker.io/*", "target": "hub/*"}])
+    larder.stop()
+    told = [r for r in larder.log if r["level"] == "warn"]
+    assert len(told) == 1 and re.match(r"%s:\d+:\d+: rule 'hub'" % re.escape(larder.file), told[0]["warning"])
 
 
 @pytest.mark.parametrize("path", ["none.yaml", "."])

@@ -1,5 +1,7 @@
 /* Any text as a configuration file: it is refused with complaints inside the file, or the snapshot holds what
  * conf/conf.h promises, and names that are derived from its rules are found again. */
+#include <arpa/inet.h>
+
 #include "base/check.h"
 #include "conf/conf.h"
 #include "registry/name.h"
@@ -8,14 +10,13 @@ enum { ERRORS = 16 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void check_complaints(struct span text, const struct conf_errors *errors)
+static void check_list(struct span text, const struct conf_error *list, size_t n)
 {
     unsigned lines = 2;
     for (size_t i = 0; i < text.n; i++)
         lines += text.p[i] == '\n' || text.p[i] == '\r' || (unsigned char)text.p[i] >= 0x80; /* NEL, LS, PS */
-    MUST(errors->n > 0);
-    for (size_t i = 0; i < errors->n; i++) {
-        const struct conf_error *e = &errors->list[i];
+    for (size_t i = 0; i < n; i++) {
+        const struct conf_error *e = &list[i];
         MUST(e->text[0] != '\0' && e->mark.line <= lines);
         MUST(i == 0 || e[-1].mark.line <= e->mark.line);
         char buf[1024];
@@ -38,6 +39,7 @@ static void check_rule(const struct conf *c, const struct conf_rule *r)
         MUST(r->wildcard && name.n + r->source_prefix.n > NAME_REPO_MAX);
         return;
     }
+    MUST(r->credential_set == NULL || span_eq(r->credential_set->login_server, r->registry));
     MUST(found == r || (r->wildcard && !found->wildcard));
     MUST(name_repo_ok(str_span(&out)));
     char again[NAME_REPO_MAX + 1];
@@ -46,17 +48,52 @@ static void check_rule(const struct conf *c, const struct conf_rule *r)
     MUST(source != NULL && span_eq(str_span(&out), str_span(&same)));
 }
 
+static void check_set(const struct conf *c, size_t i)
+{
+    const struct conf_credential_set *s = &c->credential_sets[i];
+    bool with_user = s->password.kind == SECRET_DOCKERCONFIG || s->password.kind == SECRET_EXEC;
+    MUST(s->index == i && s->name.n > 0 && name_registry_ok(s->login_server));
+    MUST(s->password.kind != SECRET_NONE && s->password.kind != SECRET_TEXT && s->password.arg.n > 0);
+    MUST(s->username.kind == SECRET_NONE ? with_user : s->username.arg.n > 0);
+    MUST(s->username.kind != SECRET_DOCKERCONFIG && s->username.kind != SECRET_EXEC);
+}
+
+static void check_address(const struct conf_resolve *r)
+{
+    unsigned char raw[16];
+    MUST(name_registry_ok(r->host) && span_find(r->host, ':') < 0);
+    MUST(inet_pton(AF_INET, r->address.p, raw) == 1 || inet_pton(AF_INET6, r->address.p, raw) == 1);
+}
+
+static void check_upstream(const struct conf_upstream *u)
+{
+    MUST(u->n_endpoints > 0 && u->known == known_find(u->registry));
+    MUST((u->identity.certificate.path.p == NULL) == (u->identity.key.path.p == NULL));
+    for (size_t i = 0; i < u->n_token_realms; i++)
+        MUST(u->token_realms[i].host.n > 0 && u->token_realms[i].port > 0 &&
+             u->token_realms[i].prefix.n == 0);
+    for (size_t i = 0; i < u->n_redirect_hosts; i++)
+        MUST(u->redirect_hosts[i].n > 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct conf_error list[ERRORS];
-    struct conf_errors errors = {.list = list, .cap = ERRORS};
+    struct conf_error list[ERRORS], warnings[ERRORS];
+    struct conf_errors errors = {.list = list, .cap = ERRORS, .warnings = warnings, .cap_warnings = ERRORS};
     struct span text = span_of((const char *)data, size);
     struct conf *c = conf_load(text, SPAN("fuzz.yaml"), &errors);
-    if (c == NULL) {
-        check_complaints(text, &errors);
+    check_list(text, list, errors.n);
+    check_list(text, warnings, errors.n_warnings);
+    MUST((c == NULL) == (errors.n > 0) && (errors.n == 0 || errors.n_warnings == 0));
+    if (c == NULL)
         return 0;
-    }
-    MUST(errors.n == 0 && c->n_listen > 0 && c->store_path.n > 0);
+    MUST(c->n_listen > 0 && c->store_path.n > 0);
+    for (size_t i = 0; i < c->n_upstreams; i++)
+        check_upstream(&c->upstreams[i]);
+    for (size_t i = 0; i < c->n_credential_sets; i++)
+        check_set(c, i);
+    for (size_t i = 0; i < c->n_resolve; i++)
+        check_address(&c->resolve[i]);
     for (size_t i = 0; i < c->n_rules; i++)
         check_rule(c, &c->rules[i]);
     char up[NAME_REPO_MAX + 1];

@@ -153,27 +153,6 @@ static void what_comes_later(void **state)
            "1:31: tls here has no 'key'", "1:48: unknown key 'kee', did you mean 'key'?");
     EXPECT("listen: [{address: ':1', tls: true}]\n", "1:26: listen[].tls: not supported",
            "1:31: tls must be a mapping");
-    EXPECT("upstreams:\n  - registry: a.io\n    ca: a.pem\n    proxy: http://p:3128\n    token_realms: "
-           "[https://b.io]\n",
-           "3:5: upstreams[].ca: not supported by this version",
-           "4:5: upstreams[].proxy: not supported by this version",
-           "5:5: upstreams[].token_realms: not supported by this version");
-    EXPECT("upstreams: [{registry: a.io, token_realms: [[]]}]\n",
-           "1:30: upstreams[].token_realms: not supported",
-           "1:45: upstreams[].token_realms: must be a single value");
-    EXPECT("upstreams: [{registry: a.io, ca: [a]}]\n", "1:30: upstreams[].ca: not supported",
-           "1:34: upstreams[].ca: must be a single value, not a list");
-    EXPECT("credential_sets:\n  - name: hub\n    login_server: docker.io\n    username: env:U\n    password: "
-           "env:P\n",
-           "1:1: credential_sets: not supported by this version of larder; remove it: rules reach their "
-           "registries");
-    EXPECT("credential_sets: [{name: hub, login_server: docker.io, username: env:U}, 5]\n",
-           "1:1: credential_sets: not supported", "1:19: a credential set here has no 'password'",
-           "1:74: a credential set must be a mapping");
-    EXPECT("rules:\n" RULE("a", "x.io/a", "a") "    credential_set: hub\n",
-           "5:5: rules[].credential_set: not supported by this version");
-    conf_unref(load_good("credential_sets: []\n"));
-    conf_unref(load_good("credential_sets:\n"));
 }
 
 static void all_in_file_order(void **state)
@@ -244,15 +223,15 @@ static void schema_text(void **state)
     conf_schema_text(&s);
     assert_false(s.cut);
     static const char *const parts[] = {
-        "\nworkers                            auto|number 1..256      auto             event loops",
-        "\nstore.max_size                     size 0..                0 ",
-        "\ndefaults.tag_ttl                   duration 0ms..365d      5m ",
-        "\ndefaults.on_upstream_404           serve|refuse            serve ",
-        "\nupstreams[].max_manifest           size 1KiB..64MiB        4MiB ",
-        "\nupstreams[].timeouts.first_byte    duration 1ms..1h        20s ",
-        "\nrules[].source                     text                    required ",
-        "\nrules[].tag_ttl                    duration 0ms..365d      - ",
-        "\nclient.max_connections             number 1..1000000       10000 ",
+        "\nworkers                                     auto|number 1..256      auto             event loops",
+        "\nstore.max_size                              size 0..                0 ",
+        "\ndefaults.tag_ttl                            duration 0ms..365d      5m ",
+        "\ndefaults.on_upstream_404                    serve|refuse            serve ",
+        "\nupstreams[].max_manifest                    size 1KiB..64MiB        4MiB ",
+        "\nupstreams[].timeouts.first_byte             duration 1ms..1h        20s ",
+        "\nrules[].source                              text                    required ",
+        "\nrules[].tag_ttl                             duration 0ms..365d      - ",
+        "\nclient.max_connections                      number 1..1000000       10000 ",
     };
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
         assert_non_null(strstr(buf, parts[i]));
