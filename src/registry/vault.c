@@ -120,8 +120,8 @@ static void take_error(void *arg, struct span key, struct span value)
         e->description = value;
 }
 
-/* The text's first word, if it is short and plain. */
-static void add_word(struct span value, struct str *out)
+/* The text's first word, if it is short and plain; behind a blank, unless it is the first one behind `start`. */
+static void add_word(struct span value, size_t start, struct str *out)
 {
     struct span text = span_sub(value, 1, value.n - 2);
     size_t n = 0;
@@ -131,25 +131,25 @@ static void add_word(struct span value, struct str *out)
         n++;
     if (n == 0 || n > ERROR_WORD_MAX)
         return;
-    if (out->n > 0 && out->p[out->n - 1] != ' ')
-        str_addc(out, ' ');
+    str_addz(out, out->n > start ? " " : "");
     str_add(out, span_sub(text, 0, n));
 }
 
 static void add_code(void *arg, struct span key, struct span value)
 {
     if (span_eq(key, SPAN("code")) && value.n > 2 && value.p[0] == '"')
-        add_word(value, arg);
+        add_word(value, ((struct str *)arg)->n, arg);
 }
 
 void vault_add_error(struct span json, struct str *out)
 {
     struct error e = {0};
+    size_t start = out->n;
     (void)json_each_member(json, take_error, &e);
     if (e.error.n > 2 && e.error.p[0] == '"')
-        add_word(e.error, out);
+        add_word(e.error, start, out);
     else if (e.error.n > 2)
         (void)json_each_member(e.error, add_code, out);
     if (e.description.n > 2 && span_starts(e.description, SPAN("\"AADSTS")))
-        add_word(e.description, out);
+        add_word(e.description, start, out);
 }
