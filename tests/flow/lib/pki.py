@@ -86,8 +86,9 @@ class Pki:
             out.write("".join(c.pem for c in certificates))
         return path
 
-    def _make(self, subject, issuer, authority=False, names=(), ips=(), start=-1, end=30, key="P-256", key_of=None, extra=()):
-        """`key`: a curve, "rsa:BITS" or "ed25519"; `extra`: further lines of extensions."""
+    def _make(self, subject, issuer, authority=False, names=(), ips=(), start=-1, end=30, key="P-256", key_of=None, md="sha256",
+              extra=()):
+        """`key`: a curve, "rsa:BITS" or "ed25519"; `md`: what is signed with; `extra`: further lines of extensions."""
         folder = self.new_folder()
         cert = Cert(self, folder, subject, issuer, authority)
         if key_of is not None:
@@ -103,7 +104,7 @@ class Pki:
         request = os.path.join(folder, "request.pem")
         _openssl("req", "-new", "-config", config, "-key", cert.key_file, "-subj", "/CN=" + subject, "-out", request)
         signer = ["-selfsign", "-keyfile", cert.key_file] if issuer is None else ["-cert", issuer.file, "-keyfile", issuer.key_file]
-        _openssl("ca", "-batch", "-notext", "-config", config, "-in", request, "-out", cert.file, "-startdate", _date(start),
+        _openssl("ca", "-batch", "-notext", "-config", config, "-md", md, "-in", request, "-out", cert.file, "-startdate", _date(start),
                  "-enddate", _date(end), *signer)
         with open(cert.chain_file, "w") as out:
             out.write("".join(cert.chain))

@@ -51,13 +51,13 @@ class Tls:
     @staticmethod
     def _context(certificate, only, alpn, client_ca, client_optional, ciphers, tickets):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if ciphers:
+            context.set_ciphers(ciphers)
         context.load_cert_chain(certificate.chain_file, certificate.key_file)
         context.minimum_version = VERSIONS[only or "1.2"]
         context.maximum_version = VERSIONS[only or "1.3"]
         if alpn:
             context.set_alpn_protocols(list(alpn))
-        if ciphers:
-            context.set_ciphers(ciphers)
         if not tickets:
             context.options |= ssl.OP_NO_TICKET
         if client_ca is not None:
