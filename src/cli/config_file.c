@@ -21,7 +21,7 @@ const char *config_path(const char *given)
     return env != NULL && env[0] != 0 ? env : CONFIG_DEFAULT;
 }
 
-static bool read_whole(int fd, char **text, size_t *n, const char **why)
+bool config_read_text(int fd, char **text, size_t *n, const char **why)
 {
     struct stat st;
     if (fstat(fd, &st) != 0) {
@@ -55,7 +55,7 @@ static bool read_whole(int fd, char **text, size_t *n, const char **why)
     }
 }
 
-static struct conf *load(struct span text, const char *path, struct config_warnings *warnings)
+struct conf *config_load(struct span text, const char *path, struct config_warnings *warnings)
 {
     struct conf_error *list = mem_zalloc(COMPLAINTS * sizeof *list);
     struct conf_errors errors = {.list = list,
@@ -88,8 +88,8 @@ struct conf *config_read(const char *path, struct config_warnings *warnings)
         return NULL;
     }
     struct conf *c = NULL;
-    if (read_whole(fd, &text, &n, &why))
-        c = load(span_of(text, n), path, warnings);
+    if (config_read_text(fd, &text, &n, &why))
+        c = config_load(span_of(text, n), path, warnings);
     else
         fprintf(stderr, "%s: cannot read the configuration: %s\n", path, why);
     close(fd);

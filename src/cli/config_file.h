@@ -17,4 +17,9 @@ struct config_warnings {
 /* Reads and validates. NULL: everything that is wrong has been written to standard error, one line each, and there are no warnings. */
 struct conf *config_read(const char *path, struct config_warnings *warnings);
 
+/* Reads all of an open file. *text is the caller's to free, also when it fails (then *why says why). */
+bool config_read_text(int fd, char **text, size_t *n, const char **why);
+/* Validates a text; as config_read. */
+struct conf *config_load(struct span text, const char *path, struct config_warnings *warnings);
+
 #endif

@@ -52,11 +52,14 @@ static void load_listen(struct conf_loader *l, const struct conf_node *list)
     }
     for (const struct conf_node *node = list->first; node != NULL; node = node->next) {
         bool ok = schema_load(l, SECTION_LISTEN, node);
-        if (l->value[KEY_LISTEN_tls].node != NULL)
-            schema_load(l, SECTION_LISTEN_TLS, l->value[KEY_LISTEN_tls].node);
+        struct conf_identity tls = {.certificate = {.path = SPAN_NONE}};
+        if (l->value[KEY_LISTEN_tls].node != NULL &&
+            schema_load(l, SECTION_LISTEN_TLS, l->value[KEY_LISTEN_tls].node))
+            tls = (struct conf_identity){.certificate = schema_path(l, KEY_LISTEN_TLS_certificate),
+                                         .key = schema_path(l, KEY_LISTEN_TLS_key)};
         const struct schema_value *v = &l->value[KEY_LISTEN_address];
         if (ok && endpoint_read_address(l, "listen[].address", v->mark, v->text, &out[c->n_listen]))
-            c->n_listen++;
+            out[c->n_listen++].tls = tls;
     }
 }
 
@@ -337,6 +340,7 @@ struct conf *conf_load(struct span text, struct span file, struct conf_errors *e
     ref_init(&c->ref);
     c->arena = arena_new();
     c->file = arena_span(c->arena, file);
+    c->fingerprint = map_hash(text);
     struct conf_loader l = {.conf = c, .errors = errors, .scratch = arena_new()};
     load_all(&l, text);
     arena_free(l.scratch);

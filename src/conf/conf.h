@@ -135,7 +135,8 @@ struct conf_rules; /* compiled matcher */
 struct conf {
     struct ref ref;
     struct arena *arena;
-    struct span file; /* name for messages */
+    struct span file;     /* name for messages */
+    uint64_t fingerprint; /* of the text: equal texts have equal ones */
 
     const struct conf_listen *listen;
     size_t n_listen;
@@ -214,7 +215,6 @@ struct conf_schema_line {
     char type[64];   /* with its limits: "number 1..65535" */
     const char *def; /* as it would be written; "": none; NULL: the key must be given */
     const char *doc;
-    bool refused; /* not supported by this version */
 };
 
 /* The i-th key, in the order of the table; false: there are no more. */

@@ -144,19 +144,12 @@ static void load_proxy(struct conf_loader *l, struct conf_upstream *u)
     u->proxy_mark = v->mark;
 }
 
-static struct conf_path path_of(struct conf_loader *l, const struct schema_value *v)
-{
-    if (v->state != VALUE_SET)
-        return (struct conf_path){.path = SPAN_NONE};
-    return (struct conf_path){.path = arena_span(l->conf->arena, v->text), .mark = v->mark};
-}
-
 static void load_identity(struct conf_loader *l, const struct conf_node *map, struct conf_identity *out)
 {
     if (map == NULL || !schema_load(l, SECTION_CLIENT_CERTIFICATE, map))
         return;
-    out->certificate = path_of(l, &l->value[KEY_CLIENT_CERTIFICATE_certificate]);
-    out->key = path_of(l, &l->value[KEY_CLIENT_CERTIFICATE_key]);
+    out->certificate = schema_path(l, KEY_CLIENT_CERTIFICATE_certificate);
+    out->key = schema_path(l, KEY_CLIENT_CERTIFICATE_key);
 }
 
 void reach_load(struct conf_loader *l, struct conf_upstream *u)
@@ -167,7 +160,7 @@ void reach_load(struct conf_loader *l, struct conf_upstream *u)
     u->max_manifest = (uint64_t)v[KEY_UPSTREAM_max_manifest].n;
     load_timeouts(l, v[KEY_UPSTREAM_timeouts].node, &u->timeouts);
     load_endpoints(l, v[KEY_UPSTREAM_endpoints].node, u);
-    u->ca = path_of(l, &v[KEY_UPSTREAM_ca]);
+    u->ca = schema_path(l, KEY_UPSTREAM_ca);
     load_identity(l, v[KEY_UPSTREAM_client_certificate].node, &u->identity);
     load_proxy(l, u);
     load_realms(l, v[KEY_UPSTREAM_token_realms].node, u);

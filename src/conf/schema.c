@@ -15,16 +15,13 @@ struct schema_key {
     int64_t min, max;
     const char *def;   /* "": none; NULL: must be given */
     const char *words; /* ENUM */
-    const char *later; /* not NULL: refused, with this hint */
     const char *doc;
 };
 
 static const struct schema_key keys[KEY_COUNT] = {
 #define SECTION(id, path, words)
 #define KEY(section, name, type, min, max, def, words, doc)                                                  \
-    {SECTION_##section, #name, type, min, max, def, words, NULL, doc},
-#define LATER(section, name, type, max, hint, doc)                                                           \
-    {SECTION_##section, #name, type, 0, max, "", "", hint, doc},
+    {SECTION_##section, #name, type, min, max, def, words, doc},
 #include "conf/schema.def"
 };
 
@@ -33,7 +30,6 @@ static const struct {
 } sections[SECTION_COUNT] = {
 #define SECTION(id, path, words) {path, words},
 #define KEY(section, name, type, min, max, def, words, doc)
-#define LATER(section, name, type, max, hint, doc)
 #include "conf/schema.def"
 };
 
@@ -379,10 +375,6 @@ static void load_value(struct conf_loader *l, const struct schema_key *k, const 
         v->mark = node->value->mark;
     }
     v->state = ok ? VALUE_SET : VALUE_BAD;
-    bool nothing = k->type == LIST && ok && v->node == NULL;
-    if (k->later != NULL && !nothing)
-        complain(l->errors, node->mark, PATH_FMT "not supported by this version of larder; %s", PATH_ARG(k),
-                 k->later);
 }
 
 static bool check_required(struct conf_loader *l, enum schema_section section, const struct conf_node *map)
@@ -457,6 +449,14 @@ bool schema_registry(struct conf_loader *l, enum schema_id key, struct str *out)
     return false;
 }
 
+struct conf_path schema_path(const struct conf_loader *l, enum schema_id key)
+{
+    const struct schema_value *v = &l->value[key];
+    if (v->state != VALUE_SET)
+        return (struct conf_path){.path = SPAN_NONE};
+    return (struct conf_path){.path = arena_span(l->conf->arena, v->text), .mark = v->mark};
+}
+
 bool schema_string(struct conf_loader *l, enum schema_id key, const struct conf_node *node, struct span *out)
 {
     enum { ENTRY_MAX = 4096 };
@@ -491,8 +491,7 @@ bool conf_schema_line(size_t i, struct conf_schema_line *out)
                                      .words = sections[k->section].words,
                                      .name = k->name,
                                      .def = k->def,
-                                     .doc = k->doc,
-                                     .refused = k->later != NULL};
+                                     .doc = k->doc};
     struct str t = STR_INIT(out->type);
     add_type(&t, k);
     return true;
@@ -506,7 +505,6 @@ void conf_schema_text(struct str *out)
         struct str p = STR_INIT(path);
         str_addf(&p, "%s%s", k.section, k.name);
         const char *def = k.def == NULL ? "required" : k.def[0] == '\0' ? "-" : k.def;
-        str_addf(out, "%-43s %-23s %-16s %s%s\n", path, k.type, def, k.doc,
-                 k.refused ? " (not supported by this version)" : "");
+        str_addf(out, "%-43s %-23s %-16s %s\n", path, k.type, def, k.doc);
     }
 }

@@ -8,7 +8,6 @@
 enum schema_section {
 #define SECTION(id, path, words) SECTION_##id,
 #define KEY(section, name, type, min, max, def, words, doc)
-#define LATER(section, name, type, max, hint, doc)
 #include "conf/schema.def"
     SECTION_COUNT
 };
@@ -16,7 +15,6 @@ enum schema_section {
 enum schema_id { /* KEY_RULE_source, KEY_STORE_path, ... */
 #define SECTION(id, path, words)
 #define KEY(section, name, type, min, max, def, words, doc) KEY_##section##_##name,
-#define LATER(section, name, type, max, hint, doc)          KEY_##section##_##name,
 #include "conf/schema.def"
                  KEY_COUNT
 };
@@ -52,6 +50,9 @@ bool schema_name(struct conf_loader *l, enum schema_id key);
 
 /* The canonical form of the key's value, a registry. False: there is none, or complained. */
 bool schema_registry(struct conf_loader *l, enum schema_id key, struct str *out);
+
+/* The key's value as a path, in the snapshot's memory; absent when it is not set. */
+struct conf_path schema_path(const struct conf_loader *l, enum schema_id key);
 
 /* Is this node a STRING as `key` wants it? Else complains. For entries of a list. */
 bool schema_string(struct conf_loader *l, enum schema_id key, const struct conf_node *node, struct span *out);

@@ -18,7 +18,9 @@
 #include "cli/config_file.h"
 #include "core/resolve.h"
 #include "core/signal.h"
+#include "main/reload.h"
 #include "main/serve.h"
+#include "main/sockets.h"
 #include "net/listen.h"
 #include "proxy/proxy.h"
 #include "proxy/setup.h"
@@ -30,23 +32,25 @@ struct worker {
     struct core *core;
     struct proxy *proxy;
     pthread_t thread;
-    int *fds; /* one per listen address */
-    struct core_msg start, stop, stopped;
+    unsigned index;
+    struct core_msg start, spread, has_spread, stop, stopped;
 };
 
 struct main {
     struct conf *conf;
     struct store *store;
     struct proxy_shared *shared;
+    struct sockets *sockets;
+    struct reload *reload; /* NULL: stopping */
     struct core *core;
     struct admin *admin;
     int admin_fd;
     struct worker *workers;
     struct core **cores; /* the workers' */
-    unsigned n_workers, n_stopped;
-    struct signal_watch *term, *intr;
+    unsigned n_workers, n_stopped, n_spread;
+    struct signal_watch *term, *intr, *hup;
     bool stopping;
-    const char *version;
+    const char *version, *config_file;
     struct core_msg start;
 };
 
@@ -55,7 +59,16 @@ struct main {
 static void on_worker_start(struct core_msg *m)
 {
     struct worker *w = CONTAINER_OF(m, struct worker, start);
-    w->proxy = proxy_start(w->main->shared, w->core, w->fds, (unsigned)w->main->conf->n_listen);
+    w->proxy = proxy_start(w->main->shared, w->core);
+    sockets_hand_over(w->main->sockets, w->index, w->proxy);
+}
+
+static void on_worker_spread(struct core_msg *m)
+{
+    struct worker *w = CONTAINER_OF(m, struct worker, spread);
+    if (w->proxy != NULL)
+        sockets_hand_over(w->main->sockets, w->index, w->proxy);
+    core_post(w->main->core, &w->has_spread);
 }
 
 static void on_proxy_stopped(void *arg)
@@ -77,6 +90,7 @@ static void on_admin_stopped(void *arg)
     struct main *mn = arg;
     signal_unwatch(mn->term);
     signal_unwatch(mn->intr);
+    signal_unwatch(mn->hup);
     core_quit(mn->core);
 }
 
@@ -85,6 +99,13 @@ static void on_worker_stopped(struct core_msg *m)
     struct main *mn = CONTAINER_OF(m, struct worker, stopped)->main;
     if (++mn->n_stopped == mn->n_workers)
         admin_stop(mn->admin, on_admin_stopped, mn);
+}
+
+static void on_has_spread(struct core_msg *m)
+{
+    struct main *mn = CONTAINER_OF(m, struct worker, has_spread)->main;
+    if (++mn->n_spread == mn->n_workers && mn->reload != NULL)
+        reload_spread(mn->reload);
 }
 
 static void *worker_thread(void *arg)
@@ -108,13 +129,56 @@ static void on_signal(int signum, void *arg)
     log_info("main", "stopping: no new connections, answers under way may finish", LOG_I("signal", signum),
              LOG_I("limit_ms", mn->conf->client.drain_ms));
     admin_stopping(mn->admin);
+    reload_stop(mn->reload);
+    mn->reload = NULL;
     for (unsigned i = 0; i < mn->n_workers; i++)
         core_post(mn->workers[i].core, &mn->workers[i].stop);
 }
 
+static void on_hangup(int signum, void *arg)
+{
+    struct main *mn = arg;
+    UNUSED(signum);
+    if (mn->reload != NULL)
+        reload_now(mn->reload);
+}
+
 static void more_metrics(void *arg, struct str *out)
 {
-    proxy_metrics(arg, out);
+    struct main *mn = arg;
+    proxy_metrics(mn->shared, out);
+    if (mn->reload != NULL)
+        reload_metrics(mn->reload, out);
+}
+
+/* A new setup is in force: the workers change their listeners. */
+static void spread(void *arg)
+{
+    struct main *mn = arg;
+    mn->n_spread = 0;
+    for (unsigned i = 0; i < mn->n_workers; i++)
+        core_post(mn->workers[i].core, &mn->workers[i].spread);
+}
+
+static void took(struct conf *conf, void *arg)
+{
+    struct main *mn = arg;
+    conf_unref(mn->conf);
+    mn->conf = conf_ref(conf);
+}
+
+static void start_reload(struct main *mn)
+{
+    struct reload_config config = {.core = mn->core,
+                                   .path = mn->config_file,
+                                   .conf = mn->conf,
+                                   .shared = mn->shared,
+                                   .sockets = mn->sockets,
+                                   .n_cores = mn->n_workers,
+                                   .spread = spread,
+                                   .took = took,
+                                   .arg = mn};
+    mn->reload = reload_start(&config);
 }
 
 static void on_main_start(struct core_msg *m)
@@ -125,10 +189,12 @@ static void on_main_start(struct core_msg *m)
                                   .store = mn->store,
                                   .version = mn->version,
                                   .more_metrics = more_metrics,
-                                  .arg = mn->shared};
+                                  .arg = mn};
     mn->admin = admin_start(mn->core, mn->admin_fd, &config);
     mn->term = signal_watch(mn->core, SIGTERM, on_signal, mn);
     mn->intr = signal_watch(mn->core, SIGINT, on_signal, mn);
+    mn->hup = signal_watch(mn->core, SIGHUP, on_hangup, mn);
+    start_reload(mn);
 }
 
 /* ---- start ---- */
@@ -179,25 +245,13 @@ static bool open_sockets(struct main *mn)
 {
     char text[512];
     struct str why = STR_INIT(text);
-    int *fds = mem_alloc(mn->n_workers * sizeof *fds);
-    bool ok = true;
-    for (size_t a = 0; a < mn->conf->n_listen && ok; a++) {
-        const struct conf_listen *l = &mn->conf->listen[a];
-        uint16_t port;
-        ok = listen_open(l->host, l->port, mn->n_workers, fds, &port, &why);
-        for (unsigned i = 0; i < mn->n_workers && ok; i++)
-            mn->workers[i].fds[a] = fds[i];
-        if (ok)
-            log_address("listening", l->host, port);
-    }
-    mem_free(fds);
-    if (ok) {
-        uint16_t port;
-        ok = listen_open(mn->conf->admin.host, mn->conf->admin.port, 1, &mn->admin_fd, &port, &why);
-        if (ok)
-            log_address("admin listening", mn->conf->admin.host, port);
-    }
-    if (!ok)
+    uint16_t port;
+    mn->sockets = sockets_new(mn->n_workers);
+    bool ok = sockets_follow(mn->sockets, mn->conf, &why) &&
+              listen_open(mn->conf->admin.host, mn->conf->admin.port, 1, &mn->admin_fd, &port, &why);
+    if (ok)
+        log_address("admin listening", mn->conf->admin.host, port);
+    else
         fprintf(stderr, "larder: %s\n", text);
     return ok;
 }
@@ -219,8 +273,10 @@ static bool make_workers(struct main *mn)
         struct worker *w = &mn->workers[i];
         w->main = mn;
         w->core = mn->cores[i] = c;
-        w->fds = mem_alloc(mn->conf->n_listen * sizeof *w->fds);
+        w->index = i;
         core_msg_init(&w->start, on_worker_start);
+        core_msg_init(&w->spread, on_worker_spread);
+        core_msg_init(&w->has_spread, on_has_spread);
         core_msg_init(&w->stop, on_worker_stop);
         core_msg_init(&w->stopped, on_worker_stopped);
     }
@@ -250,11 +306,11 @@ static void take_apart(struct main *mn)
     for (unsigned i = 0; i < mn->n_workers; i++) {
         resolve_free(mn->workers[i].core);
         core_free(mn->workers[i].core);
-        mem_free(mn->workers[i].fds);
     }
     core_free(mn->core);
     mem_free(mn->cores);
     mem_free(mn->workers);
+    sockets_free(mn->sockets);
     proxy_shared_free(mn->shared);
     store_close(mn->store);
 }
@@ -275,7 +331,8 @@ int serve_run(const char *config_file, const char *version)
         mn; /* static: what a failed start leaves allocated stays reachable until the process ends */
     mn.version = version;
     struct config_warnings warnings;
-    mn.conf = config_read(config_path(config_file), &warnings);
+    mn.config_file = config_path(config_file);
+    mn.conf = config_read(mn.config_file, &warnings);
     if (mn.conf == NULL)
         return 1;
     signal(SIGPIPE, SIG_IGN);

@@ -3,11 +3,20 @@
  * Stopping: the server stops accepting and closes idle connections; answers under way go on until drain_timeout, then they are
  * cut. When the core has no client left, fetches that nobody waits for, on any core, are closed (what they have stays as a partial file), and when
  * no operation is left everything is freed. A tick looks every 50 ms. */
+#include <unistd.h>
+
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
 
 #define DRAIN_TICK_MS 50
 #define OPEN_FILES    1024 /* per core; the process's limit is divided further by main */
+
+struct proxy_port {
+    struct list_node node;
+    struct server_port *port;
+    size_t n;
+    char address[]; /* as the configuration writes it */
+};
 
 /* ---- shared ---- */
 
@@ -62,6 +71,18 @@ void proxy_reload(struct proxy_shared *s, struct setup *setup)
     setup_unref(old);
 }
 
+static struct server_config server_limits(struct proxy *px)
+{
+    const struct conf *conf = setup_conf(px->setup);
+    uint64_t share = (conf->client.max_connections + px->shared->n_cores - 1) / px->shared->n_cores;
+    return (struct server_config){.header_ms = conf->client.header_ms,
+                                  .idle_ms = conf->client.idle_ms,
+                                  .send_ms = conf->client.send_ms,
+                                  .max_connections = (unsigned)share,
+                                  .request = serve_request,
+                                  .arg = px};
+}
+
 /* What runs keeps the setup it began with; the last of it on this core gives it back. */
 static void on_reload(struct core_msg *m)
 {
@@ -70,6 +91,12 @@ static void on_reload(struct core_msg *m)
     px->setup = setup_hold(px, next);
     setup_release(px, old);
     setup_unref(next);
+    struct server_config config = server_limits(px);
+    server_configure(px->server, &config);
+    LIST_FOREACH (n, &px->ports) {
+        struct proxy_port *p = CONTAINER_OF(n, struct proxy_port, node);
+        server_port_identity(p->port, setup_identity(px->setup, span_of(p->address, p->n)));
+    }
 }
 
 /* The proxy goes: nothing is posted to it from now on. False: something has been. */
@@ -86,7 +113,7 @@ static bool reload_leave(struct proxy *px)
 
 static void on_drain_tick(struct timer *t);
 
-struct proxy *proxy_start(struct proxy_shared *s, struct core *core, const int *fds, unsigned n_fds)
+struct proxy *proxy_start(struct proxy_shared *s, struct core *core)
 {
     core_check(core);
     struct proxy *px;
@@ -107,18 +134,45 @@ struct proxy *proxy_start(struct proxy_shared *s, struct core *core, const int *
     px->pool = pool_new(core);
     flight_core_init(core, s->flights);
     timer_init(&px->drain_tick, on_drain_tick);
-    const struct conf *conf = setup_conf(px->setup);
-    uint64_t share = (conf->client.max_connections + s->n_cores - 1) / s->n_cores;
-    struct server_config config = {.header_ms = conf->client.header_ms,
-                                   .idle_ms = conf->client.idle_ms,
-                                   .send_ms = conf->client.send_ms,
-                                   .max_connections = (unsigned)share,
-                                   .request = serve_request,
-                                   .arg = px};
+    list_init(&px->ports);
+    struct server_config config = server_limits(px);
     px->server = server_new(core, &config);
-    for (unsigned i = 0; i < n_fds; i++)
-        (void)server_listen(px->server, fds[i], NULL);
     return px;
+}
+
+/* ---- listening ---- */
+
+void proxy_listen(struct proxy *px, struct span address, int fd)
+{
+    core_check(px->core);
+    if (px->stopped != NULL) {
+        close(fd);
+        return;
+    }
+    struct proxy_port *p = mem_alloc(sizeof *p + address.n);
+    p->node = (struct list_node){0};
+    p->n = address.n;
+    memcpy(p->address, address.p, address.n);
+    p->port = server_listen(px->server, fd, setup_identity(px->setup, address));
+    list_push_back(&px->ports, &p->node);
+}
+
+static void port_forget(struct proxy_port *p)
+{
+    list_remove(&p->node);
+    mem_free(p);
+}
+
+void proxy_unlisten(struct proxy *px, struct span address)
+{
+    core_check(px->core);
+    LIST_FOREACH_SAFE (n, tmp, &px->ports) {
+        struct proxy_port *p = CONTAINER_OF(n, struct proxy_port, node);
+        if (!span_eq(span_of(p->address, p->n), address))
+            continue;
+        server_unlisten(p->port);
+        port_forget(p);
+    }
 }
 
 /* ---- stopping ---- */
@@ -196,7 +250,9 @@ void proxy_stop(struct proxy *px, void (*done)(void *arg), void *arg)
     px->stopped = done;
     px->stopped_arg = arg;
     px->drain_until = core_now(px->core) + setup_conf(px->setup)->client.drain_ms;
-    server_drain(px->server);
+    LIST_FOREACH_SAFE (n, tmp, &px->ports)
+        port_forget(CONTAINER_OF(n, struct proxy_port, node));
+    server_drain(px->server); /* closes the ports themselves */
     pool_drain(px->pool);
     timer_arm(px->core, &px->drain_tick, 1);
 }

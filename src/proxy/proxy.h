@@ -18,13 +18,18 @@ struct proxy_shared *proxy_shared_new(struct setup *setup, struct store *store, 
 void proxy_shared_free(struct proxy_shared *s);
 
 /* The setup that follows: a reference is taken. Each core changes over between two of its events; what runs goes on with the setup that it
- * began with. Any thread; never fails. What a listener has is not touched. */
+ * began with; connections that come from then on meet its limits and are shown its certificates. Any thread; never fails. Which
+ * addresses are listened on is proxy_listen's and proxy_unlisten's. */
 void proxy_reload(struct proxy_shared *s, struct setup *setup);
 /* The current one: a reference. Any thread. */
 struct setup *proxy_setup(struct proxy_shared *s);
 
-/* On the core's thread. `fds`: this core's listening sockets, taken over. */
-struct proxy *proxy_start(struct proxy_shared *s, struct core *core, const int *fds, unsigned n_fds);
+/* On the core's thread, as are the three below. */
+struct proxy *proxy_start(struct proxy_shared *s, struct core *core);
+/* Listens on a socket from listen_open (taken over), by TLS if the setup has a certificate for that listener. address (copied): as the
+ * configuration writes it. A proxy that is stopping closes the socket. */
+void proxy_listen(struct proxy *p, struct span address, int fd);
+void proxy_unlisten(struct proxy *p, struct span address); /* what is connected goes on */
 /* Stops accepting, lets what is under way finish for the configured time, then cuts it; afterwards everything of the
  * proxy is gone from the core and `done` is called. */
 void proxy_stop(struct proxy *p, void (*done)(void *arg), void *arg);

@@ -52,6 +52,7 @@ struct proxy {
     struct open_set *open;
     struct pool *pool;
     struct server *server;
+    struct list ports; /* what is listened on */
     struct proxy_stats *stats;
     struct list serves; /* memory of requests that are over, for the next ones */
     unsigned n_serves;

@@ -170,6 +170,15 @@ struct secrets *setup_secrets(const struct setup *s)
     return s->secrets;
 }
 
+const struct identity *setup_identity(const struct setup *s, struct span address)
+{
+    for (size_t i = 0; i < s->ways.n_listen; i++) {
+        if (span_eq(s->conf->listen[i].address, address))
+            return s->ways.listen[i];
+    }
+    return NULL;
+}
+
 struct upstream_health *setup_health(const struct setup *s, const struct conf_upstream *up)
 {
     return &s->upstreams[up->index]->health;

@@ -35,5 +35,7 @@ const struct conf *setup_conf(const struct setup *s);
 /* How to dial the upstream's endpoints, and what they redirect to; and the same for its token servers. */
 const struct dial_how *setup_how(const struct setup *s, const struct conf_upstream *up);
 struct secrets *setup_secrets(const struct setup *s);
+/* The certificate of the listener with that address (as written); NULL: no TLS, or no such listener. */
+const struct identity *setup_identity(const struct setup *s, struct span address);
 
 #endif

@@ -81,29 +81,45 @@ static bool read_ca(struct dial_how *how, const struct conf *conf, const struct 
     return true;
 }
 
-static bool read_identity(struct dial_how *how, const struct conf *conf, const struct conf_upstream *up,
-                          struct str *why)
+/* keys: the names of the certificate's key, of the private key's, and of what both stand in. False: *why. *out stays NULL when none is
+ * named. */
+static bool read_identity(const struct conf *conf, const struct conf_identity *named,
+                          const char *const keys[3], const struct identity **out, struct str *why)
 {
     struct str before = *why;
     size_t certificate_n, key_n;
-    if (up->identity.certificate.path.p == NULL)
+    if (named->certificate.path.p == NULL)
         return true;
-    char *certificate = named_file(conf, &up->identity.certificate,
-                                   "upstreams[].client_certificate.certificate", &certificate_n, why);
+    char *certificate = named_file(conf, &named->certificate, keys[0], &certificate_n, why);
     if (certificate == NULL)
         return false;
     *why = before;
-    char *key = named_file(conf, &up->identity.key, "upstreams[].client_certificate.key", &key_n, why);
+    char *key = named_file(conf, &named->key, keys[1], &key_n, why);
     if (key != NULL) {
         *why = before;
-        place(why, conf, up->identity.certificate.mark, "upstreams[].client_certificate");
-        how->identity = identity_new(span_of(certificate, certificate_n), span_of(key, key_n), why);
-        if (how->identity != NULL)
+        place(why, conf, named->certificate.mark, keys[2]);
+        *out = identity_new(span_of(certificate, certificate_n), span_of(key, key_n), why);
+        if (*out != NULL)
             *why = before;
     }
     secret_free(certificate);
     secret_free(key);
-    return how->identity != NULL;
+    return *out != NULL;
+}
+
+static const char *const client_keys[] = {"upstreams[].client_certificate.certificate",
+                                          "upstreams[].client_certificate.key",
+                                          "upstreams[].client_certificate"};
+static const char *const listen_keys[] = {"listen[].tls.certificate", "listen[].tls.key", "listen[].tls"};
+
+static bool read_listeners(struct setup_ways *w, const struct conf *conf, struct str *why)
+{
+    w->listen = mem_zalloc((conf->n_listen + 1) * sizeof *w->listen);
+    for (; w->n_listen < conf->n_listen; w->n_listen++) {
+        if (!read_identity(conf, &conf->listen[w->n_listen].tls, listen_keys, &w->listen[w->n_listen], why))
+            return false;
+    }
+    return true;
 }
 
 /* ---- proxies ---- */
@@ -180,7 +196,7 @@ bool setup_ways_begin(struct setup_ways *w, const struct conf *conf, struct str 
 {
     pthread_once(&roots_once, roots_read);
     read_addresses(w, conf);
-    if (!read_environment(w, why))
+    if (!read_environment(w, why) || !read_listeners(w, conf, why))
         return false;
     w->cloud = way(w, conf);
     w->cloud.trust = roots != NULL ? trust_ref(roots) : NULL;
@@ -192,7 +208,7 @@ bool setup_ways_begin(struct setup_ways *w, const struct conf *conf, struct str 
         struct dial_how *how = &w->upstream[w->n];
         *how = way(w, conf);
         if (!read_proxy(how, w, conf, up, why) || !read_ca(how, conf, up, why) ||
-            !read_identity(how, conf, up, why)) {
+            !read_identity(conf, &up->identity, client_keys, &how->identity, why)) {
             w->n++; /* what it has is given back, too */
             return false;
         }
@@ -209,7 +225,10 @@ void setup_ways_end(struct setup_ways *w)
         if (how->proxies != w->environment)
             proxies_free((struct proxies *)(uintptr_t)how->proxies);
     }
+    for (size_t i = 0; i < w->n_listen; i++)
+        identity_unref(w->listen[i]);
     trust_unref(w->cloud.trust);
+    mem_free(w->listen);
     mem_free(w->upstream);
     proxies_free(w->environment);
     mem_free(w->addresses);

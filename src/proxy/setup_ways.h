@@ -1,4 +1,4 @@
-/* How a setup's connections are made: roots, client certificates, forward proxies, the `resolve` map. Read when the setup is made, immutable
+/* How a setup's connections are made: roots, certificates, forward proxies, the `resolve` map. Read when the setup is made, immutable
  * afterwards; a part of the setup. */
 #ifndef LARDER_PROXY_SETUP_WAYS_H
 #define LARDER_PROXY_SETUP_WAYS_H
@@ -9,8 +9,10 @@
 struct setup_ways {
     struct dial_how *upstream; /* by upstream index */
     size_t n;
-    struct dial_how cloud; /* key vaults and their token servers */
-    struct dial_how local; /* the machine's metadata service: never through a proxy */
+    struct dial_how cloud;          /* key vaults and their token servers */
+    struct dial_how local;          /* the machine's metadata service: never through a proxy */
+    const struct identity **listen; /* by listen index; NULL: no TLS */
+    size_t n_listen;
     struct proxies *environment;
     struct dial_address *addresses;
 };

@@ -143,16 +143,19 @@ static void lengths(void **state)
     EXPECT(text, "4:11: rules[].name: has 129 characters; at most 128 are allowed");
 }
 
-/* Known to the format, not to this version: refused wherever they stand, and their shape is checked too. */
-static void what_comes_later(void **state)
+static void certificates_of_listeners(void **state)
 {
     UNUSED(state);
-    EXPECT("listen:\n  - address: 0.0.0.0:5000\n    tls: {certificate: a, key: b}\n",
-           "3:5: listen[].tls: not supported by this version of larder; remove it, and let a TLS proxy");
-    EXPECT("listen: [{address: ':1', tls: {certificate: a, kee: b}}]\n", "1:26: listen[].tls: not supported",
-           "1:31: tls here has no 'key'", "1:48: unknown key 'kee', did you mean 'key'?");
-    EXPECT("listen: [{address: ':1', tls: true}]\n", "1:26: listen[].tls: not supported",
-           "1:31: tls must be a mapping");
+    struct conf *c = load_good("listen:\n  - address: 0.0.0.0:5000\n    tls: {certificate: a.pem, key: "
+                               "/k.pem}\n  - address: ':1'\n");
+    assert_true(span_eq(c->listen[0].tls.certificate.path, SPAN("a.pem")));
+    assert_true(span_eq(c->listen[0].tls.key.path, SPAN("/k.pem")));
+    assert_int_equal(c->listen[0].tls.certificate.mark.line, 3);
+    assert_null(c->listen[1].tls.certificate.path.p);
+    conf_unref(c);
+    EXPECT("listen: [{address: ':1', tls: {certificate: a, kee: b}}]\n", "1:31: tls here has no 'key'",
+           "1:48: unknown key 'kee', did you mean 'key'?");
+    EXPECT("listen: [{address: ':1', tls: true}]\n", "1:31: tls must be a mapping");
 }
 
 static void all_in_file_order(void **state)
@@ -235,7 +238,7 @@ static void schema_text(void **state)
     };
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
         assert_non_null(strstr(buf, parts[i]));
-    assert_non_null(strstr(buf, "certificate and key of this address (not supported by this version)\n"));
+    assert_non_null(strstr(buf, "certificate and key of this address; without it plain HTTP\n"));
 }
 
 int main(void)
@@ -248,7 +251,7 @@ int main(void)
         cmocka_unit_test(sizes),
         cmocka_unit_test(numbers_and_words),
         cmocka_unit_test(lengths),
-        cmocka_unit_test(what_comes_later),
+        cmocka_unit_test(certificates_of_listeners),
         cmocka_unit_test(all_in_file_order),
         cmocka_unit_test(a_short_list),
         cmocka_unit_test(long_texts_are_cut_between_characters),

@@ -1,0 +1,332 @@
+/* See reload.h. A round's job owns what it makes (`next`) until it is done; the core looks at it only then. */
+#include "main/reload.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/map.h"
+#include "base/mem.h"
+#include "cli/config_file.h"
+#include "conf/changes.h"
+#include "core/watch.h"
+#include "proxy/secret_source.h"
+
+#define COMPLAINTS     50
+#define COMPLAINTS_MAX (64u << 10)
+#define CHANGES_LOGGED 100 /* of one reload; the rest is counted */
+#define WATCHES_MAX    512 /* files that the configuration names */
+
+enum reload_state { RELOAD_IDLE, RELOAD_READING, RELOAD_SPREADING };
+
+struct reload {
+    struct reload_config c;
+    struct conf *conf; /* the one that is in force: a reference */
+    enum reload_state state;
+    bool again, forced, stopping;
+    struct file_watch *watch;
+    struct file_watch *named[WATCHES_MAX]; /* certificates, roots */
+    size_t n_named;
+
+    struct job job;
+    uint64_t seen; /* fingerprint of the text that was looked at last */
+    struct {
+        bool forced, same;
+        uint64_t fingerprint;
+        struct conf *conf;   /* NULL: not good */
+        struct setup *setup; /* NULL: not good */
+        struct config_warnings warnings;
+        struct str complaints;
+    } next;
+
+    bool good;
+    int64_t good_ms; /* wall clock */
+    uint64_t n_good, n_bad;
+};
+
+static void round_begin(struct reload *r);
+
+/* ---- on the pool ---- */
+
+static struct conf *load(struct reload *r, struct span text)
+{
+    struct conf_error *list = mem_zalloc(COMPLAINTS * sizeof *list);
+    struct conf_errors errors = {.list = list,
+                                 .cap = COMPLAINTS,
+                                 .warnings = r->next.warnings.list,
+                                 .cap_warnings = ARRAY_LEN(r->next.warnings.list)};
+    struct conf *c = conf_load(text, span_str(r->c.path), &errors);
+    r->next.warnings.n = errors.n_warnings;
+    for (size_t i = 0; i < errors.n; i++) {
+        conf_error_text(&list[i], span_str(r->c.path), &r->next.complaints);
+        str_addc(&r->next.complaints, '\n');
+    }
+    mem_free(list);
+    return c;
+}
+
+/* False: the complaints say why. */
+static bool read_text(struct reload *r, char **text, size_t *n)
+{
+    const char *why = NULL;
+    bool ok = false;
+    *text = NULL;
+    int fd = open(r->c.path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        ok = config_read_text(fd, text, n, &why);
+        close(fd);
+    } else {
+        why = strerror(errno);
+    }
+    if (ok && *n == 0) { /* somebody is about to write it; or has lost it */
+        ok = false;
+        why = "it is empty";
+    }
+    if (!ok)
+        str_addf(&r->next.complaints, "%s: cannot read the configuration: %s", r->c.path, why);
+    return ok;
+}
+
+static void read_work(struct job *j)
+{
+    struct reload *r = CONTAINER_OF(j, struct reload, job);
+    char *text;
+    size_t n = 0;
+    str_reset(&r->next.complaints);
+    r->next.warnings.n = 0;
+    bool ok = read_text(r, &text, &n);
+    r->next.fingerprint = map_hash(ok ? span_of(text, n) : str_span(&r->next.complaints));
+    r->next.same = !r->next.forced && r->next.fingerprint == r->seen;
+    if (ok && !r->next.same)
+        r->next.conf = load(r, span_of(text, n));
+    mem_free(text);
+    if (r->next.conf == NULL)
+        return;
+    struct setup *before = proxy_setup(r->c.shared);
+    r->next.setup = setup_new(r->next.conf, before, r->c.n_cores, &r->next.complaints);
+    setup_unref(before);
+}
+
+/* ---- what is said ---- */
+
+static void log_complaints(struct reload *r)
+{
+    struct span rest = str_span(&r->next.complaints), line;
+    while (span_next(&rest, '\n', &line)) {
+        if (line.n > 0)
+            log_error("main", "configuration not taken, the one before stays in force", LOG_SP("why", line));
+    }
+}
+
+struct telling {
+    unsigned n;
+};
+
+static void tell(const struct conf_change *c, void *arg)
+{
+    struct telling *t = arg;
+    if (t->n++ >= CHANGES_LOGGED && !c->restart)
+        return;
+    if (c->restart)
+        log_warn("main", "a setting has changed that takes effect after a restart", LOG_SP("key", c->name));
+    else
+        log_info("main", "configuration changed", LOG_S("what", c->what), LOG_SP("name", c->name),
+                 LOG_S("how", conf_change_word(c->kind)), LOG_SP("keys", c->detail));
+}
+
+static void log_taken(struct reload *r)
+{
+    struct telling t = {0};
+    conf_changes(r->conf, r->next.conf, tell, &t);
+    for (size_t i = 0; i < r->next.warnings.n; i++) {
+        char line[1024];
+        struct str s = STR_INIT(line);
+        conf_error_text(&r->next.warnings.list[i], r->next.conf->file, &s);
+        log_warn("main", "configuration", LOG_SP("warning", str_span(&s)));
+    }
+    log_info("main", "configuration reloaded", LOG_S("file", r->c.path), LOG_U("changes", t.n),
+             LOG_U("rules", r->next.conf->n_rules));
+}
+
+/* ---- files that the configuration names ---- */
+
+static void on_named_changed(void *arg)
+{
+    reload_now(arg);
+}
+
+static void watch_path(struct reload *r, const struct conf_path *p)
+{
+    char text[8192];
+    struct str path = STR_INIT(text);
+    if (p->path.p == NULL || r->n_named == WATCHES_MAX)
+        return;
+    path_beside(r->conf->file, p->path, &path);
+    if (!path.cut)
+        r->named[r->n_named++] = file_watch_new(r->c.core, text, false, on_named_changed, r);
+}
+
+static void unwatch_named(struct reload *r)
+{
+    while (r->n_named > 0)
+        file_watch_free(r->named[--r->n_named]);
+}
+
+static void watch_named(struct reload *r)
+{
+    unwatch_named(r);
+    const struct conf *c = r->conf;
+    for (size_t i = 0; i < c->n_listen; i++) {
+        watch_path(r, &c->listen[i].tls.certificate);
+        watch_path(r, &c->listen[i].tls.key);
+    }
+    for (size_t i = 0; i < c->n_upstreams; i++) {
+        watch_path(r, &c->upstreams[i].ca);
+        watch_path(r, &c->upstreams[i].identity.certificate);
+        watch_path(r, &c->upstreams[i].identity.key);
+    }
+}
+
+/* ---- a round's end ---- */
+
+static void next_drop(struct reload *r)
+{
+    conf_unref(r->next.conf);
+    setup_unref(r->next.setup);
+    r->next.conf = NULL;
+    r->next.setup = NULL;
+}
+
+static void reload_free(struct reload *r)
+{
+    conf_unref(r->conf);
+    mem_free(r->next.complaints.p);
+    mem_free(r);
+}
+
+static void round_end(struct reload *r)
+{
+    r->state = RELOAD_IDLE;
+    if (r->stopping)
+        reload_free(r);
+    else if (r->again)
+        round_begin(r);
+}
+
+static void round_refused(struct reload *r)
+{
+    log_complaints(r);
+    r->good = false;
+    r->n_bad++;
+    next_drop(r);
+    round_end(r);
+}
+
+static void round_taken(struct reload *r)
+{
+    r->good = true;
+    r->good_ms = clock_wall_ms();
+    r->n_good++;
+    log_taken(r);
+    log_setup(r->next.conf->log_level, r->next.conf->log_format);
+    conf_unref(r->conf);
+    r->conf = conf_ref(r->next.conf);
+    r->c.took(r->conf, r->c.arg);
+    watch_named(r);
+    proxy_reload(r->c.shared, r->next.setup);
+    next_drop(r);
+    r->state = RELOAD_SPREADING;
+    r->c.spread(r->c.arg);
+}
+
+static void on_read(struct job *j)
+{
+    struct reload *r = CONTAINER_OF(j, struct reload, job);
+    if (r->stopping || r->next.same) {
+        next_drop(r);
+        round_end(r);
+        return;
+    }
+    r->seen = r->next.fingerprint;
+    /* Addresses are part of what must be good: one that cannot be opened refuses the file. */
+    if (r->next.setup == NULL || !sockets_follow(r->c.sockets, r->next.conf, &r->next.complaints))
+        round_refused(r);
+    else
+        round_taken(r);
+}
+
+static void round_begin(struct reload *r)
+{
+    r->state = RELOAD_READING;
+    r->next.forced = r->forced;
+    r->again = r->forced = false;
+    job_start(r->c.core, &r->job, read_work, on_read);
+}
+
+/* ---- the outside ---- */
+
+static void look(struct reload *r)
+{
+    r->again = true;
+    if (r->state == RELOAD_IDLE)
+        round_begin(r);
+}
+
+static void on_changed(void *arg)
+{
+    look(arg);
+}
+
+void reload_now(struct reload *r)
+{
+    r->forced = true;
+    look(r);
+}
+
+void reload_spread(struct reload *r)
+{
+    MUST(r->state == RELOAD_SPREADING);
+    sockets_settle(r->c.sockets);
+    round_end(r);
+}
+
+struct reload *reload_start(const struct reload_config *config)
+{
+    struct reload *r;
+    NEW(r);
+    r->c = *config;
+    r->conf = conf_ref(config->conf);
+    r->seen = config->conf->fingerprint;
+    r->good = true;
+    r->good_ms = clock_wall_ms();
+    r->next.complaints = str_init(mem_alloc(COMPLAINTS_MAX), COMPLAINTS_MAX);
+    r->watch = file_watch_new(config->core, config->path, true, on_changed, r);
+    watch_named(r);
+    return r;
+}
+
+void reload_stop(struct reload *r)
+{
+    file_watch_free(r->watch);
+    unwatch_named(r);
+    r->stopping = true;
+    r->again = false;
+    if (r->state != RELOAD_READING)
+        reload_free(r);
+}
+
+void reload_metrics(const struct reload *r, struct str *out)
+{
+    str_add(out, SPAN("# HELP larder_config_last_reload_successful Whether the configuration file, as it is "
+                      "now, is in force.\n"
+                      "# TYPE larder_config_last_reload_successful gauge\n"));
+    str_addf(out, "larder_config_last_reload_successful %d\n", r->good);
+    str_add(out, SPAN("# HELP larder_config_last_reload_success_timestamp_seconds When the configuration in "
+                      "force was taken.\n"
+                      "# TYPE larder_config_last_reload_success_timestamp_seconds gauge\n"));
+    str_addf(out, "larder_config_last_reload_success_timestamp_seconds %.3f\n", (double)r->good_ms / 1000);
+    str_add(out, SPAN("# HELP larder_config_reloads_total Times the configuration was read anew.\n"
+                      "# TYPE larder_config_reloads_total counter\n"));
+    str_addf(out, "larder_config_reloads_total{result=\"taken\"} %llu\n", (unsigned long long)r->n_good);
+    str_addf(out, "larder_config_reloads_total{result=\"refused\"} %llu\n", (unsigned long long)r->n_bad);
+}

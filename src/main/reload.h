@@ -1,0 +1,39 @@
+/* Hot reload: when the configuration file changes, or a file that it names, or on SIGHUP, it is read anew on the pool, validated, made into
+ * a setup, and given to the workers. Nothing that runs is disturbed. A file that is not good changes nothing: what is wrong is logged
+ * once, with line and column, and metrics show it.
+ *
+ *   IDLE     -> READING    a file changed, or reload_now
+ *   READING  -> IDLE       nothing new, or not good
+ *            -> SPREADING  good: the proxies have the setup, the workers are told to change their listeners
+ *   SPREADING -> IDLE      all have (reload_spread)
+ *
+ * What happens in between leads to another round. Thread: the main core's; reload_metrics too. */
+#ifndef LARDER_MAIN_RELOAD_H
+#define LARDER_MAIN_RELOAD_H
+
+#include "main/sockets.h"
+#include "proxy/setup.h"
+
+struct reload;
+
+struct reload_config {
+    struct core *core;
+    const char *path; /* stays */
+    struct conf *conf;
+    struct proxy_shared *shared;
+    struct sockets *sockets;
+    unsigned n_cores;
+    void (*spread)(void *arg); /* tell every worker to call sockets_hand_over; then reload_spread is due */
+    void (*took)(struct conf *conf, void *arg); /* conf is the one from now on: take a reference */
+    void *arg;
+};
+
+struct reload *reload_start(const struct reload_config *config);
+void reload_now(struct reload *r);    /* SIGHUP: also when no file seems to have changed */
+void reload_spread(struct reload *r); /* all workers have changed their listeners */
+/* No further round; the struct goes when what is under way has ended. */
+void reload_stop(struct reload *r);
+
+void reload_metrics(const struct reload *r, struct str *out);
+
+#endif

@@ -1,0 +1,133 @@
+/* See sockets.h. */
+#include "main/sockets.h"
+
+#include <unistd.h>
+
+#include "base/list.h"
+#include "base/mem.h"
+#include "net/listen.h"
+
+struct entry {
+    struct list_node node;
+    char *address; /* as written; what a listener is known by */
+    bool fresh;    /* opened by this round */
+    bool gone;
+    int fds[]; /* by worker; -1: taken */
+};
+
+struct sockets {
+    unsigned n_workers;
+    struct list entries;
+};
+
+struct sockets *sockets_new(unsigned n_workers)
+{
+    struct sockets *s;
+    NEW(s);
+    s->n_workers = n_workers;
+    list_init(&s->entries);
+    return s;
+}
+
+static void entry_free(struct sockets *s, struct entry *e)
+{
+    list_remove(&e->node);
+    for (unsigned i = 0; i < s->n_workers; i++) {
+        if (e->fds[i] >= 0)
+            close(e->fds[i]);
+    }
+    mem_free(e->address);
+    mem_free(e);
+}
+
+void sockets_free(struct sockets *s)
+{
+    LIST_FOREACH_SAFE (n, tmp, &s->entries)
+        entry_free(s, CONTAINER_OF(n, struct entry, node));
+    mem_free(s);
+}
+
+static struct entry *entry_of(const struct sockets *s, struct span address)
+{
+    LIST_FOREACH (n, &s->entries) {
+        struct entry *e = CONTAINER_OF(n, struct entry, node);
+        if (span_eq(span_str(e->address), address))
+            return e;
+    }
+    return NULL;
+}
+
+static void log_listening(struct span host, uint16_t port, bool tls)
+{
+    char text[80];
+    struct str s = STR_INIT(text);
+    bool v6 = span_find(host, ':') >= 0;
+    str_addf(&s, "%s" SPAN_FMT "%s:%u", v6 ? "[" : "", SPAN_ARG(host), v6 ? "]" : "", port);
+    log_info("main", "listening", LOG_S("address", text), LOG_S("tls", tls ? "yes" : NULL));
+}
+
+static bool entry_open(struct sockets *s, const struct conf_listen *l, struct str *why)
+{
+    struct entry *e = mem_zalloc(sizeof *e + s->n_workers * sizeof e->fds[0]);
+    uint16_t port;
+    if (!listen_open(l->host, l->port, s->n_workers, e->fds, &port, why)) {
+        mem_free(e);
+        return false;
+    }
+    e->address = mem_alloc(l->address.n + 1);
+    memcpy(e->address, l->address.p, l->address.n);
+    e->address[l->address.n] = 0;
+    e->fresh = true;
+    list_push_back(&s->entries, &e->node);
+    log_listening(l->host, port, l->tls.certificate.path.p != NULL);
+    return true;
+}
+
+static bool is_listed(const struct conf *conf, const char *address)
+{
+    for (size_t i = 0; i < conf->n_listen; i++) {
+        if (span_eq(conf->listen[i].address, span_str(address)))
+            return true;
+    }
+    return false;
+}
+
+bool sockets_follow(struct sockets *s, const struct conf *conf, struct str *why)
+{
+    bool ok = true;
+    for (size_t i = 0; i < conf->n_listen && ok; i++) {
+        if (entry_of(s, conf->listen[i].address) == NULL)
+            ok = entry_open(s, &conf->listen[i], why);
+    }
+    LIST_FOREACH_SAFE (n, tmp, &s->entries) {
+        struct entry *e = CONTAINER_OF(n, struct entry, node);
+        if (!ok && e->fresh)
+            entry_free(s, e);
+        else if (ok)
+            e->gone = !is_listed(conf, e->address);
+    }
+    return ok;
+}
+
+void sockets_hand_over(struct sockets *s, unsigned worker, struct proxy *px)
+{
+    LIST_FOREACH (n, &s->entries) {
+        struct entry *e = CONTAINER_OF(n, struct entry, node);
+        if (e->gone)
+            proxy_unlisten(px, span_str(e->address));
+        else if (e->fds[worker] >= 0)
+            proxy_listen(px, span_str(e->address), e->fds[worker]);
+        if (!e->gone)
+            e->fds[worker] = -1;
+    }
+}
+
+void sockets_settle(struct sockets *s)
+{
+    LIST_FOREACH_SAFE (n, tmp, &s->entries) {
+        struct entry *e = CONTAINER_OF(n, struct entry, node);
+        e->fresh = false;
+        if (e->gone)
+            entry_free(s, e);
+    }
+}

@@ -1,0 +1,265 @@
+"""Changes of the configuration while larder runs: no request notices, a good file takes effect, a bad one changes nothing."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from lib import client
+from lib.images import KIB, Image
+from lib.larder import wait_until, yaml_text
+from lib.ports import free_port
+
+RULE = {"name": "rule-t", "source": "up.test/*", "target": "t/*"}
+OTHER = {"name": "other", "source": "up.test/*", "target": "o/*"}
+
+
+def image_on(upstream):
+    image = Image("reload", layer_sizes=(20 * KIB,))
+    upstream.add("app", image, tag="v1")
+    return image
+
+
+def said(larder, **fields):
+    """The log comes a moment later."""
+    return wait_until(lambda: larder.logged(**fields), "the log says %s" % fields)
+
+
+def write(larder, text=None):
+    """The file in place, as an editor without a backup does it."""
+    with open(larder.file, "w") as out:
+        out.write(yaml_text(larder.config) if text is None else text)
+
+
+def taken(larder, n):
+    wait_until(lambda: larder.metric("config_reloads_total") == n, "%d reloads" % n)
+    wait_until(lambda: larder.metrics()["larder_config_last_reload_successful"] == 1, "the file is in force")
+
+
+def refused(larder, n=1):
+    wait_until(lambda: larder.metrics()['larder_config_reloads_total{result="refused"}'] == n, "%d refused files" % n)
+    assert larder.metrics()["larder_config_last_reload_successful"] == 0
+
+
+def test_nothing_happens_without_a_change(upstream, larder):
+    image_on(upstream)
+    assert larder.get("/v2/t/app/manifests/v1").status == 200
+    write(larder)  # the same text again
+    larder.config["rules"] = [RULE, OTHER]
+    write(larder)
+    taken(larder, 1)
+    assert not larder.logged(msg="configuration changed", name="rule-t")
+
+
+def test_a_rule_comes_and_goes(upstream, larder):
+    image = image_on(upstream)
+    assert larder.get("/v2/o/app/manifests/v1").status == 404
+    larder.config["rules"] = [RULE, OTHER]
+    write(larder)
+    taken(larder, 1)
+    assert larder.get("/v2/o/app/manifests/v1").status == 200
+    assert larder.get("/v2/o/app/blobs/" + image.layers[0]).status == 200
+    assert said(larder, msg="configuration changed", what="rule", name="other", how="added")
+
+    larder.config["rules"] = [OTHER]
+    write(larder)
+    taken(larder, 2)
+    assert larder.get("/v2/t/app/manifests/v1").status == 404, "what a removed rule led to is out of reach at once"
+    assert larder.get("/v2/o/app/manifests/v1").status == 200
+    assert said(larder, msg="configuration changed", what="rule", name="rule-t", how="removed")
+
+
+def by_rename(larder):
+    with open(larder.file + ".new", "w") as out:
+        out.write(yaml_text(larder.config))
+    os.replace(larder.file + ".new", larder.file)
+
+
+def gone_for_a_moment(larder):
+    os.unlink(larder.file)
+    write(larder)
+
+
+def by_signal(larder):
+    write(larder)
+    larder.process.send_signal(signal.SIGHUP)
+
+
+@pytest.mark.parametrize("change", [write, by_rename, gone_for_a_moment, by_signal])
+def test_every_way_of_writing(upstream, larder, change):
+    image_on(upstream)
+    for n, rules in enumerate(([RULE, OTHER], [OTHER]), 1):
+        larder.config["rules"] = rules
+        change(larder)
+        taken(larder, n)
+    assert larder.get("/v2/o/app/manifests/v1").status == 200
+    assert larder.get("/v2/t/app/manifests/v1").status == 404
+
+
+def test_config_map(upstream, start_larder, tmp_path):
+    """The kubelet's way: the file is a link into ..data, which is a link to a folder; a new folder's link is renamed over it."""
+    image_on(upstream)
+    larder = start_larder(upstream, run=False)
+    mount = tmp_path / "mount"
+
+    def publish(name):
+        (mount / name).mkdir(parents=True)
+        (mount / name / "config.yaml").write_text(yaml_text(larder.config))
+        (mount / "..data_tmp").symlink_to(name)
+        os.replace(mount / "..data_tmp", mount / "..data")
+
+    publish("..one")
+    (mount / "config.yaml").symlink_to("..data/config.yaml")
+    larder.file = str(mount / "config.yaml")
+    larder.write_config = lambda: None
+    larder.start()
+    larder.config["rules"] = [RULE, OTHER]
+    publish("..two")
+    taken(larder, 1)
+    assert larder.get("/v2/o/app/manifests/v1").status == 200
+
+
+def test_signal_reads_again_without_a_change(larder):
+    larder.process.send_signal(signal.SIGHUP)
+    taken(larder, 1)
+    larder.process.send_signal(signal.SIGHUP)
+    taken(larder, 2)
+    said(larder, msg="configuration reloaded", changes=0)
+
+
+BAD = {
+    "syntax": ("listen: [\n", ":"),
+    "unknown key": ("rulez: []\n", ":1:1:"),
+    "two rules with one target": (yaml_text({"rules": [RULE, dict(OTHER, target="t/*")]}), ":"),
+    "no text at all, but bytes": ("\x00\x01", ":"),
+    "nothing": ("", ": "),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_changes_nothing(upstream, larder, kind):
+    image_on(upstream)
+    text, place = BAD[kind]
+    before = larder.get("/v2/t/app/manifests/v1")
+    write(larder, text)
+    refused(larder)
+    why = said(larder, level="error", msg="configuration not taken, the one before stays in force")
+    assert all(larder.file + place in r["why"] for r in why), why
+    write(larder, text)  # the same bad file again: it is not said again
+    after = larder.get("/v2/t/app/manifests/v1")
+    assert (after.status, after.body) == (200, before.body)
+    write(larder)
+    taken(larder, 2)
+    assert len(larder.logged(level="error", msg=why[0]["msg"], why=why[0]["why"])) == 1
+    assert larder.get("/v2/t/app/manifests/v1").status == 200
+
+
+def test_a_setting_that_needs_a_restart(larder):
+    larder.config["workers"] = 1
+    larder.config["store"] = {"path": larder.store + "-elsewhere"}
+    write(larder)
+    taken(larder, 1)
+    for key in ("workers", "store.path"):
+        said(larder, level="warn", key=key)
+    assert not os.path.exists(larder.store + "-elsewhere")
+
+
+def test_listeners_come_and_go(upstream, larder):
+    image_on(upstream)
+    first, second = larder.port, free_port()
+    larder.config["listen"] = [{"address": "127.0.0.1:%d" % first}, {"address": "127.0.0.1:%d" % second}]
+    write(larder)
+    taken(larder, 1)
+    with client.Conn(("127.0.0.1", second)) as kept:
+        assert kept.exchange("GET", "/v2/").status == 200
+        assert client.request(("127.0.0.1", second), "GET", "/v2/t/app/manifests/v1").status == 200
+        larder.config["listen"] = [{"address": "127.0.0.1:%d" % first}]
+        write(larder)
+        taken(larder, 2)
+        wait_until(lambda: not answers(second), "the second address is closed")
+        assert kept.exchange("GET", "/v2/t/app/manifests/v1").status == 200, "a connection that stands goes on"
+    assert larder.get("/v2/t/app/manifests/v1").status == 200
+    larder.config["listen"] = [{"address": "127.0.0.1:%d" % second}]
+    write(larder)
+    taken(larder, 3)
+    larder.port = second
+    wait_until(lambda: answers(second), "the second address is open again")
+    assert larder.get("/v2/t/app/manifests/v1").status == 200
+
+
+def answers(port):
+    try:
+        return client.request(("127.0.0.1", port), "GET", "/v2/").status == 200
+    except OSError:
+        return False
+
+
+def test_an_address_in_use_refuses_the_file(upstream, larder, start_larder):
+    image_on(upstream)
+    other = start_larder(upstream)
+    free = free_port()
+    larder.config["rules"] = [RULE, OTHER]
+    larder.config["listen"] += [{"address": "127.0.0.1:%d" % free}, {"address": "127.0.0.1:%d" % other.port}]
+    write(larder)
+    refused(larder)
+    said(larder, level="error", text="cannot listen on 127.0.0.1:%d" % other.port)
+    assert larder.get("/v2/o/app/manifests/v1").status == 404
+    assert not answers(free), "nothing of a refused file stays"
+
+
+def test_a_hundred_reloads_under_load(upstream, larder):
+    image = image_on(upstream)
+    assert larder.get("/v2/t/app/manifests/v1").status == 200
+    assert larder.get("/v2/t/app/blobs/" + image.layers[0]).status == 200
+    over, bad, done = threading.Event(), [], [0]
+
+    def ask():
+        while not over.is_set():
+            try:
+                with client.Conn(larder.address) as c:
+                    for _ in range(20):
+                        r = c.exchange("GET", "/v2/t/app/blobs/" + image.layers[0])
+                        if (r.status, r.body) != (200, image.blobs[image.layers[0]]):
+                            bad.append(r.status)
+                        done[0] += 1
+            except (OSError, AssertionError) as e:
+                bad.append(repr(e))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for t in threads:
+        t.start()
+    try:
+        for i in range(50):
+            larder.config["rules"] = [RULE] + [dict(OTHER, name="x%d" % k, target="x%d/*" % k) for k in range(i % 3)]
+            larder.config["defaults"]["tag_ttl"] = "%dm" % (60 + i)
+            write(larder)
+            larder.process.send_signal(signal.SIGHUP)
+            wait_until(lambda i=i: larder.metrics()['larder_config_reloads_total{result="taken"}'] > i, "good file %d" % i)
+            write(larder, "nonsense: %d\n" % i)
+            larder.process.send_signal(signal.SIGHUP)
+            wait_until(lambda i=i: larder.metrics()['larder_config_reloads_total{result="refused"}'] > i, "bad file %d" % i)
+    finally:
+        over.set()
+        for t in threads:
+            t.join()
+    assert not bad and done[0] > 0
+    write(larder)
+
+
+def test_a_transfer_keeps_what_it_began_with(upstream, larder):
+    """The rule goes while its fetch is under way: the client that has begun gets it all."""
+    image = Image("long", layer_sizes=(600 * KIB,))
+    upstream.add("app", image, tag="v1")
+    layer = image.layers[0]
+    gate = upstream.hold("/v2/app/blobs/" + layer, at=100 * KIB)
+    fetch = client.Fetch(larder.address, "/v2/t/app/blobs/" + layer)
+    gate.wait_reached()
+    larder.config["rules"] = [OTHER]
+    write(larder)
+    taken(larder, 1)
+    assert larder.get("/v2/t/app/manifests/v1").status == 404
+    gate.release()
+    r = fetch.result()
+    assert (r.status, r.body) == (200, image.blobs[layer])
+    assert larder.get("/v2/o/app/blobs/" + layer).status == 200
