@@ -262,7 +262,8 @@ static bool add_name(struct span name, struct str *out)
 /* Names and addresses; mail addresses, URIs and the like do not name a server. */
 static bool names_server(const struct element *e)
 {
-    return e->tag == TAG_DNS_NAME || (e->tag == TAG_IP_ADDRESS && (e->inside.n == 4 || e->inside.n == 16));
+    return (e->tag == TAG_DNS_NAME && e->inside.n > 0) ||
+           (e->tag == TAG_IP_ADDRESS && (e->inside.n == 4 || e->inside.n == 16));
 }
 
 static void add_alternative(const struct element *e, struct str *out)

@@ -3,11 +3,23 @@
  * A TLS stream takes over the stream below and closes it with itself. It keeps stream.h's promises: `ready` is called when what was
  * wanted may be possible, also when the reason is plaintext that is already decrypted and no byte is left in the socket.
  * After tls_client or tls_server want STREAM_WRITE; when it is ready the handshake is over, and stream_connected tells
- * how. A peer that ends the connection without close_notify: recv gives 0, as TCP would; whether that is a truncation is for
- * the framing above to say (HTTP knows), and tls_ended_well tells for bodies that end with the connection.
+ * how; stream_why names the certificate and what is wrong with it, or what the peer said. Transfers before that say AGAIN.
  *
- * Memory: the record buffers (33 KiB) exist while a record is under way and are given back to the core when the stream is idle, so an
- * idle connection costs the contexts only.
+ * Ends. A peer that ends the connection without close_notify: recv gives 0, as TCP would; whether that is a truncation is for
+ * the framing above to say (HTTP knows), and tls_ended_well tells for bodies that end with the connection. In the middle of a record
+ * it is STREAM_BROKEN. TLS 1.2 has no half-closed connections: after the peer's close_notify nothing can be written, and
+ * after stream_shut (close_notify and the end of the stream below) what the peer still sends is thrown away until it ends.
+ * stream_close without reset sends what was written and close_notify, for which the stream lives on by itself for 10 s at most.
+ *
+ * sendfile reads from the file into records, at most 128 KiB per call. A record that "more" left short goes out at the end of the turn.
+ *
+ * Memory. The record buffers (20 KiB per direction) are there while a record is under way in their direction, and belong to the
+ * core otherwise, which keeps up to 64 spare ones. An idle stream costs its contexts: 4.4 KiB, without the stream below.
+ *
+ * Certificates. A chain may be out of order and have others in it (16, and 128 KiB at most). Names count as in RFC 6125; the common name
+ * only where there are no others; addresses must be among the alternative names. An extended key usage must allow servers.
+ * Refused, because BearSSL cannot check them: name constraints, an extended key usage that is marked critical, RSA-PSS, Ed25519.
+ * Revocation is not looked at.
  *
  * Thread: the core's. */
 #ifndef LARDER_NET_TLS_H
@@ -27,7 +39,9 @@ void tls_session_clear(struct tls_session *s);
 struct tls_client {
     const struct trust *trust;       /* the stream keeps a reference */
     const struct identity *identity; /* NULL: none is shown; the stream keeps a reference */
-    struct span host; /* name or IP literal to verify; an IP is matched against IP SANs, and no SNI is sent */
+    struct span
+        host; /* name or IP literal (no brackets) to verify, of 1 to 255 bytes, a dot at its end is ignored; an IP is
+                       * matched against IP SANs, and no SNI is sent */
     struct tls_session *
         session; /* offered, and updated when the handshake is done; NULL: none. Stays until then or until close */
 };

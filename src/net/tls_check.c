@@ -162,7 +162,9 @@ static void why_untrusted(struct tls_check *c, const struct cert *last, bool sam
 static void why_extension(struct tls_check *c, const struct cert *cert)
 {
     if (cert->name_constraints)
-        why_cert(c, cert, " has name constraints, which larder cannot check");
+        why_cert(
+            c, cert,
+            " has name constraints, which larder cannot check; it can be trusted without them (see \"ca\")");
     else if (cert->usage_critical)
         why_cert(c, cert, " marks its extended key usage as critical, which larder cannot process");
     else

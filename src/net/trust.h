@@ -13,8 +13,8 @@
 struct trust;
 
 /* The roots in `pem`, on top of those of `base` (of which a reference is kept; NULL: none). strict: a block that cannot be used is an
- * error, and so is a text without any. NULL: *why names the block ("block 3 (a certificate): ..."). A certificate that is
- * no authority is trusted for itself. */
+ * error, and so is a text without any; else it is left out. NULL: *why names the block ("block 3 (a certificate): ..."). A certificate
+ * that is no authority is trusted for itself; one of version 1, which cannot say, is an authority if it signed itself. */
 struct trust *trust_new(struct span pem, const struct trust *base, bool strict, struct str *why) MUSTCHECK;
 struct trust *trust_ref(const struct trust *t);
 void trust_unref(const struct trust *t); /* NULL is a no-op */

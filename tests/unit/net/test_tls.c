@@ -9,13 +9,14 @@
 
 /* ---- a transport that cuts ---- */
 
-/* Passes at most `piece` bytes at a time, every third call nothing at all, and ends after `limit` bytes have gone down. */
+/* Passes at most `piece` bytes at a time, every third call nothing at all; changes the byte `flip`, and ends after `limit` bytes
+ * have gone down. */
 struct cutter {
     struct stream base;
     struct stream *under;
     size_t piece;
     unsigned calls;
-    uint64_t sent, limit;
+    uint64_t sent, limit, flip;
     bool cut;
 };
 
@@ -47,6 +48,13 @@ static ssize_t cutter_writev(struct stream *s, const struct iovec *iov, unsigned
         v.iov_len = c->piece;
     if (v.iov_len > c->limit - c->sent)
         v.iov_len = (size_t)(c->limit - c->sent);
+    char other;
+    if (c->sent == c->flip) {
+        other = (char)(((char *)v.iov_base)[0] ^ 1);
+        v = (struct iovec){&other, 1};
+    } else if (c->sent < c->flip && v.iov_len > c->flip - c->sent) {
+        v.iov_len = (size_t)(c->flip - c->sent);
+    }
     ssize_t put = v.iov_len == 0 ? 0 : stream_writev(c->under, &v, 1, more);
     if (put > 0)
         c->sent += (uint64_t)put;
@@ -112,8 +120,11 @@ static struct stream *cutter_new(struct stream *under, size_t piece, uint64_t li
 {
     struct cutter *c;
     NEW(c);
-    *c = (struct cutter){
-        .base = {.ops = &cutter_ops, .core = under->core}, .under = under, .piece = piece, .limit = limit};
+    *c = (struct cutter){.base = {.ops = &cutter_ops, .core = under->core},
+                         .under = under,
+                         .piece = piece,
+                         .limit = limit,
+                         .flip = UINT64_MAX};
     under->owner = c;
     under->ready = on_cutter;
     return &c->base;
@@ -617,7 +628,7 @@ static void test_file_turns(void **state)
 
 /* ---- a connection that ends somewhere ---- */
 
-static uint64_t cut_client, cut_server;
+static uint64_t cut_client, cut_server, flip_client, flip_server;
 
 static void on_cut_end(struct stream *s, unsigned events)
 {
@@ -647,8 +658,12 @@ static void begin_cut_at(void *arg)
     struct stream *ends[2];
     UNUSED(arg);
     pair_of_streams(ends);
-    end_start(&client, tls_client(cutter_new(ends[0], 0, cut_client), &how));
-    end_start(&server, tls_server(cutter_new(ends[1], 0, cut_server), server_identity, cache));
+    ends[0] = cutter_new(ends[0], 0, cut_client);
+    ends[1] = cutter_new(ends[1], 0, cut_server);
+    cutter_of(ends[0])->flip = flip_client;
+    cutter_of(ends[1])->flip = flip_server;
+    end_start(&client, tls_client(ends[0], &how));
+    end_start(&server, tls_server(ends[1], server_identity, cache));
     client.s->ready = server.s->ready = on_cut_end;
 }
 
@@ -656,6 +671,7 @@ static void cut_at(uint64_t from_client, uint64_t from_server)
 {
     cut_client = from_client;
     cut_server = from_server;
+    flip_client = flip_server = UINT64_MAX;
     loop_open(&loop);
     loop_run(&loop, begin_cut_at, NULL);
     loop_close(&loop);
@@ -676,6 +692,31 @@ static void test_cut_everywhere(void **state)
     cut_at(UINT64_MAX, 30);
     assert_false(client.ok);
     assert_string_equal(client.why, "the peer closed the connection in the middle of the TLS handshake");
+}
+
+/* The versions of the first records' headers, which nobody looks at, apart, no byte can be changed without an end being told. */
+static void flip_at(uint64_t from_client, uint64_t from_server)
+{
+    cut_client = cut_server = UINT64_MAX;
+    flip_client = from_client;
+    flip_server = from_server;
+    loop_open(&loop);
+    loop_run(&loop, begin_cut_at, NULL);
+    loop_close(&loop);
+    if (strcmp(client.why, "closed by the peer") == 0 && strcmp(server.why, "closed by the peer") == 0)
+        fail_msg("bytes %lld and %lld", (long long)from_client, (long long)from_server);
+}
+
+static void test_changed_bytes(void **state)
+{
+    UNUSED(state);
+    for (uint64_t n = 5; n < 2000; n += n < 20 ? 1 : 17) {
+        flip_at(n, UINT64_MAX);
+        flip_at(UINT64_MAX, n);
+    }
+    flip_at(UINT64_MAX, 3000);
+    assert_true(client.ok);
+    assert_string_equal(client.why, "TLS: a record was damaged or forged on its way");
 }
 
 /* ---- no TLS ---- */
@@ -968,6 +1009,7 @@ int main(void)
         cmocka_unit_test(test_idle_ok),
         cmocka_unit_test(test_file_turns),
         cmocka_unit_test(test_cut_everywhere),
+        cmocka_unit_test(test_changed_bytes),
         cmocka_unit_test(test_garbage),
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_session_of_a_failure),

@@ -132,6 +132,28 @@ static void test_one_that_signed_itself(void **state)
            "signed itself and is not trusted here");
 }
 
+/* Certificates of version 1 cannot say that they are an authority's; old company roots are such. */
+static void test_version_1(void **state)
+{
+    UNUSED(state);
+    pki_make(&(struct pki_how){"v1", .cn = "Old Root"});
+    const char *argv[] = {"openssl",
+                          "x509",
+                          "-req",
+                          "-in",
+                          pki_path("v1", ".csr"),
+                          "-signkey",
+                          pki_path("v1", ".key"),
+                          "-out",
+                          pki_path("v1", ".pem"),
+                          NULL};
+    pki_openssl(argv);
+    pki_make(&(struct pki_how){"below", .cn = "below.test", .issuer = "v1", .names = "DNS:below.test"});
+    expect(pki_text("below", NULL), "below", pki_text("v1", NULL), "below.test", GOOD);
+    expect(pki_text("below", "v1", NULL), "below", pki_text("v1", NULL), "below.test", GOOD);
+    expect(pki_text("v1", NULL), "v1", pki_text("v1", NULL), "Old Root", GOOD);
+}
+
 /* ---- names ---- */
 
 static void test_names(void **state)
@@ -310,11 +332,11 @@ int main(void)
         cmocka_unit_test(test_good_chains),    cmocka_unit_test(test_missing_intermediate),
         cmocka_unit_test(test_unknown_issuer), cmocka_unit_test(test_cross_signed),
         cmocka_unit_test(test_maze),           cmocka_unit_test(test_one_that_signed_itself),
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_addresses),
-        cmocka_unit_test(test_dates),          cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_signatures),     cmocka_unit_test(test_no_authority),
-        cmocka_unit_test(test_usage),          cmocka_unit_test(test_constraints),
-        cmocka_unit_test(test_nameless),
+        cmocka_unit_test(test_version_1),      cmocka_unit_test(test_names),
+        cmocka_unit_test(test_addresses),      cmocka_unit_test(test_dates),
+        cmocka_unit_test(test_keys),           cmocka_unit_test(test_signatures),
+        cmocka_unit_test(test_no_authority),   cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_constraints),    cmocka_unit_test(test_nameless),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

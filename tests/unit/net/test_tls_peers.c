@@ -232,6 +232,24 @@ static void test_refusals(void **state)
           "!the server refused with TLS alert");
 }
 
+static void test_too_many_certificates(void **state)
+{
+    UNUSED(state);
+    FILE *f = fopen(pki_path("many", ".pem"), "w");
+    assert_non_null(f);
+    for (unsigned i = 0; i < 16; i++) {
+        struct span inter = pki_text("inter", NULL);
+        assert_int_equal(fwrite(inter.p, 1, inter.n, f), inter.n);
+        if (i != 14)
+            continue;
+        fflush(f); /* with the server's own these are sixteen */
+        asked("leaf", OPTIONS("-www", "-cert_chain", pki_path("many", ".pem")), "TLSv1.2");
+    }
+    fclose(f);
+    asked("leaf", OPTIONS("-www", "-cert_chain", pki_path("many", ".pem")),
+          "!the server sends more certificates than are looked at (16, or 128 KiB)");
+}
+
 static void test_client_certificates(void **state)
 {
     static const char *const keys[] = {"leaf", "rsa", "p384"};
@@ -568,6 +586,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_suites),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_too_many_certificates),
         cmocka_unit_test(test_client_certificates),
         cmocka_unit_test(test_names_asked_for),
         cmocka_unit_test(test_sessions),
