@@ -1,0 +1,258 @@
+"""larder as clients see it over TLS: real clients, sessions, ranges, the herd, a certificate that is renewed, and peers that speak nonsense."""
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+
+import pytest
+
+from lib import client
+from lib.images import KIB, MIB, Image
+from lib.larder import run, wait_until, yaml_text
+from lib.ports import free_port
+
+NAME = "cache.test"
+
+
+@pytest.fixture
+def leaf(root):
+    return root.issue(NAME, names=[NAME, "localhost"], ips=["127.0.0.1"])
+
+
+@pytest.fixture
+def trusting(root):
+    context = ssl.create_default_context(cafile=root.file)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+@pytest.fixture
+def secure(upstream, start_larder, leaf):
+    """larder with a plain and a TLS address; .tls_port is the second."""
+    port = free_port()
+    larder = start_larder(upstream, run=False)
+    larder.tls_port = port
+    larder.config["listen"].append({"address": "127.0.0.1:%d" % port, "tls": {"certificate": leaf.chain_file, "key": leaf.key_file}})
+    return larder.start()
+
+
+def connect(larder, context, **more):
+    return client.Conn(("127.0.0.1", larder.tls_port), tls=context, name=NAME, **more)
+
+
+def image_on(upstream, *sizes):
+    image = Image("tls", layer_sizes=sizes or (20 * KIB,))
+    upstream.add("app", image, tag="v1")
+    return image
+
+
+def test_content_of_every_size(upstream, secure, trusting):
+    image = image_on(upstream, 1, 16 * KIB - 1, 16 * KIB, 16 * KIB + 1, 300 * KIB, 5 * MIB)
+    for _ in range(2):  # cold, and from the store
+        with connect(secure, trusting) as c:
+            r = c.exchange("GET", "/v2/t/app/manifests/v1")
+            assert (r.status, r.body) == (200, image.manifest)
+            for name, data in image.blobs.items():
+                r = c.exchange("GET", "/v2/t/app/blobs/" + name)
+                assert (r.status, r.clean, r.body) == (200, True, data)
+        secure.wait_stored(*image.blobs)
+
+
+def test_ranges_heads_and_errors(upstream, secure, trusting):
+    image = image_on(upstream, 300 * KIB)
+    name, data = image.layers[0], image.blobs[image.layers[0]]
+    with connect(secure, trusting) as c:
+        assert c.exchange("GET", "/v2/t/app/blobs/" + name).body == data
+        r = c.exchange("GET", "/v2/t/app/blobs/" + name, {"Range": "bytes=1000-99999"})
+        assert (r.status, r.body) == (206, data[1000:100000])
+        r = c.exchange("HEAD", "/v2/t/app/blobs/" + name)
+        assert (r.status, r.header("Content-Length"), r.body) == (200, str(len(data)), b"")
+        r = c.exchange("GET", "/v2/none/app/blobs/" + name)
+        assert r.status == 404 and r.error_code == "NAME_UNKNOWN"
+
+
+def test_pipelined_requests(upstream, secure, trusting):
+    image = image_on(upstream)
+    with connect(secure, trusting) as c:
+        asked = client.request_bytes("GET", "/v2/t/app/manifests/v1") * 5
+        for piece in (asked[:7], asked[7:100], asked[100:]):
+            c.send(piece)
+        for _ in range(5):
+            assert c.read_response("GET").body == image.manifest
+
+
+def test_sessions_are_resumed(secure, trusting):
+    """One address is served by several cores, and each has its own sessions: some of many connections meet theirs."""
+    with connect(secure, trusting) as c:
+        assert c.exchange("GET", "/v2/").status == 200
+        session = c.sock.session
+    resumed = 0
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", secure.tls_port)) as plain:
+            with trusting.wrap_socket(plain, server_hostname=NAME, session=session) as again:
+                resumed += again.session_reused
+    assert resumed > 0
+
+
+def test_herd(upstream, secure, trusting):
+    image = image_on(upstream, 2 * MIB)
+    name, data = image.layers[0], image.blobs[image.layers[0]]
+    gate = upstream.hold("/v2/app/blobs/" + name, at=MIB)
+    bodies, threads = [], []
+
+    def fetch():
+        with connect(secure, trusting) as c:
+            bodies.append(c.exchange("GET", "/v2/t/app/blobs/" + name).body)
+
+    for _ in range(10):
+        threads.append(threading.Thread(target=fetch))
+        threads[-1].start()
+    gate.wait_reached()
+    wait_until(lambda: secure.metric("fetch_readers") == 10, "all have joined")
+    gate.release()
+    for t in threads:
+        t.join()
+    assert bodies == [data] * 10
+    assert upstream.count("GET", "/v2/app/blobs/" + name) == 1
+
+
+def test_a_slow_client_disturbs_nobody(upstream, secure, trusting):
+    image = image_on(upstream, 8 * MIB)
+    name, data = image.layers[0], image.blobs[image.layers[0]]
+    with connect(secure, trusting, receive_buffer=4096) as slow:
+        slow.send_request("GET", "/v2/t/app/blobs/" + name)
+        head = slow.read_head("GET")
+        assert head.status == 200
+        with connect(secure, trusting) as c:
+            assert c.exchange("GET", "/v2/t/app/blobs/" + name).body == data
+
+
+def test_a_renewed_certificate_is_shown(root, secure, leaf, trusting):
+    def serial():
+        with connect(secure, trusting) as c:
+            return c.sock.getpeercert()["serialNumber"]
+
+    first = serial()
+    renewed = root.issue(NAME, names=[NAME], ips=["127.0.0.1"])
+    with connect(secure, trusting) as kept:
+        for new, old in ((renewed.chain_file, leaf.chain_file), (renewed.key_file, leaf.key_file)):
+            with open(new) as source, open(old + ".new", "w") as out:
+                out.write(source.read())
+            os.replace(old + ".new", old)
+        wait_until(lambda: serial() != first, "the new certificate is shown")
+        assert kept.exchange("GET", "/v2/").status == 200, "who is connected stays"
+    # A key that does not belong to it changes nothing.
+    with open(leaf.key_file, "w") as out:
+        out.write(root.issue("other.test", names=["other.test"]).key)
+    wait_until(lambda: secure.metrics()["larder_config_last_reload_successful"] == 0, "the wrong key is refused")
+    assert secure.logged(level="error", text="key")
+    assert serial() != first
+
+
+def test_plain_and_tls_change_places(secure, leaf, trusting):
+    """The same address with and without a certificate, by reload."""
+    plain, tls = secure.config["listen"]
+    secure.config["listen"] = [dict(plain, tls=tls["tls"]), tls]
+    with open(secure.file, "w") as out:
+        out.write(yaml_text(secure.config))
+    wait_until(lambda: secure.metric("config_reloads_total") == 1, "taken")
+
+    def speaks_tls():
+        try:
+            with client.Conn(secure.address, tls=trusting, name=NAME) as c:
+                return c.exchange("GET", "/v2/").status == 200
+        except OSError:
+            return False
+
+    wait_until(speaks_tls, "the first address speaks TLS")
+
+
+@pytest.mark.parametrize("nonsense", [b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b"\x80\x2e\x01\x03\x01" + b"x" * 40,
+                                      b"\x16\x03\x01\xff\xff" + b"\x01" * 200])
+def test_nonsense_is_closed(secure, trusting, nonsense):
+    with client.Conn(("127.0.0.1", secure.tls_port)) as c:
+        c.send(nonsense)
+        c.finish_sending()
+        assert c.closed_by_peer()
+    with connect(secure, trusting) as c:
+        assert c.exchange("GET", "/v2/").status == 200
+
+
+def test_tls_13_only_clients_are_turned_away(secure, root):
+    context = ssl.create_default_context(cafile=root.file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with pytest.raises(OSError):
+        connect(secure, context)
+
+
+def test_a_client_that_never_shakes_hands_is_dropped(upstream, start_larder, leaf):
+    port = free_port()
+    larder = start_larder(upstream, run=False, client_limits={"header_timeout": "300ms", "idle_timeout": "500ms"})
+    larder.config["listen"].append({"address": "127.0.0.1:%d" % port, "tls": {"certificate": leaf.chain_file, "key": leaf.key_file}})
+    larder.start()
+    with client.Conn(("127.0.0.1", port)) as silent, client.Conn(("127.0.0.1", port)) as half:
+        half.send(b"\x16\x03\x01\x02\x00\x01")
+        assert silent.closed_by_peer() and half.closed_by_peer()
+    wait_until(lambda: larder.metric("client_connections_open") == 0, "nothing is left")
+
+
+def test_clients_may_leave_at_any_moment(upstream, secure, trusting):
+    image = image_on(upstream, MIB)
+    for leave in range(0, MIB, MIB // 12):
+        with connect(secure, trusting) as c:
+            c.send_request("GET", "/v2/t/app/blobs/" + image.layers[0])
+            while leave > 0:
+                leave -= len(c.sock.recv(min(leave, 65536)))
+            c.reset()
+    wait_until(lambda: secure.metric("client_connections_open") == 0, "nothing is left")
+
+
+def test_the_end_is_said(secure, trusting):
+    """SIGTERM: who is idle gets a close_notify, not a broken connection."""
+    with connect(secure, trusting) as c:
+        assert c.exchange("GET", "/v2/").status == 200
+        secure.process.send_signal(signal.SIGTERM)
+        assert c.sock.recv(1) == b"", "an end that was not announced would raise"
+    secure.wait_exit(0)
+
+
+def test_skopeo(upstream, secure, root, tmp_path):
+    image = image_on(upstream, 2 * MIB, 300)
+    certs = tmp_path / "certs"
+    certs.mkdir()
+    (certs / "ca.crt").write_text(root.pem)
+    done = subprocess.run(["skopeo", "copy", "--src-cert-dir", str(certs), "docker://127.0.0.1:%d/t/app:v1" % secure.tls_port,
+                           "dir:%s" % (tmp_path / "copy")], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "copy" / "manifest.json").read_bytes() == image.manifest
+
+
+def test_curl(upstream, secure, root):
+    image = image_on(upstream, 3 * MIB)
+    done = subprocess.run(["curl", "-sS", "--cacert", root.file, "--resolve", "%s:%d:127.0.0.1" % (NAME, secure.tls_port),
+                           "https://%s:%d/v2/t/app/blobs/%s" % (NAME, secure.tls_port, image.layers[0])],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == image.blobs[image.layers[0]]
+
+
+BAD = {
+    "no such file": lambda leaf: {"certificate": "/nowhere/x.pem", "key": leaf.key_file},
+    "the key of another": lambda leaf: {"certificate": leaf.chain_file, "key": leaf.other},
+    "a key as certificate": lambda leaf: {"certificate": leaf.key_file, "key": leaf.key_file},
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_certificate_stops_the_start(start_larder, upstream, root, leaf, kind):
+    leaf.other = root.issue("other.test", names=["other.test"]).key_file
+    larder = start_larder(upstream, run=False)
+    larder.config["listen"][0]["tls"] = BAD[kind](leaf)
+    larder.write_config()
+    done = run("serve", "-f", larder.file)
+    assert done.returncode == 1
+    assert larder.file + ":" in done.stderr and "listen[].tls" in done.stderr, done.stderr
