@@ -372,3 +372,11 @@ void conf_error_text(const struct conf_error *e, struct span file, struct str *o
         str_addf(out, ":%u:%u", e->mark.line, e->mark.column);
     str_addf(out, ": %s", e->text);
 }
+
+void conf_path_beside(struct span config_file, struct span path, struct str *out)
+{
+    ptrdiff_t slash = span_rfind(config_file, '/');
+    if (!span_starts(path, SPAN("/")) && slash >= 0)
+        str_add(out, span_sub(config_file, 0, (size_t)slash + 1));
+    str_add(out, path);
+}

@@ -192,6 +192,9 @@ struct conf *conf_load(struct span text, struct span file, struct conf_errors *e
 struct conf *conf_ref(struct conf *c);
 void conf_unref(struct conf *c); /* NULL is a no-op */
 
+/* Where a file is that the configuration names: a relative path begins at the configuration file's folder. */
+void conf_path_beside(struct span config_file, struct span path, struct str *out);
+
 /* "file:line:column: text" */
 void conf_error_text(const struct conf_error *e, struct span file, struct str *out);
 

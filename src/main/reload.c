@@ -10,7 +10,6 @@
 #include "cli/config_file.h"
 #include "conf/changes.h"
 #include "core/watch.h"
-#include "proxy/secret_source.h"
 
 #define COMPLAINTS     50
 #define COMPLAINTS_MAX (64u << 10)
@@ -161,7 +160,7 @@ static void watch_path(struct reload *r, const struct conf_path *p)
     struct str path = STR_INIT(text);
     if (p->path.p == NULL || r->n_named == WATCHES_MAX)
         return;
-    path_beside(r->conf->file, p->path, &path);
+    conf_path_beside(r->conf->file, p->path, &path);
     if (!path.cut)
         r->named[r->n_named++] = file_watch_new(r->c.core, text, false, on_named_changed, r);
 }

@@ -18,8 +18,6 @@
 #define SLICE_MS 100
 #define SAID_MAX 120 /* of a helper's own words in a message */
 
-extern char **environ;
-
 struct run {
     pid_t pid;
     int to, from; /* our ends: its standard input and output; -1: closed */

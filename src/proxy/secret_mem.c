@@ -41,15 +41,15 @@ void *secret_alloc(size_t n)
     return p->bytes;
 }
 
-void secret_free(void *bytes)
+void secret_free(void *p)
 {
-    if (bytes == NULL)
+    if (p == NULL)
         return;
-    struct piece *p = CONTAINER_OF(bytes, struct piece, bytes);
-    size_t size = p->size;
-    mem_wipe(p, size);
+    struct piece *piece = CONTAINER_OF(p, struct piece, bytes);
+    size_t size = piece->size;
+    mem_wipe(piece, size);
     if (PIECES_ARE_MAPPED)
-        MUST(munmap(p, size) == 0);
+        MUST(munmap(piece, size) == 0);
     else
-        mem_free(p);
+        mem_free(piece);
 }

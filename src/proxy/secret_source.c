@@ -27,14 +27,6 @@ void secret_answer_clear(struct secret_answer *a)
 
 /* ---- files ---- */
 
-void path_beside(struct span config_file, struct span path, struct str *out)
-{
-    ptrdiff_t slash = span_rfind(config_file, '/');
-    if (!span_starts(path, SPAN("/")) && slash >= 0)
-        str_add(out, span_sub(config_file, 0, (size_t)slash + 1));
-    str_add(out, path);
-}
-
 static bool read_all(int fd, char *bytes, size_t size, size_t *n, struct str *why)
 {
     *n = 0;
@@ -272,7 +264,7 @@ void source_init(struct secret_source *s, const struct conf_secret *ref, struct 
     struct str p = STR_INIT(path);
     struct span arg = ref->kind == SECRET_TEXT ? ref->text : ref->arg;
     if (source_is_file(s)) {
-        path_beside(config_file, ref->arg, &p);
+        conf_path_beside(config_file, ref->arg, &p);
         MUST(!p.cut);
         arg = str_span(&p);
     }

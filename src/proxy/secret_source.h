@@ -55,9 +55,6 @@ void source_take(struct secret_source *s, struct span value, int64_t due_ms);
 bool secret_exec(struct span helper, struct span registry, int64_t limit_ms, const atomic_bool *stop,
                  struct str *room, struct str *why) MUSTCHECK;
 
-/* A file that the configuration names: relative to the configuration's folder. */
-void path_beside(struct span config_file, struct span path, struct str *out);
-
 /* The bytes of a regular file of at most `max` bytes, secret_alloc'ed, a 0 behind them. NULL: *why. */
 char *secret_file_read(const char *path, size_t max, size_t *n, struct stat *seen, struct str *why) MUSTCHECK;
 

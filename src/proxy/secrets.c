@@ -209,9 +209,9 @@ static void heal(struct secret_set *set)
     set->until_ms = set->pause_ms = 0;
 }
 
-void credential_accepted(struct secrets *s, const struct conf_credential_set *c, uint64_t fingerprint)
+void credential_accepted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint)
 {
-    struct secret_set *set = s->sets[c->index];
+    struct secret_set *set = s->sets[conf->index];
     pthread_mutex_lock(&set->lock);
     bool was = set->refusal != NULL;
     if (set->value != NULL && set->value->good && set->value->fingerprint == fingerprint) {
@@ -225,10 +225,10 @@ void credential_accepted(struct secrets *s, const struct conf_credential_set *c,
         log_info("secrets", "credential set is accepted again", LOG_SP("credential_set", set->name));
 }
 
-void credential_refused(struct secrets *s, const struct conf_credential_set *c, uint64_t fingerprint,
+void credential_refused(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint,
                         unsigned status, struct span where)
 {
-    struct secret_set *set = s->sets[c->index];
+    struct secret_set *set = s->sets[conf->index];
     bool began = false;
     char why[256];
     struct str w = STR_INIT(why);
@@ -255,9 +255,10 @@ void credential_refused(struct secrets *s, const struct conf_credential_set *c, 
                   LOG_SP("credential_set", set->name), LOG_S("why", why));
 }
 
-void credential_health(struct secrets *s, const struct conf_credential_set *c, struct credential_health *out)
+void credential_health(struct secrets *s, const struct conf_credential_set *conf,
+                       struct credential_health *out)
 {
-    struct secret_set *set = s->sets[c->index];
+    struct secret_set *set = s->sets[conf->index];
     struct str why = STR_INIT(out->why);
     pthread_mutex_lock(&set->lock);
     out->healthy = healthy(set);

@@ -40,13 +40,13 @@ struct credential {
 
 /* READY and FAILED at once, or WAIT: `done` comes later, then ask again. */
 enum credential_state credential_get(struct proxy *px, struct secrets *s,
-                                     const struct conf_credential_set *set, struct credential *c);
+                                     const struct conf_credential_set *conf, struct credential *c);
 void credential_release(struct credential *c); /* also cancels a wait; a no-op on all zero */
 
 /* What a server said to these credentials; fingerprint is that of the credential used, so that a late answer about an old password
  * counts for nothing. */
-void credential_accepted(struct secrets *s, const struct conf_credential_set *set, uint64_t fingerprint);
-void credential_refused(struct secrets *s, const struct conf_credential_set *set, uint64_t fingerprint,
+void credential_accepted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint);
+void credential_refused(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint,
                         unsigned status, struct span where);
 
 /* For metrics, the admin API and `larder credential-set show`. Any thread. */
@@ -57,7 +57,7 @@ struct credential_health {
     int64_t checked_ms; /* wall clock; 0: never */
     uint64_t refused;   /* how often a server has said no; never goes backwards */
 };
-void credential_health(struct secrets *s, const struct conf_credential_set *set,
+void credential_health(struct secrets *s, const struct conf_credential_set *conf,
                        struct credential_health *out);
 
 #endif

@@ -55,7 +55,7 @@ static char *named_file(const struct conf *conf, const struct conf_path *p, cons
     struct str path = STR_INIT(text);
     struct stat st;
     place(why, conf, p->mark, key);
-    path_beside(conf->file, p->path, &path);
+    conf_path_beside(conf->file, p->path, &path);
     str_addf(why, "%s: ", text);
     return secret_file_read(text, PEM_MAX, n, &st, why);
 }

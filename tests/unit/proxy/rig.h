@@ -121,7 +121,7 @@ static inline int rig_folder_end(void **state)
 static inline void rig_on_start(struct core_msg *m)
 {
     struct rig_core *c = CONTAINER_OF(m, struct rig_core, start);
-    c->px = proxy_start(c->rig->shared, c->core, NULL, 0);
+    c->px = proxy_start(c->rig->shared, c->core);
     sem_post(&c->started);
 }
 
