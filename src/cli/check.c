@@ -2,7 +2,7 @@
 #include <stdio.h>
 
 #include "base/mem.h"
-#include "cli/cli.h"
+#include "cli/check.h"
 #include "cli/config_file.h"
 
 #define SCHEMA_MAX 65536

@@ -1,10 +1,16 @@
-/* The commands that work on files. Each returns the process's exit code. */
+/* The command line. One table (commands.c) says which commands and options there are; parsing, --help, the completion scripts and the
+ * manual page are made from it. */
 #ifndef LARDER_CLI_CLI_H
 #define LARDER_CLI_CLI_H
 
-/* Validates; prints what is wrong with line and column. */
-int cli_check(const char *config_file);
-/* Prints the table of configuration keys. */
-int cli_schema(void);
+/* What another room gives to the commands. */
+struct cli_program {
+    const char *version;
+    /* Runs the cache to its end; the process's exit code. config_file may be NULL: not given. */
+    int (*serve)(const char *config_file, const char *version);
+};
+
+/* Runs a command line. Returns the process's exit code: 0 done, 1 refused or failed, 2 not understood. */
+int cli_main(int argc, char **argv, const struct cli_program *program);
 
 #endif

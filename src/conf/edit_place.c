@@ -160,13 +160,16 @@ static size_t block_start(const struct sheet *s, size_t line, size_t limit)
     return line;
 }
 
-/* Removes whole lines. Blank lines above go, too, when others follow; a text without a line break at its end keeps to that. */
-static void cut_lines(struct sheet *s, size_t from, size_t to, size_t limit)
+/* Removes whole lines; `limit` is where the element above has ended. Blank lines above go, too, when others follow, or when they part the last
+ * element from the one above it. A text without a line break at its end keeps to that. */
+static void cut_lines(struct sheet *s, size_t from, size_t to, size_t limit, bool last_one)
 {
+    size_t blank = from;
     bool end = to == s->text.n;
-    if (end || sheet_line_is_blank(s, to))
-        while (from > limit && sheet_line_is_blank(s, sheet_line(s, sheet_before(s, from))))
-            from = sheet_line(s, sheet_before(s, from));
+    while (blank > limit && sheet_line_is_blank(s, sheet_line(s, sheet_before(s, blank))))
+        blank = sheet_line(s, sheet_before(s, blank));
+    if (end || sheet_line_is_blank(s, to) || (last_one && blank == limit))
+        from = blank;
     if (end && sheet_line(s, to) != to)
         from = sheet_before(s, from);
     sheet_splice(s, from, to, SPAN_NONE);
@@ -224,14 +227,15 @@ static bool block_append(struct sheet *s, const struct conf_node *parent, struct
 static bool block_remove(struct sheet *s, const struct conf_node *parent, const struct conf_node *child,
                          size_t limit)
 {
-    size_t line, end;
+    size_t line, end, above_end;
     const struct conf_node *above = before(parent, child);
-    if (above != NULL)
-        limit = sheet_next(s, element_end(parent, above));
+    if (above != NULL && block_end(s, element_end(parent, above), parent->mark.column + 1, &above_end))
+        limit = sheet_next(s, above_end);
     unsigned column = parent->mark.column + (child->next != NULL ? 1 : 0);
     if (!block_line(s, parent, child, &line) || !block_end(s, element_end(parent, child), column, &end))
         return false;
-    cut_lines(s, block_start(s, line, limit), sheet_next(s, end), limit);
+    bool last_one = above != NULL && child->next == NULL;
+    cut_lines(s, block_start(s, line, limit), sheet_next(s, end), limit, last_one);
     return true;
 }
 
@@ -285,7 +289,8 @@ static void flow_remove_lines(struct sheet *s, const struct conf_node *parent, c
         limit = sheet_next(s, element_end(parent, above));
     if (!comma && above != NULL && find_comma(s, element_end(parent, above), &other))
         sheet_splice(s, other, other + 1, SPAN_NONE);
-    cut_lines(s, block_start(s, line, limit), sheet_next(s, end), limit);
+    cut_lines(s, block_start(s, line, limit), sheet_next(s, end), limit,
+              above != NULL && child->next == NULL);
 }
 
 static void flow_remove(struct sheet *s, const struct conf_node *parent, const struct conf_node *child)
@@ -520,7 +525,7 @@ bool place_key_remove(struct sheet *s, const struct conf_node *map, const struct
     if (!sheet_rest_is_comment(s, end))
         return false;
     if (starts_line(s, key->start)) {
-        cut_lines(s, sheet_line(s, key->start), sheet_next(s, end), sheet_line(s, key->start));
+        cut_lines(s, sheet_line(s, key->start), sheet_next(s, end), sheet_line(s, key->start), false);
         return true;
     }
     if (key->next == NULL)

@@ -30,6 +30,10 @@ class Faults:
     def block_size(self, size):
         self._monkeypatch.setenv("LARDER_FAULT_BLOCK", str(size))
 
+    def cannot_create(self, error):
+        """Every file that larder wants to make fails with this error number."""
+        self._monkeypatch.setenv("LARDER_FAULT_CREATE", str(error))
+
     def clock_ahead(self, seconds):
         self._monkeypatch.setenv("LARDER_FAULT_CLOCK", str(seconds))
 
@@ -41,12 +45,12 @@ class Faults:
         os.replace(new, os.path.join(self.directory, "names"))
 
     def hold(self, call):
-        """From now on this call on a partial file waits: "pread" or "ftruncate"."""
+        """From now on this call on a partial file, or on a new configuration file, waits: "pread", "ftruncate" or "fsync"."""
         with open(self._path("hold", call), "w"):
             pass
 
     def wait_held(self, call):
-        wait_until(lambda: os.path.exists(self._path("held", call)), "larder calls %s for a partial file" % call)
+        wait_until(lambda: os.path.exists(self._path("held", call)), "larder calls %s for such a file" % call)
 
     def release(self, call):
         os.unlink(self._path("hold", call))

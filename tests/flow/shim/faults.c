@@ -1,19 +1,22 @@
 /* What a test cannot make a real system do, for larder under LD_PRELOAD (tests/flow/lib/faults.py): calls on files in the store's
- * partial/ that wait until the test lets them go on, a file system with another preferred block size, a clock that is off, names that DNS
- * does not have.
+ * partial/, or on the file that is to replace the configuration, that wait until the test lets them go on; files that cannot be made; a file
+ * system with another preferred block size; a clock that is off; names that DNS does not have.
  *
- *   LARDER_FAULTS        a folder. While it has a file hold-pread or hold-ftruncate, such calls wait, and say so by making
- *                        held-pread or held-ftruncate. Its file names has a line
+ *   LARDER_FAULTS        a folder. While it has a file hold-pread, hold-ftruncate or hold-fsync, such calls wait, and say so by making
+ *                        held-pread and so on. Its file names has a line
  *                        "HOST ADDRESS..." for each name that is looked up otherwise: without an address there is no such name,
  *                        and "wait" waits until the file is gone
+ *   LARDER_FAULT_CREATE  the error number with which every file that is opened to be made fails
  *   LARDER_FAULT_BLOCK   st_blksize of every file
  *   LARDER_FAULT_CLOCK   seconds by which the wall clock is ahead
  *
  * The calls themselves go to the kernel directly, so it does not matter what else stands between the program and libc. */
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +31,7 @@ static long number(const char *variable)
     return text == NULL ? 0 : strtol(text, NULL, 10);
 }
 
-static int is_partial(int fd)
+static int is_watched(int fd)
 {
     char link[64], path[PATH_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -36,14 +39,14 @@ static int is_partial(int fd)
     if (n < 0)
         return 0;
     path[n] = 0;
-    return strstr(path, "/partial/") != NULL;
+    return strstr(path, "/partial/") != NULL || strstr(path, "/.larder-") != NULL;
 }
 
 static void wait_if_held(const char *call, int fd)
 {
     char hold[PATH_MAX], held[PATH_MAX];
     const char *folder = getenv("LARDER_FAULTS");
-    if (folder == NULL || !is_partial(fd))
+    if (folder == NULL || !is_watched(fd))
         return;
     snprintf(hold, sizeof hold, "%s/hold-%s", folder, call);
     snprintf(held, sizeof held, "%s/held-%s", folder, call);
@@ -75,6 +78,26 @@ int ftruncate64(int fd, off64_t size)
 {
     return ftruncate(fd, size);
 }
+
+int fsync(int fd)
+{
+    wait_if_held("fsync", fd);
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int open(const char *path, int flags, ...)
+{
+    va_list ap;
+    va_start(ap, flags);
+    int mode = flags & O_CREAT ? va_arg(ap, int) : 0, error = (int)number("LARDER_FAULT_CREATE");
+    va_end(ap);
+    if (error == 0 || !(flags & O_CREAT))
+        return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    errno = error;
+    return -1;
+}
+
+int open64(const char *path, int flags, ...) __attribute__((alias("open")));
 
 int fstat(int fd, struct stat *out)
 {

@@ -452,7 +452,8 @@ static void generate(struct model *m, struct str *out)
         add_keep(m, out);
     }
     if (roll(m, 2)) {
-        add_line(m, out);
+        if (roll(m, 2))
+            add_line(m, out);
         add_section(m, out, "other");
     }
     if (roll(m, 4) == 0)

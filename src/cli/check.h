@@ -1,0 +1,10 @@
+/* larder check. Each returns the process's exit code. Inside the room only. */
+#ifndef LARDER_CLI_CHECK_H
+#define LARDER_CLI_CHECK_H
+
+/* Validates; prints what is wrong with line and column. */
+int cli_check(const char *config_file);
+/* Prints the table of configuration keys. */
+int cli_schema(void);
+
+#endif
