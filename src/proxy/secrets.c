@@ -19,8 +19,9 @@
 #include "proxy/secret_mem.h"
 #include "proxy/secrets_int.h"
 
-#define PAUSE_FIRST_MS 1000
-#define PAUSE_MAX_MS   (5 * 60 * 1000)
+#define PAUSE_FIRST_MS  1000
+#define PAUSE_MAX_MS    (5 * 60 * 1000)
+#define FORCED_AGAIN_MS 10000 /* however many refusals come */
 
 struct credential_wait {
     struct list_node node;
@@ -135,26 +136,21 @@ static bool same_set(const struct secret_set *a, const struct secret_set *b)
     return true;
 }
 
-static struct secret_set *find_set(const struct secrets *s, struct span name)
-{
-    for (size_t i = 0; s != NULL && i < s->n; i++) {
-        if (span_eq(s->sets[i]->name, name))
-            return s->sets[i];
-    }
-    return NULL;
-}
-
 struct secrets *secrets_new(struct setup *setup, const struct secrets *before)
 {
     const struct conf *conf = setup_conf(setup);
     struct secrets *s;
     NEW(s);
+    struct map all;
+    map_init(&all);
+    for (size_t i = 0; before != NULL && i < before->n; i++)
+        map_put(&all, before->sets[i]->name, before->sets[i]);
     s->setup = setup;
     s->n = conf->n_credential_sets;
     s->sets = mem_zalloc((s->n + 1) * sizeof(struct secret_set *));
     for (size_t i = 0; i < s->n; i++) {
         const struct conf_credential_set *c = &conf->credential_sets[i];
-        struct secret_set *set = set_new(c, conf->file), *known = find_set(before, c->name);
+        struct secret_set *set = set_new(c, conf->file), *known = map_get(&all, c->name);
         if (known != NULL && same_set(known, set)) {
             ref_take(&known->ref);
             set_unref(set);
@@ -169,6 +165,7 @@ struct secrets *secrets_new(struct setup *setup, const struct secrets *before)
         secret_load_now(set);
         s->sets[i] = set;
     }
+    map_free(&all);
     return s;
 }
 
@@ -238,7 +235,8 @@ void credential_refused(struct secrets *s, const struct conf_credential_set *con
     set->refused++;
     if (set->value != NULL && set->value->good && set->value->fingerprint == fingerprint) {
         set->checked_ms = clock_wall_ms();
-        set->forced = true; /* it may have been replaced where it is kept */
+        if (clock_mono_ms() >= set->forced_ms) /* it may have been replaced where it is kept */
+            set->forced = true;
         began = ++set->refusals >= SECRET_REFUSALS && set->refusal == NULL;
         if (began)
             set->since_ms = set->checked_ms;
@@ -486,6 +484,8 @@ enum credential_state credential_get(struct proxy *px, struct secrets *s,
     bool start = due != DUE_NO && !set->loading, forced = set->forced;
     if (start) {
         set->loading = true;
+        if (forced)
+            set->forced_ms = now + FORCED_AGAIN_MS;
         set->forced = false;
     }
     enum credential_state state = due == DUE_NOW ? wait_for_load(px, set, c) : answer(set, c, now);

@@ -33,7 +33,8 @@ struct secret_set {
 
     pthread_mutex_t lock; /* guards all below; a leaf */
     bool loading;
-    bool forced; /* the next load asks everything again: a server has refused what we have */
+    int64_t forced_ms; /* monotonic: no forced load before then */
+    bool forced;       /* the next load asks everything again: a server has refused what we have */
     struct credential_value *value;   /* NULL: never loaded */
     struct credential_value *refusal; /* what askers get while a server refuses; NULL: it does not */
     struct list waiting;              /* credential_wait, when loading */

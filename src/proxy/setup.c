@@ -16,26 +16,29 @@ struct rule_life {
     struct rule_counts counts[]; /* by core */
 };
 
+struct holders {
+    unsigned n;
+    char apart[60]; /* each core writes its own at every request: not in one line of the processors' caches */
+};
+
 struct setup {
     struct ref ref;
     struct conf *conf;
     unsigned n_cores;
     struct upstream_life **upstreams; /* by upstream index */
     struct rule_life **rules;         /* by rule index; the last one: no rule */
-    unsigned *holders;                /* by core */
+    struct holders *holders;          /* by core */
     struct setup_ways ways;
     struct secrets *secrets;
 };
 
 /* ---- what is carried over ---- */
 
-static struct upstream_life *upstream_life(const struct setup *before, struct span registry, unsigned n_cores)
+static struct upstream_life *upstream_life(struct upstream_life *known, unsigned n_cores)
 {
-    for (size_t i = 0; before != NULL && i < before->conf->n_upstreams; i++) {
-        if (!span_eq(before->conf->upstreams[i].registry, registry))
-            continue;
-        ref_take(&before->upstreams[i]->ref);
-        return before->upstreams[i];
+    if (known != NULL) {
+        ref_take(&known->ref);
+        return known;
     }
     struct upstream_life *u = mem_zalloc(sizeof *u + n_cores * sizeof u->counts[0]);
     ref_init(&u->ref);
@@ -53,6 +56,19 @@ static struct rule_life *rule_life(struct rule_life *known, unsigned n_cores)
     return r;
 }
 
+static void carry_upstreams(struct setup *s, const struct setup *before)
+{
+    const struct conf *conf = s->conf;
+    struct map known;
+    map_init(&known);
+    for (size_t i = 0; before != NULL && i < before->conf->n_upstreams; i++)
+        map_put(&known, before->conf->upstreams[i].registry, before->upstreams[i]);
+    s->upstreams = mem_zalloc((conf->n_upstreams + 1) * sizeof *s->upstreams);
+    for (size_t i = 0; i < conf->n_upstreams; i++)
+        s->upstreams[i] = upstream_life(map_get(&known, conf->upstreams[i].registry), s->n_cores);
+    map_free(&known);
+}
+
 static void carry_rules(struct setup *s, const struct setup *before)
 {
     const struct conf *conf = s->conf;
@@ -62,7 +78,7 @@ static void carry_rules(struct setup *s, const struct setup *before)
         map_put(&known, before->conf->rules[i].name, before->rules[i]);
     s->rules = mem_zalloc((conf->n_rules + 1) * sizeof *s->rules);
     for (size_t i = 0; i < conf->n_rules; i++)
-        s->rules[i] = rule_life(known.used > 0 ? map_get(&known, conf->rules[i].name) : NULL, s->n_cores);
+        s->rules[i] = rule_life(map_get(&known, conf->rules[i].name), s->n_cores);
     s->rules[conf->n_rules] =
         rule_life(before != NULL ? before->rules[before->conf->n_rules] : NULL, s->n_cores);
     map_free(&known);
@@ -102,9 +118,7 @@ struct setup *setup_new(struct conf *conf, struct setup *before, unsigned n_core
         setup_free(s);
         return NULL;
     }
-    s->upstreams = mem_zalloc((conf->n_upstreams + 1) * sizeof *s->upstreams);
-    for (size_t i = 0; i < conf->n_upstreams; i++)
-        s->upstreams[i] = upstream_life(before, conf->upstreams[i].registry, n_cores);
+    carry_upstreams(s, before);
     carry_rules(s, before);
     s->secrets = secrets_new(s, before != NULL ? before->secrets : NULL);
     return s;
@@ -125,7 +139,7 @@ void setup_unref(struct setup *s)
 struct setup *setup_hold(struct proxy *px, struct setup *s)
 {
     core_check(px->core);
-    if (s->holders[px->index]++ == 0)
+    if (s->holders[px->index].n++ == 0)
         setup_ref(s);
     return s;
 }
@@ -133,8 +147,8 @@ struct setup *setup_hold(struct proxy *px, struct setup *s)
 void setup_release(struct proxy *px, struct setup *s)
 {
     core_check(px->core);
-    MUST(s->holders[px->index] > 0);
-    if (--s->holders[px->index] > 0)
+    MUST(s->holders[px->index].n > 0);
+    if (--s->holders[px->index].n > 0)
         return;
     for (size_t i = 0; i < s->ways.n; i++)
         pool_forget(px->pool, &s->ways.upstream[i]);
