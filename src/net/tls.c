@@ -53,6 +53,7 @@ struct tls {
     bool shut;      /* we have sent close_notify, or will with the next record */
     bool shut_down; /* and ended the stream below */
     bool answered;  /* bytes have come from the peer */
+    bool mute;      /* in the handshake: nothing can be sent any more */
     bool lingering, dead;
     unsigned wanted;
     struct stream *under;
@@ -200,7 +201,9 @@ static void send_records(struct tls *t, bool more)
         if (put == STREAM_AGAIN)
             return;
         if (put < 0) {
-            if (t->eng->shutdown_recv && t->phase == OPEN)
+            if (t->phase == HANDSHAKE)
+                t->mute = true; /* why may be there to be read */
+            else if (t->eng->shutdown_recv)
                 t->phase = CLOSED; /* it has said goodbye and does not wait for ours */
             else
                 tls_broke(t, stream_why(t->under));
@@ -239,15 +242,14 @@ static bool looks_like_tls(struct tls *t, const unsigned char *p, size_t n)
 
 static void handshake_ended_below(struct tls *t, ssize_t got)
 {
-    if (got == STREAM_BROKEN) {
-        char text[TLS_WHY];
-        struct str why = STR_INIT(text);
+    char text[TLS_WHY];
+    struct str why = STR_INIT(text);
+    if (got == STREAM_BROKEN || t->mute)
         str_addf(&why, "in the TLS handshake: %s", stream_why(t->under));
-        tls_broke(t, text);
-        return;
-    }
-    tls_broke(t, t->answered ? "the peer closed the connection in the middle of the TLS handshake"
-                             : "the peer closed the connection without a word of TLS");
+    else
+        str_addz(&why, t->answered ? "the peer closed the connection in the middle of the TLS handshake"
+                                   : "the peer closed the connection without a word of TLS");
+    tls_broke(t, text);
 }
 
 static void handshake_done(struct tls *t)
@@ -274,8 +276,9 @@ static void handshake_run(struct tls *t)
 {
     tls_enter(t);
     while (!engine_stopped(t)) {
-        send_records(t, false);
-        if (t->phase == BROKEN || record_waits(t) || engine_stopped(t))
+        if (!t->mute)
+            send_records(t, false);
+        if ((record_waits(t) && !t->mute) || engine_stopped(t))
             break;
         if ((br_ssl_engine_current_state(t->eng) & (BR_SSL_SENDAPP | BR_SSL_RECVAPP)) != 0) {
             handshake_done(t);
@@ -284,7 +287,7 @@ static void handshake_run(struct tls *t)
         size_t n;
         unsigned char *p = br_ssl_engine_recvrec_buf(t->eng, &n);
         ssize_t got = stream_recv(t->under, p, n);
-        if (got == STREAM_AGAIN)
+        if (got == STREAM_AGAIN && !t->mute)
             break;
         if (got <= 0) {
             handshake_ended_below(t, got);

@@ -18,6 +18,7 @@ struct cutter {
     unsigned calls;
     uint64_t sent, limit, flip;
     bool cut;
+    bool one_way; /* reading goes on when it is cut */
 };
 
 static struct cutter *cutter_of(struct stream *s)
@@ -28,7 +29,7 @@ static struct cutter *cutter_of(struct stream *s)
 static ssize_t cutter_recv(struct stream *s, void *buf, size_t n)
 {
     struct cutter *c = cutter_of(s);
-    if (c->cut)
+    if (c->cut && !c->one_way)
         return 0;
     if (c->piece == 0)
         return stream_recv(c->under, buf, n);
@@ -771,6 +772,35 @@ static void test_garbage(void **state)
     garbage(false, "\x16\x03\x03\xff\xffxxxx", "TLS: a record has an impossible length");
 }
 
+/* What the server says before it closes is told, although the client comes to know of the end when it sends. */
+static void begin_last_words(void *arg)
+{
+    struct stream *ends[2];
+    char alert[] = "\x15\x03\x03\x00\x02\x02\x30";
+    struct iovec v = {alert, arg != NULL ? 7 : 3};
+    pair_of_streams(ends);
+    assert_int_equal(stream_writev(ends[1], &v, 1, false), v.iov_len);
+    ends[0] = cutter_new(ends[0], 0, 50);
+    cutter_of(ends[0])->one_way = true;
+    end_start(&client, tls_client(ends[0], &how));
+    client.s->ready = on_garbage;
+    server = (struct end){.s = ends[1]};
+}
+
+static void test_last_words(void **state)
+{
+    UNUSED(state);
+    loop_open(&loop);
+    loop_run(&loop, begin_last_words, &loop);
+    assert_string_equal(client.why, "the server refused with TLS alert 48, unknown authority: it does not "
+                                    "trust the certificate it was shown");
+    loop_close(&loop);
+    loop_open(&loop);
+    loop_run(&loop, begin_last_words, NULL); /* only a part of it */
+    assert_string_equal(client.why, "in the TLS handshake: cut");
+    loop_close(&loop);
+}
+
 /* ---- sessions ---- */
 
 static struct tls_session session;
@@ -1011,6 +1041,7 @@ int main(void)
         cmocka_unit_test(test_cut_everywhere),
         cmocka_unit_test(test_changed_bytes),
         cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_last_words),
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_session_of_a_failure),
         cmocka_unit_test(test_idle_cost),
