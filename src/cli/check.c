@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "cli/check.h"
 #include "cli/config_file.h"
+#include "cli/references.h"
 
 #define SCHEMA_MAX 65536
 
@@ -14,6 +15,7 @@ int cli_check(const char *config_file)
     struct conf *c = config_read(path, &warnings);
     if (c == NULL)
         return 1;
+    references_check(c, &warnings);
     for (size_t i = 0; i < warnings.n; i++) {
         char line[1024];
         struct str s = STR_INIT(line);
