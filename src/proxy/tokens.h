@@ -1,0 +1,39 @@
+/* What has been learnt about tokens, shared by all cores: the tokens themselves, and the last challenge of each origin, so that the next
+ * repository's token is fetched without a refused request first. Bounded: what has not been used for longest goes. One mutex, held for
+ * pointer work and one copy. Times are on the monotonic clock.
+ *
+ * A token's key says all that it depends on: who challenged, realm, service, scope, whose credentials (proxy/auth.c makes it). */
+#ifndef LARDER_PROXY_TOKENS_H
+#define LARDER_PROXY_TOKENS_H
+
+#include "core/address.h"
+#include "registry/challenge.h"
+
+struct tokens;
+
+struct tokens *tokens_new(void);
+void tokens_free(struct tokens *t); /* wipes */
+
+/* What a request carries; value is mem_alloc'd ("Bearer ..."): token_wipe frees it. */
+struct token {
+    char *value; /* NULL: there is none that is good */
+    size_t n;
+    uint64_t serial; /* names it: see tokens_drop */
+    bool renew;      /* the asker should have it renewed, while it is still used */
+};
+void token_wipe(struct token *t); /* all zero: a no-op */
+
+/* A copy. False: none that is good now. */
+bool tokens_get(struct tokens *t, struct span key, int64_t now_ms, struct token *out) MUSTCHECK;
+bool tokens_have(struct tokens *t, struct span key, int64_t now_ms);
+void tokens_put(struct tokens *t, struct span key, struct span token, int64_t life_ms, int64_t now_ms);
+/* A server refused the token that has this serial; a newer one stays. */
+void tokens_drop(struct tokens *t, struct span key, uint64_t serial);
+
+/* The challenge of an origin ("https://host:port"), and what kind of address that origin had. False: none is known. */
+bool tokens_recall(struct tokens *t, struct span origin, struct challenge *c,
+                   enum address_kind *peer) MUSTCHECK;
+void tokens_remember(struct tokens *t, struct span origin, const struct challenge *c, enum address_kind peer);
+void tokens_forget(struct tokens *t, struct span origin);
+
+#endif
