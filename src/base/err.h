@@ -26,6 +26,9 @@
     X(HEAD_TOO_LARGE,      431, "UNSUPPORTED",      "request header section too large")                      \
     X(REQUEST_TIMEOUT,     408, "UNSUPPORTED",      "request not received in time")                          \
     X(DENIED,              403, "DENIED",           "the upstream registry refused access")                  \
+    X(CREDENTIALS,         403, "DENIED",           "the credentials for the upstream registry cannot be used")  \
+    X(CREDENTIALS_REFUSED, 403, "DENIED",           "the upstream registry refused the credentials")         \
+    X(REALM,               403, "DENIED",           "the upstream registry's token server is not trusted")   \
     X(TOO_MANY,            429, "TOOMANYREQUESTS",  "the upstream registry limits requests")                 \
     X(INTERNAL,            500, "UNKNOWN",          "internal error")                                        \
     X(UP_RESOLVE,          502, "UNAVAILABLE",      "the upstream registry's name does not resolve")         \

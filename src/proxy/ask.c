@@ -577,11 +577,15 @@ void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
     a->t.px = px;
     a->t.setup = setup_hold(px, w->setup);
     a->t.up = w->up;
+    a->t.set = w->set;
+    a->t.repo_n = w->repo.n;
+    a->t.patient = w->known.alg == DIGEST_NONE;
     a->t.what = w->kind == ASK_LIST                   ? WHAT_LIST
                 : w->kind == ASK_STAT && !w->manifest ? WHAT_BLOB
                                                       : WHAT_MANIFEST;
     ask_path(a, w);
-    bool head_first = w->kind == ASK_STAT || w->known.alg != DIGEST_NONE;
+    bool no_head = a->t.what == WHAT_BLOB && w->up->known != NULL && w->up->known->no_blob_head;
+    bool head_first = (w->kind == ASK_STAT && !no_head) || w->known.alg != DIGEST_NONE;
     ask_send(a, head_first);
     if (head_first)
         (void)op_go(&a->op, ASK_HEAD);

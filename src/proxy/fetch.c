@@ -267,6 +267,8 @@ static enum step step_send(struct fetch *f)
     MUST(!fields.cut);
     if (f->headed)
         f->t.deadline = 0; /* the client has its head: each attempt has its own time */
+    f->t.patient = !f->headed;
+    f->t.insistent = f->headed;
     f->eof = f->paused = false;
     f->skip = 0;
     f->tried_at = f->front;
@@ -838,6 +840,7 @@ static void fetch_free(struct op *op)
 {
     struct fetch *f = fetch_of(op);
     MUST(f->ended && f->n_sides == 0);
+    upstream_stop(&f->t);
     timer_disarm(&f->side_tick);
     flight_unref(f->flight);
     setup_release(f->px, f->t.setup);
@@ -874,9 +877,8 @@ void fetch_verdict_key(struct span repo_key, const struct digest *d, struct str 
     digest_add(out, d);
 }
 
-void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, const struct conf_upstream *up,
-                struct span repo, struct span repo_key, const struct digest *d,
-                const struct conf_policy *policy)
+void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, const struct conf_rule *rule,
+                struct span repo, struct span repo_key, const struct digest *d)
 {
     struct fetch *f;
     NEW(f);
@@ -884,7 +886,7 @@ void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, co
     f->px = px;
     f->flight = flight_ref(flight);
     f->digest = *d;
-    f->policy = policy;
+    f->policy = &rule->policy;
     MUST(repo_key.n < sizeof f->repo_key);
     memcpy(f->repo_key, repo_key.p, repo_key.n);
     core_msg_init(&f->msg, on_leader_msg);
@@ -894,9 +896,11 @@ void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, co
     f->busy.buf = mem_alloc(CHUNK);
     f->t.px = px;
     f->t.setup = setup_hold(px, setup);
-    f->t.up = up;
+    f->t.up = rule->upstream;
+    f->t.set = rule->credential_set;
+    f->t.repo_n = repo.n;
     f->t.what = WHAT_BLOB;
-    f->t.deadline = upstream_deadline(px, up);
+    f->t.deadline = upstream_deadline(px, rule->upstream);
     struct str path = STR_INIT(f->t.path);
     str_add(&path, SPAN("/v2/"));
     str_add(&path, repo);

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
+#include "proxy/tokens.h"
 
 #define DRAIN_TICK_MS 50
 #define OPEN_FILES    1024 /* per core; the process's limit is divided further by main */
@@ -31,6 +32,7 @@ struct proxy_shared *proxy_shared_new(struct setup *setup, struct store *store, 
     s->flights = flights_new();
     s->verdicts = verdicts_new();
     s->lists = lists_new();
+    s->tokens = tokens_new();
     s->n_cores = n_cores;
     s->stats = mem_zalloc(n_cores * sizeof *s->stats);
     return s;
@@ -39,6 +41,7 @@ struct proxy_shared *proxy_shared_new(struct setup *setup, struct store *store, 
 void proxy_shared_free(struct proxy_shared *s)
 {
     mem_free(s->stats);
+    tokens_free(s->tokens);
     lists_free(s->lists);
     verdicts_free(s->verdicts);
     flights_free(s->flights);

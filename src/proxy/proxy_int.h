@@ -6,6 +6,7 @@
 #include "http/client.h"
 #include "http/range.h"
 #include "http/server.h"
+#include "proxy/auth.h"
 #include "proxy/lists.h"
 #include "proxy/proxy.h"
 #include "proxy/setup_int.h"
@@ -37,6 +38,7 @@ struct proxy_shared {
     struct flights *flights;
     struct verdicts *verdicts;
     struct lists *lists;
+    struct tokens *tokens;
     struct proxy_stats *stats; /* by core */
     unsigned n_cores;
     atomic_uint next_core; /* index of the next proxy_start */
@@ -65,24 +67,74 @@ struct proxy {
 
 #define REPO_KEY_MAX (STORE_REPO_MAX + 1)
 
+/* ---- health.c: what is known of upstreams ---- */
+
+/* Is it known to be down, so that what is cached is not checked now? And how did it fail last? */
+bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up, int *err, unsigned *status);
+
+/* Does it limit requests of this kind now? Then *f says how, and for how long still. */
+bool upstream_limit(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what,
+                    struct flight_failure *f);
+/* It has said so: f->retry_after_ms is its time; absent: it is set. */
+void upstream_limited(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what,
+                      struct flight_failure *f);
+/* It has answered such a request. */
+void upstream_unlimited(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what);
+/* Keeps what an answer says of the upstream's own limits. */
+void health_ratelimit(const struct setup *setup, const struct conf_upstream *up, const struct h1_head *head);
+
+/* Is it out of order, so that one try is enough? */
+bool health_broken(const struct setup *setup, const struct conf_upstream *up);
+/* ... and is this asker not the one who probes? Then *f is the answer. */
+bool health_refuses(const struct setup *setup, const struct conf_upstream *up, struct flight_failure *f);
+/* A round has ended. began_ms: when it was begun, on the monotonic clock. */
+void health_good(const struct setup *setup, const struct conf_upstream *up);
+void health_bad(const struct setup *setup, const struct conf_upstream *up, const struct flight_failure *f,
+                int64_t began_ms);
+/* Does the failure say that nothing is there, rather than something about what was asked? */
+bool health_outage(const struct flight_failure *f);
+
+/* May this endpoint be asked before those that are known to be bad? True once after each pause of a bad one. */
+bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint);
+void health_endpoint_good(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint);
+void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint,
+                         const struct flight_failure *f);
+
 /* ---- upstream.c: one request, at one endpoint after the other ---- */
 
 #define UPSTREAM_PATH_MAX   2560 /* path and query behind the endpoint's prefix */
 #define UPSTREAM_FIELDS_MAX 1024
 
 struct upstream_try {
+    /* set by the owner */
     struct proxy *px;
     struct setup *setup; /* the owner holds it */
     const struct conf_upstream *up;
+    const struct conf_credential_set *set; /* NULL: anonymously */
     enum upstream_what what;
     bool head_only;
-    bool limited; /* not asked at all: failure says so, and the event comes all the same */
+    bool
+        patient; /* a client waits, and has nothing else: what cannot be reached is tried again, inside the deadline */
+    bool insistent; /* a transfer under way: it asks also an upstream that is known to be down */
     int64_t
-        deadline; /* core_now: the last moment for a head, over endpoints and redirects; 0: set by upstream_start */
-    struct defer later;
+        deadline; /* core_now: the last moment for a head, over all that is tried; 0: set by upstream_start */
+    size_t repo_n; /* path is /v2/REPO/... */
+
     unsigned endpoint; /* being asked; also after a success: where to go on */
-    unsigned asked;    /* endpoints asked in this round */
+
+    /* its own */
+    unsigned char phase;
+    unsigned tried; /* endpoints, a bit each, in this round */
+    unsigned rounds;
+    int64_t began_ms; /* monotonic */
     unsigned hops;
+    bool by_auth;  /* the failure is that of the token, or of the credentials */
+    bool answered; /* an endpoint of this round gave an answer that means something */
+    struct defer later;
+    struct timer pause;
+    struct auth auth;
+    struct upstream_hop *hop;      /* where a redirect has led; NULL: at the endpoint */
+    enum address_kind own;         /* of the endpoint's address */
     struct flight_failure failure; /* when UPSTREAM_FAILED */
     char why[256];                 /* in words, for the log */
     struct call call;
@@ -108,9 +160,6 @@ void upstream_stop(struct upstream_try *t); /* whatever is under way; a no-op ot
 void upstream_reject(struct upstream_try *t, int err, const char *why);
 void upstream_log(const struct upstream_try *t, enum log_level level, const char *msg);
 
-/* Is the upstream known to be down, so that what is cached is not checked now? And how did it fail last? */
-bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up, int *err, unsigned *status);
-
 /* ---- ask.c ---- */
 
 enum ask_kind {
@@ -123,6 +172,7 @@ struct ask_what {
     enum ask_kind kind;
     struct setup *setup; /* held by the asker */
     const struct conf_upstream *up;
+    const struct conf_credential_set *set;
     struct span repo;     /* at upstream */
     struct span repo_key; /* for the index: registry/repo */
     struct span tag;      /* or absent */
@@ -143,9 +193,8 @@ void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
 void fetch_key(const struct digest *d, struct str *out);
 /* The key of the verdict that a repository does not have a blob. */
 void fetch_verdict_key(struct span repo_key, const struct digest *d, struct str *out);
-void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, const struct conf_upstream *up,
-                struct span repo, struct span repo_key, const struct digest *d,
-                const struct conf_policy *policy);
+void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, const struct conf_rule *rule,
+                struct span repo, struct span repo_key, const struct digest *d);
 
 /* ---- serve.c ---- */
 

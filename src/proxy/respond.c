@@ -136,12 +136,17 @@ static enum step send_body(struct serve *s, uint64_t length, struct body *body, 
 
 static enum step error_after(struct serve *s, int err, int64_t retry_after_ms)
 {
-    char text[ERROR_BODY_MAX], detail[200];
+    char text[ERROR_BODY_MAX], detail[320];
     struct str body = STR_INIT(text), d = STR_INIT(detail);
     s->err = err;
     if (s->rule != NULL) {
         str_add(&d, SPAN("rule "));
         str_add(&d, s->rule->name);
+    }
+    if ((err == ERR_CREDENTIALS || err == ERR_CREDENTIALS_REFUSED || err == ERR_REALM) && s->rule != NULL &&
+        s->rule->credential_set != NULL) {
+        str_add(&d, SPAN(", credential set "));
+        str_add(&d, s->rule->credential_set->name);
     }
     error_body(&body, err, d.n > 0 ? str_span(&d) : SPAN_NONE);
     begin(s, (unsigned)err_status(err));

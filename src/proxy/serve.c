@@ -145,6 +145,7 @@ static enum step ask(struct serve *s, enum ask_kind kind)
     struct ask_what w = {.kind = kind,
                          .setup = s->setup,
                          .up = s->rule->upstream,
+                         .set = s->rule->credential_set,
                          .repo = span_of(s->repo, s->repo_n),
                          .repo_key = repo_key(s),
                          .tag = s->route.tag,
@@ -343,8 +344,8 @@ static enum step join(struct serve *s)
     case FLIGHT_LEAD:
         s->lead = true;
         (void)op_go(&s->op, SERVE_JOIN);
-        fetch_lead(s->px, s->setup, flight_of(&s->seat), s->rule->upstream, span_of(s->repo, s->repo_n),
-                   repo_key(s), &s->digest, &s->rule->policy);
+        fetch_lead(s->px, s->setup, flight_of(&s->seat), s->rule, span_of(s->repo, s->repo_n), repo_key(s),
+                   &s->digest);
         return STEP_MORE;
     case FLIGHT_JOINED:
         s->collapsed = true;

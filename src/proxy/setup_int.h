@@ -19,16 +19,35 @@ enum proxy_result {
 
 #define STATUS_CLASSES 6 /* 0: no answer, 1xx to 5xx */
 
-enum upstream_what { WHAT_MANIFEST, WHAT_BLOB, WHAT_LIST, WHATS };
+enum upstream_what { WHAT_MANIFEST, WHAT_BLOB, WHAT_LIST, WHAT_TOKEN, WHATS };
 
-/* What is known of an upstream's health, shared by all cores (relaxed atomics: advice, not truth). */
+/* A server limits requests of one kind: nothing of that kind is asked before the time is over. */
+struct upstream_limit {
+    _Atomic int64_t until_ms; /* monotonic */
+    _Atomic int times;        /* in a row, without a time of its own: the pause doubles */
+    _Atomic int err;
+    _Atomic unsigned status;
+};
+
+struct endpoint_health {
+    _Atomic int64_t bad_until_ms; /* monotonic; the others are asked first before then */
+    _Atomic int failures;         /* in a row */
+};
+
+#define ENDPOINTS_MAX 16
+
+/* What is known of an upstream's health, shared by all cores (relaxed atomics: advice, not truth). Times are monotonic. */
 struct upstream_health {
-    _Atomic int64_t down_until_ms; /* monotonic; revalidations of what is cached do not ask before then */
-    _Atomic int failures;          /* in a row */
+    _Atomic int64_t down_until_ms; /* revalidations of what is cached do not ask before then */
+    _Atomic int64_t failed_ms;     /* when it failed last */
+    _Atomic int failures;          /* rounds in a row that brought nothing */
+    _Atomic int outages;           /* ... because it could not be reached, or said that it is not there */
     _Atomic int err;               /* the last one */
     _Atomic unsigned status;       /* upstream's, of the last one; 0: none */
-    _Atomic int64_t
-        limited_until_ms[WHATS]; /* by kind of request: upstream said 429, nothing is asked before then */
+    struct upstream_limit limits[WHATS];
+    struct endpoint_health endpoints[ENDPOINTS_MAX]; /* by position in the configuration */
+    _Atomic int64_t ratelimit_limit,
+        ratelimit_remaining; /* as upstream said last, plus one; 0: it has said nothing */
 };
 
 /* How to dial key vaults and their token servers, and the machine's metadata service. */
@@ -41,8 +60,10 @@ struct upstream_health *setup_health(const struct setup *s, const struct conf_up
 struct rule_counts {
     _Atomic int64_t n[KINDS][RESULTS];
 };
+enum token_result { TOKENS_OK, TOKENS_REFUSED, TOKENS_LIMITED, TOKENS_FAILED, TOKEN_RESULTS };
 struct upstream_counts {
     _Atomic int64_t n[STATUS_CLASSES];
+    _Atomic int64_t tokens[TOKEN_RESULTS];
 };
 
 /* rule: an index in conf->rules; n_rules: requests without a rule. */

@@ -186,6 +186,8 @@ struct side *side_start(struct proxy *px, struct fetch *parent, struct flight *f
     s->t.px = px;
     s->t.setup = like->setup; /* the fetch holds it, and outlives us */
     s->t.up = like->up;
+    s->t.set = like->set;
+    s->t.repo_n = like->repo_n;
     s->t.what = WHAT_BLOB;
     s->t.endpoint = like->endpoint;
     memcpy(s->t.path, like->path, sizeof s->t.path);

@@ -1,65 +1,38 @@
-/* One request to an upstream: endpoints in turn, redirects on the same origin, verdicts on statuses, and the memory of
- * upstreams that are down.
+/* One request to an upstream: endpoints in turn, authorisation, redirects, verdicts on statuses.
  *
- * A round asks each endpoint at most once, beginning with the one that worked last. What an endpoint says wrong (no
- * connection, no answer, an error status) sends the round to the next one; the failure that is reported is the last
- * endpoint's. */
-#include <time.h>
-
-#include "http/url.h"
+ *   REFUSED  nothing is asked: the upstream limits such requests, or is known to be down
+ *   AUTH     what the request may carry is being found out (auth.c)     -> CALL | the next endpoint
+ *   CALL     a request is out                                           -> AUTH (a 401) | CALL (a redirect) | the next endpoint
+ *   PAUSE    the only endpoint was not there: a short wait              -> AUTH, in another round
+ *   IDLE     not begun, or over
+ *
+ * A round asks each endpoint at most once, in their order, beginning with the one that worked last; those that were bad lately come last,
+ * and only if none of the others gave an answer that means something. What an endpoint says wrong (no connection, no answer, an error
+ * status) sends the round to the next one; the failure that is reported is the last endpoint's.
+ *
+ * Redirects are followed wherever they lead, but the request carries its Authorization only to the origin that it was made for. A target
+ * that the operator has not named is `guarded`: dialling refuses addresses that the endpoint's own address does not reach. When the target
+ * challenges, it is a registry of its own, and gets what the rule for it has. */
 #include "proxy/proxy_int.h"
 
-#define HEAD_BUDGET_MS  28000
-#define REDIRECTS_MAX   5
-#define RETRY_AFTER_MAX (60 * 60 * 1000)
-#define DOWN_FIRST_MS   1000
-#define DOWN_MAX_MS     30000
+#include "base/mem.h"
+#include "http/retry.h"
+#include "http/url.h"
+#include "proxy/realm.h"
+#include "registry/name.h"
 
-/* ---- health ---- */
+#define HEAD_BUDGET_MS 28000
+#define REDIRECTS_MAX  5
+#define ROUNDS_MAX     3
 
-bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up, int *err, unsigned *status)
-{
-    struct upstream_health *h = setup_health(setup, up);
-    *err = atomic_load_explicit(&h->err, memory_order_relaxed);
-    *status = atomic_load_explicit(&h->status, memory_order_relaxed);
-    return atomic_load_explicit(&h->down_until_ms, memory_order_relaxed) > clock_mono_ms();
-}
+enum try_phase { TRY_IDLE, TRY_REFUSED, TRY_AUTH, TRY_CALL, TRY_PAUSE };
 
-static void health_good(struct upstream_try *t)
-{
-    struct upstream_health *h = setup_health(t->setup, t->up);
-    if (atomic_load_explicit(&h->failures, memory_order_relaxed) == 0)
-        return;
-    atomic_store_explicit(&h->failures, 0, memory_order_relaxed);
-    atomic_store_explicit(&h->down_until_ms, 0, memory_order_relaxed);
-}
-
-static void health_bad(struct upstream_try *t)
-{
-    struct flight_failure *f = &t->failure;
-    bool about_all = f->err == ERR_UP_RESOLVE || f->err == ERR_UP_CONNECT || f->err == ERR_UP_CLOSED ||
-                     f->err == ERR_UP_PROTOCOL || f->err == ERR_UP_TIMEOUT || f->err == ERR_TOO_MANY ||
-                     f->err == ERR_UP_UNAVAILABLE || f->status >= 500;
-    if (!about_all) { /* it answered */
-        health_good(t);
-        return;
-    }
-    struct upstream_health *h = setup_health(t->setup, t->up);
-    int n = atomic_load_explicit(&h->failures, memory_order_relaxed);
-    int64_t pause = DOWN_FIRST_MS << (n < 5 ? n : 5);
-    if (pause > DOWN_MAX_MS)
-        pause = DOWN_MAX_MS;
-    if (f->retry_after_ms > pause)
-        pause = f->retry_after_ms;
-    if (f->err == ERR_TOO_MANY && f->retry_after_ms < 0)
-        f->retry_after_ms = pause; /* clients are told a time, too */
-    if (f->err == ERR_TOO_MANY)
-        atomic_store_explicit(&h->limited_until_ms[t->what], clock_mono_ms() + pause, memory_order_relaxed);
-    atomic_store_explicit(&h->failures, n + 1, memory_order_relaxed);
-    atomic_store_explicit(&h->err, f->err, memory_order_relaxed);
-    atomic_store_explicit(&h->status, f->status, memory_order_relaxed);
-    atomic_store_explicit(&h->down_until_ms, clock_mono_ms() + pause, memory_order_relaxed);
-}
+struct upstream_hop {
+    struct url url;
+    char host[300];               /* Host field */
+    char repo[NAME_REPO_MAX + 1]; /* of its own rule */
+    char text[];
+};
 
 /* ---- verdicts ---- */
 
@@ -87,29 +60,6 @@ static int err_of_status(unsigned status, enum upstream_what what)
     }
 }
 
-/* Retry-After: seconds or a date (RFC 9110 section 10.2.3); -1: absent or nonsense. */
-static int64_t retry_after(const struct h1_head *head)
-{
-    struct span v = h1_get(head, SPAN("retry-after"));
-    uint64_t s;
-    int64_t ms = -1;
-    if (v.p == NULL)
-        return -1;
-    if (span_u64(v, UINT32_MAX, &s)) {
-        ms = (int64_t)s * 1000;
-    } else if (v.n < 64) {
-        char text[64];
-        memcpy(text, v.p, v.n);
-        text[v.n] = 0;
-        struct tm tm = {0};
-        if (strptime(text, "%a, %d %b %Y %H:%M:%S GMT", &tm) != NULL)
-            ms = (int64_t)timegm(&tm) * 1000 - clock_wall_ms();
-        if (ms < 0)
-            return -1;
-    }
-    return ms > RETRY_AFTER_MAX ? RETRY_AFTER_MAX : ms;
-}
-
 static void fail(struct upstream_try *t, int err, unsigned status, int64_t after, const char *why)
 {
     t->failure = (struct flight_failure){.err = err, .status = status, .retry_after_ms = after};
@@ -128,12 +78,22 @@ static const struct conf_endpoint *endpoint_of(const struct upstream_try *t)
     return &t->up->endpoints[t->endpoint];
 }
 
+/* Without queries: those of redirects are signatures. */
 void upstream_log(const struct upstream_try *t, enum log_level level, const char *msg)
 {
+    char to[512];
+    struct str r = STR_INIT(to);
+    if (t->hop != NULL) {
+        str_add(&r, t->hop->url.tls ? SPAN("https://") : SPAN("http://"));
+        str_addz(&r, t->hop->host);
+        str_add(&r, t->hop->url.path);
+    }
     log_emit(level, "upstream", msg, LOG_SP("registry", t->up->registry),
              LOG_SP("endpoint", endpoint_of(t)->url), LOG_S("method", t->head_only ? "HEAD" : "GET"),
-             LOG_S("path", t->path), LOG_S("error", err_name(t->failure.err)),
-             LOG_U("status", t->failure.status), LOG_S("why", t->why));
+             LOG_S("path", t->path), LOG_SP("redirect", t->hop != NULL ? str_span(&r) : SPAN_NONE),
+             LOG_SP("credential_set", t->set != NULL ? t->set->name : SPAN_NONE),
+             LOG_S("error", err_name(t->failure.err)), LOG_U("status", t->failure.status),
+             LOG_S("why", t->why));
 }
 
 /* ---- asking ---- */
@@ -147,37 +107,137 @@ static void count_answer(struct upstream_try *t, unsigned status)
     atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
-static void ask_endpoint(struct upstream_try *t)
+static struct url endpoint_url(const struct conf_endpoint *e)
 {
-    const struct conf_endpoint *e = endpoint_of(t);
+    return (struct url){
+        .tls = e->tls, .host = e->host, .ipv6 = span_find(e->host, ':') >= 0, .port = e->port};
+}
+
+/* Where the request goes now: the endpoint, or what it redirected to. */
+static struct url here(const struct upstream_try *t)
+{
+    return t->hop != NULL ? t->hop->url : endpoint_url(endpoint_of(t));
+}
+
+static bool named_by_operator(const struct upstream_try *t, const struct url *u)
+{
+    for (size_t i = 0; i < t->up->n_redirect_hosts; i++) {
+        if (span_ieq(t->up->redirect_hosts[i], u->host))
+            return true;
+    }
+    return realm_own(t->up, u);
+}
+
+static void send_request(struct upstream_try *t)
+{
+    struct url u = here(t);
     uint64_t share = (t->up->max_connections + t->px->shared->n_cores - 1) / t->px->shared->n_cores;
     /* Layers may take long: some connections are left to what is small, so that no manifest waits for a layer. */
     if (t->what == WHAT_BLOB && share > 1)
         share -= (share + 3) / 4;
-    t->call.origin =
-        (struct origin){.host = e->host, .port = e->port, .tls = e->tls, .max_connections = (unsigned)share};
+    t->call.origin = (struct origin){.host = u.host,
+                                     .port = u.port,
+                                     .tls = u.tls,
+                                     .max_connections = (unsigned)share,
+                                     .how = setup_how(t->setup, t->up),
+                                     .guarded = t->hop != NULL && !named_by_operator(t, &u),
+                                     .near = t->own};
     t->call.method = t->head_only ? CALL_HEAD : CALL_GET;
-    t->call.target = span_str(t->target);
-    t->call.host_field = span_str(t->host);
+    t->call.target = t->hop != NULL ? span_of(u.path.p, u.path.n + (u.query.p != NULL ? 1 + u.query.n : 0))
+                                    : span_str(t->target);
+    t->call.host_field = span_str(t->hop != NULL ? t->hop->host : t->host);
     t->call.fields = span_str(t->fields);
+    t->call.authorization = url_same_origin(&u, &t->auth.origin) ? t->auth.value : SPAN_NONE;
     t->call.connect_ms = t->up->timeouts.connect_ms;
     t->call.first_byte_ms = t->up->timeouts.first_byte_ms;
     t->call.idle_ms = t->up->timeouts.idle_ms;
     t->call.deadline = t->deadline;
+    t->phase = TRY_CALL;
     call_start(t->px->pool, &t->call);
+}
+
+static void on_later(struct defer *d)
+{
+    struct upstream_try *t = CONTAINER_OF(d, struct upstream_try, later);
+    t->call.event(&t->call);
+}
+
+static void on_auth(struct auth *a)
+{
+    struct upstream_try *t = CONTAINER_OF(a, struct upstream_try, auth);
+    t->call.event(&t->call);
+}
+
+static void on_pause(struct timer *timer)
+{
+    struct upstream_try *t = CONTAINER_OF(timer, struct upstream_try, pause);
+    t->call.event(&t->call);
+}
+
+/* Sends the request with what it may carry. An event follows. */
+static void go(struct upstream_try *t)
+{
+    t->phase = TRY_AUTH;
+    switch (auth_step(&t->auth)) {
+    case AUTH_READY:
+        send_request(t);
+        break;
+    case AUTH_WAIT:
+        break;
+    case AUTH_REFUSED:
+        defer_start(t->px->core, &t->later); /* upstream_step looks at it */
+        break;
+    }
 }
 
 static void begin_endpoint(struct upstream_try *t)
 {
     const struct conf_endpoint *e = endpoint_of(t);
     struct str target = STR_INIT(t->target), host = STR_INIT(t->host);
+    struct url u = endpoint_url(e);
     str_add(&target, e->prefix);
     str_addz(&target, t->path);
-    struct url u = {.tls = e->tls, .host = e->host, .ipv6 = span_find(e->host, ':') >= 0, .port = e->port};
     url_add_host(&u, &host);
     MUST(!target.cut && !host.cut);
+    t->tried |= 1u << t->endpoint;
     t->hops = 0;
-    ask_endpoint(t);
+    FREE(t->hop);
+    auth_end(&t->auth);
+    t->auth = (struct auth){.px = t->px,
+                            .setup = t->setup,
+                            .up = t->up,
+                            .set = t->set,
+                            .origin = u,
+                            .repo = span_of(t->path + 4, t->repo_n),
+                            .deadline = t->deadline,
+                            .done = on_auth};
+    go(t);
+}
+
+/* The next endpoint of the round. False: there is none. */
+static bool pick_endpoint(struct upstream_try *t, unsigned *endpoint)
+{
+    unsigned n = (unsigned)t->up->n_endpoints;
+    for (unsigned pass = 0; pass < 2 && !(pass == 1 && t->answered); pass++) {
+        for (unsigned i = 0; i < n; i++) {
+            unsigned e = (t->endpoint + i) % n;
+            if ((t->tried & 1u << e) == 0 && (pass == 1 || health_endpoint_usable(t->setup, t->up, e))) {
+                *endpoint = e;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void begin_round(struct upstream_try *t)
+{
+    t->tried = 0;
+    t->began_ms = clock_mono_ms();
+    t->answered = false;
+    t->rounds++;
+    MUST(pick_endpoint(t, &t->endpoint));
+    begin_endpoint(t);
 }
 
 /* A head must be there by then, whatever is tried: before the 30 s after which containerd gives up. */
@@ -187,127 +247,354 @@ int64_t upstream_deadline(struct proxy *px, const struct conf_upstream *up)
     return core_now(px->core) + (budget < HEAD_BUDGET_MS ? budget : HEAD_BUDGET_MS);
 }
 
-static void on_later(struct defer *d)
-{
-    struct upstream_try *t = CONTAINER_OF(d, struct upstream_try, later);
-    t->call.event(&t->call);
-}
-
 void upstream_start(struct upstream_try *t, void (*event)(struct call *call))
 {
+    MUST(t->phase == TRY_IDLE);
     t->call.event = event;
-    t->asked = 0;
+    t->rounds = 0;
     t->why[0] = 0;
     t->failure = (struct flight_failure){.retry_after_ms = -1};
-    struct upstream_health *h = setup_health(t->setup, t->up);
-    int64_t left =
-        atomic_load_explicit(&h->limited_until_ms[t->what], memory_order_relaxed) - clock_mono_ms();
-    t->limited = left > 0;
     defer_init(&t->later, on_later);
+    timer_init(&t->pause, on_pause);
     if (t->deadline == 0)
         t->deadline = upstream_deadline(t->px, t->up);
-    if (t->limited) {
-        fail(t, ERR_TOO_MANY, 429, left, "not asked: upstream limits requests of this kind");
-        defer_start(t->px->core, &t->later);
-    } else {
-        begin_endpoint(t);
+    struct flight_failure f;
+    const char *why = NULL;
+    if (upstream_limit(t->setup, t->up, t->what, &f))
+        why = "not asked: upstream limits requests of this kind";
+    else if (!t->insistent && health_refuses(t->setup, t->up, &f))
+        why = "not asked: upstream is down";
+    if (why == NULL) {
+        begin_round(t);
+        return;
     }
+    fail(t, f.err, f.status, f.retry_after_ms, why);
+    t->phase = TRY_REFUSED;
+    defer_start(t->px->core, &t->later);
 }
 
 void upstream_stop(struct upstream_try *t)
 {
-    if (t->limited)
-        defer_cancel(&t->later);
-    t->limited = false;
+    defer_cancel(&t->later);
+    timer_disarm(&t->pause);
     call_end(&t->call);
+    t->call.authorization = SPAN_NONE;
+    auth_end(&t->auth);
+    FREE(t->hop);
+    t->phase = TRY_IDLE;
+}
+
+/* ---- the end of a round ---- */
+
+static enum upstream_next over(struct upstream_try *t)
+{
+    t->phase = TRY_IDLE;
+    return UPSTREAM_FAILED;
+}
+
+static bool is_limit(const struct flight_failure *f)
+{
+    return f->err == ERR_TOO_MANY || (f->status == 503 && f->retry_after_ms >= 0);
+}
+
+/* The only endpoint was not there for a moment: once more, and once again, while a client waits for it. */
+static bool worth_another(const struct upstream_try *t)
+{
+    const struct flight_failure *f = &t->failure;
+    bool there = f->err != ERR_UP_CONNECT && f->err != ERR_UP_CLOSED && f->status != 502 &&
+                 f->status != 503 && f->status != 504;
+    return t->patient && !there && !is_limit(f) && t->up->n_endpoints == 1 && t->rounds < ROUNDS_MAX &&
+           !health_broken(t->setup, t->up);
+}
+
+static enum upstream_next round_over(struct upstream_try *t)
+{
+    int64_t pause = (t->rounds == 1 ? 200 : 800) + clock_mono_ns() / 1000 % 100; /* not all at once */
+    if (worth_another(t) && core_now(t->px->core) + pause < t->deadline) {
+        COUNT(core_counters(t->px->core), upstream_retries, 1);
+        t->phase = TRY_PAUSE;
+        timer_arm(t->px->core, &t->pause, pause);
+        return UPSTREAM_WAIT;
+    }
+    /* One transfer that resumes again and again says no more than a round does; and a token server's limit is known by now, and is one
+     * of its own. */
+    if (is_limit(&t->failure) && !t->by_auth)
+        upstream_limited(t->setup, t->up, t->what, &t->failure);
+    else if (!is_limit(&t->failure) && !t->insistent)
+        health_bad(t->setup, t->up, &t->failure, t->began_ms);
+    return over(t);
+}
+
+/* Is it about the credentials, so that another endpoint would be told the same? */
+static bool about_credentials(int err)
+{
+    return err == ERR_CREDENTIALS || err == ERR_CREDENTIALS_REFUSED;
 }
 
 /* The endpoint failed; goes to the next one if the round has one. */
 static enum upstream_next next_endpoint(struct upstream_try *t)
 {
-    count_answer(t, t->failure.status);
-    upstream_stop(t);
-    if (++t->asked >= t->up->n_endpoints || core_now(t->px->core) >= t->deadline) {
-        health_bad(t); /* the round is over: that is what is known of the upstream */
-        return UPSTREAM_FAILED;
-    }
+    const struct flight_failure *f = &t->failure;
+    unsigned next;
+    defer_cancel(&t->later);
+    call_end(&t->call);
+    if (about_credentials(f->err))
+        return over(t);
+    t->answered = t->answered || !(health_outage(f) || is_limit(f));
+    health_endpoint_bad(t->setup, t->up, t->endpoint, f);
+    if (core_now(t->px->core) >= t->deadline || !pick_endpoint(t, &next))
+        return round_over(t);
     upstream_log(t, LOG_WARN, "endpoint failed, trying the next");
-    t->endpoint = (t->endpoint + 1) % t->up->n_endpoints;
+    t->endpoint = next;
     begin_endpoint(t);
     return UPSTREAM_WAIT;
 }
 
-/* Follows a redirect within the endpoint's own origin. */
+static enum upstream_next failed(struct upstream_try *t, int err, unsigned status, int64_t after,
+                                 const char *why)
+{
+    fail(t, err, status, after, why);
+    t->by_auth = false;
+    return next_endpoint(t);
+}
+
+/* ---- redirects ---- */
+
+/* Resolves the Location; NULL: done, else what is wrong. */
+static const char *locate(const struct upstream_try *t, struct str *out, struct url *to)
+{
+    char base[UPSTREAM_PATH_MAX + 1024];
+    struct url from = here(t);
+    struct span location = h1_get(t->call.head, SPAN("location"));
+    if (t->hop == NULL) {
+        struct str b = STR_INIT(base);
+        str_add(&b, from.tls ? SPAN("https://") : SPAN("http://"));
+        str_addz(&b, t->host);
+        str_addz(&b, t->target);
+        if (b.cut || !url_parse(str_span(&b), &from))
+            return "a redirect from a URL that is too long";
+    }
+    if (location.p == NULL || !url_resolve(&from, location, out) || out->cut || !url_parse(str_span(out), to))
+        return "a redirect without a usable Location";
+    if (from.tls && !to->tls)
+        return "a redirect from https to http";
+    return NULL;
+}
+
+static struct upstream_hop *hop_new(const struct url *to)
+{
+    size_t cap = to->host.n + to->path.n + to->query.n + 32;
+    struct upstream_hop *h = mem_zalloc(sizeof *h + cap);
+    struct str host = STR_INIT(h->host), text = str_init(h->text, cap);
+    str_add(&text, to->tls ? SPAN("https://") : SPAN("http://"));
+    url_add_host(to, &host);
+    for (char *c = h->host; *c != 0; c++) {
+        if (*c >= 'A' && *c <= 'Z')
+            *c = (char)(*c + 'a' - 'A'); /* the pool knows hosts in lower case */
+    }
+    str_add(&text, str_span(&host));
+    str_add(&text, to->path.n > 0 ? to->path : SPAN("/"));
+    if (to->query.p != NULL) {
+        str_addc(&text, '?');
+        str_add(&text, to->query);
+    }
+    if (host.cut || text.cut || !url_parse(str_span(&text), &h->url))
+        FREE(h);
+    return h;
+}
+
+/* A signed URL is good for one method, and that is GET. What a registry says of a manifest at another registry is none. */
+static bool may_be_signed(const struct upstream_try *t, const struct url *to)
+{
+    return t->what == WHAT_BLOB || to->query.p != NULL || !span_starts(to->path, SPAN("/v2/"));
+}
+
 static enum upstream_next follow(struct upstream_try *t)
 {
-    const struct h1_head *head = t->call.head;
-    const struct conf_endpoint *e = endpoint_of(t);
-    char base[UPSTREAM_PATH_MAX + 1024], to[URL_MAX];
-    struct str b = STR_INIT(base), s = STR_INIT(to);
-    struct url from, dest;
-    str_addz(&b, e->tls ? "https://" : "http://");
-    str_addz(&b, t->host);
-    str_addz(&b, t->target);
-    struct span location = h1_get(head, SPAN("location"));
-    bool ok = location.p != NULL && !b.cut && url_parse(str_span(&b), &from) &&
-              url_resolve(&from, location, &s) && !s.cut && url_parse(str_span(&s), &dest);
-    const char *why = "a redirect without a usable Location";
-    if (ok && !url_same_origin(&from, &dest)) {
-        ok = false;
-        why = "a redirect to another host, which this version does not follow";
-    }
-    if (ok && (++t->hops > REDIRECTS_MAX || core_now(t->px->core) >= t->deadline)) {
-        ok = false;
+    char text[URL_MAX + 1];
+    struct str s = STR_INIT(text);
+    struct url to, endpoint = endpoint_url(endpoint_of(t));
+    unsigned status = t->call.head->status;
+    const char *why = locate(t, &s, &to);
+    if (why == NULL && (t->hops >= REDIRECTS_MAX || core_now(t->px->core) >= t->deadline))
         why = "too many redirects";
+    if (why != NULL)
+        return failed(t, ERR_UP_REDIRECT, status, -1, why);
+    if (t->head_only && !url_same_origin(&endpoint, &to) && may_be_signed(t, &to)) {
+        fail(t, ERR_UP_REDIRECT, status, -1, "a redirect of HEAD to another host: GET decides");
+        call_end(&t->call);
+        health_good(t->setup, t->up);
+        return over(t);
     }
-    struct str target = STR_INIT(t->target);
-    if (ok) {
-        str_add(&target, dest.path.n > 0 ? dest.path : SPAN("/"));
-        if (dest.query.p != NULL) {
-            str_addc(&target, '?');
-            str_add(&target, dest.query);
-        }
-    }
-    if (!ok || target.cut) {
-        fail(t, ERR_UP_REDIRECT, head->status, -1, why);
-        return next_endpoint(t);
-    }
-    count_answer(t, head->status);
-    upstream_stop(t);
-    ask_endpoint(t);
+    struct upstream_hop *hop = hop_new(&to);
+    if (hop == NULL)
+        return failed(t, ERR_UP_REDIRECT, status, -1, "a redirect to a URL that is too long");
+    if (t->hop == NULL)
+        t->own = t->call.peer;
+    t->hops++;
+    call_end(&t->call);
+    mem_free(t->hop);
+    t->hop = hop;
+    go(t);
     return UPSTREAM_WAIT;
+}
+
+/* ---- a challenge from where a redirect led ---- */
+
+/* "/v2/NAME/blobs/..." gives NAME; absent: no such path. */
+static struct span repo_of_path(struct span path)
+{
+    static const char *const kinds[] = {"manifests", "blobs", "referrers", "tags"};
+    if (!span_starts(path, SPAN("/v2/")))
+        return SPAN_NONE;
+    struct span rest = span_from(path, 4);
+    ptrdiff_t last = span_rfind(rest, '/');
+    ptrdiff_t kind = last > 0 ? span_rfind(span_sub(rest, 0, (size_t)last), '/') : -1;
+    if (kind <= 0)
+        return SPAN_NONE;
+    struct span word = span_sub(rest, (size_t)kind + 1, (size_t)(last - kind - 1));
+    struct span repo = span_sub(rest, 0, (size_t)kind);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (span_eq(word, span_str(kinds[i])))
+            return name_repo_ok(repo) ? repo : SPAN_NONE;
+    }
+    return SPAN_NONE;
+}
+
+/* From here on the request is authorised for where it has been led: with what the rule for that repository of that registry has, if there
+ * is one, else anonymously. */
+static void authorise_hop(struct upstream_try *t)
+{
+    struct upstream_hop *hop = t->hop;
+    const struct conf *conf = setup_conf(t->setup);
+    struct auth a = {.px = t->px,
+                     .setup = t->setup,
+                     .up = t->up,
+                     .origin = hop->url,
+                     .repo = repo_of_path(hop->url.path),
+                     .deadline = t->deadline,
+                     .done = on_auth};
+    struct str repo = STR_INIT(hop->repo);
+    if (a.repo.p == NULL)
+        a.repo = span_of(t->path + 4, t->repo_n);
+    for (size_t i = 0; i < conf->n_upstreams; i++) {
+        if (!realm_own(&conf->upstreams[i], &hop->url))
+            continue;
+        a.up = &conf->upstreams[i];
+        const struct conf_rule *rule = conf_match_source(conf, a.up->registry, a.repo, &repo);
+        a.set = rule != NULL ? rule->credential_set : NULL;
+        break;
+    }
+    auth_end(&t->auth);
+    t->auth = a;
+}
+
+static enum upstream_next challenged(struct upstream_try *t)
+{
+    struct url u = here(t);
+    if (!url_same_origin(&u, &t->auth.origin))
+        authorise_hop(t);
+    auth_challenged(&t->auth, t->call.head, t->call.peer);
+    call_end(&t->call);
+    go(t);
+    return UPSTREAM_WAIT;
+}
+
+/* ---- steps ---- */
+
+/* Some registries refuse HEAD of a blob with a 401 whatever it carries: then a token is none the worse for it. */
+static bool no_challenge(const struct upstream_try *t)
+{
+    return t->head_only && t->what == WHAT_BLOB && t->call.authorization.p != NULL;
+}
+
+static bool is_redirect(unsigned status)
+{
+    return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+static enum upstream_next good(struct upstream_try *t)
+{
+    health_good(t->setup, t->up);
+    health_endpoint_good(t->setup, t->up, t->endpoint);
+    upstream_unlimited(t->setup, t->up, t->what);
+    t->call.authorization = SPAN_NONE; /* the request is out: nothing of it is needed any more */
+    auth_end(&t->auth);
+    return UPSTREAM_HEADED;
+}
+
+static enum upstream_next step_answer(struct upstream_try *t)
+{
+    const struct h1_head *head = t->call.head;
+    unsigned status = head->status;
+    char why[64];
+    struct str s = STR_INIT(why);
+    count_answer(t, status);
+    if (t->hop == NULL)
+        health_ratelimit(t->setup, t->up, head);
+    if (status == 401 && !no_challenge(t))
+        return challenged(t);
+    if (status != 401)
+        auth_accepted(&t->auth);
+    if (status == 200 || status == 206)
+        return good(t);
+    if (is_redirect(status))
+        return follow(t);
+    str_addf(&s, "status %u", status);
+    if (status < 400)
+        return failed(t, ERR_UP_CONTENT, status, -1, why);
+    return failed(t, err_of_status(status, t->what), status,
+                  retry_after_parse(h1_get(head, SPAN("retry-after")), clock_wall_ms()), why);
+}
+
+static enum upstream_next step_auth(struct upstream_try *t)
+{
+    switch (auth_step(&t->auth)) {
+    case AUTH_READY:
+        send_request(t);
+        return UPSTREAM_WAIT;
+    case AUTH_WAIT:
+        return UPSTREAM_WAIT;
+    case AUTH_REFUSED:
+        break;
+    }
+    fail(t, t->auth.err, t->auth.status, t->auth.retry_after_ms, t->auth.why);
+    t->by_auth = true;
+    return next_endpoint(t);
+}
+
+static enum upstream_next step_call(struct upstream_try *t)
+{
+    char why[sizeof t->call.why];
+    switch (t->call.state) {
+    case CALL_FAILED:
+        count_answer(t, 0);
+        memcpy(why, t->call.why, sizeof why);
+        return failed(t, t->call.err, 0, -1, why);
+    case CALL_HEADED:
+    case CALL_END:
+        return step_answer(t);
+    default:
+        return UPSTREAM_WAIT;
+    }
 }
 
 enum upstream_next upstream_step(struct upstream_try *t)
 {
-    if (t->limited)
-        return UPSTREAM_FAILED;
-    switch (t->call.state) {
-    case CALL_FAILED:
-        fail(t, t->call.err, 0, -1, t->call.why);
-        return next_endpoint(t);
-    case CALL_HEADED:
-    case CALL_END:
-        break;
-    default:
+    switch ((enum try_phase)t->phase) {
+    case TRY_REFUSED:
+        return over(t);
+    case TRY_AUTH:
+        return step_auth(t);
+    case TRY_CALL:
+        return step_call(t);
+    case TRY_PAUSE:
+        if (t->pause.due == 0)
+            begin_round(t);
         return UPSTREAM_WAIT;
+    case TRY_IDLE:
+        break;
     }
-    const struct h1_head *head = t->call.head;
-    if (head->status == 200 || head->status == 206) {
-        count_answer(t, head->status);
-        health_good(t);
-        return UPSTREAM_HEADED;
-    }
-    if (head->status == 301 || head->status == 302 || head->status == 303 || head->status == 307 ||
-        head->status == 308)
-        return follow(t);
-    char why[64];
-    struct str s = STR_INIT(why);
-    str_addf(&s, "status %u", head->status);
-    if (head->status < 400) {
-        fail(t, ERR_UP_CONTENT, head->status, -1, why);
-        return next_endpoint(t);
-    }
-    fail(t, err_of_status(head->status, t->what), head->status, retry_after(head), why);
-    return next_endpoint(t);
+    MUST(false);
+    return UPSTREAM_FAILED;
 }

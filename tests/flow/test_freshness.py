@@ -281,7 +281,7 @@ STATUSES = {400: (502,), 401: (403,), 402: (502,), 403: (403,), 404: (404,), 405
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_statuses_of_upstream_for_what_is_not_cached(larder, upstream, image, status):
-    challenge = {"WWW-Authenticate": 'Bearer realm="https://auth.up.test/token"'} if status == 401 else {}
+    challenge = {"WWW-Authenticate": 'Basic realm="up"'} if status == 401 else {}
     upstream.on(re.compile("."), Fault(status=status, headers=challenge))
     for target in (OURS, paths.manifest(APP, image.digest), paths.blob(APP, image.config), paths.tags(APP)):
         r = larder.get(target)

@@ -126,7 +126,7 @@ def test_connections_refused(upstream, start_larder, image):
         assert_error(larder.get(target), 502, 503)
     assert larder.metric("upstream_connect_failures_total") >= 1
     upstream.start()
-    assert larder.get(paths.blob(APP, image.config)).good
+    assert larder.get_when_up(paths.blob(APP, image.config)).good
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])
@@ -210,7 +210,7 @@ def test_what_is_not_http_is_502(larder, upstream, image, what):
     assert upstream.count() < 20, "tries are bounded"
     larder.wait_idle()
     upstream.clear()
-    assert larder.get(paths.manifest(APP, image.digest)).body == image.manifest
+    assert larder.get_when_up(paths.manifest(APP, image.digest)).body == image.manifest
 
 
 def test_interim_answers_are_passed_over(larder, upstream, image):

@@ -290,6 +290,13 @@ class Larder:
     def get(self, target, headers=None, **more):
         return self.request("GET", target, headers, **more)
 
+    def get_when_up(self, target, headers=None):
+        """Upstream is there again; larder asks it when the pause is over that followed the last failure."""
+        def good():
+            r = self.get(target, headers)
+            return r if r.good else None
+        return wait_until(good, "%s is served again" % target)
+
     def head(self, target, headers=None, **more):
         return self.request("HEAD", target, headers, **more)
 

@@ -1,0 +1,195 @@
+/* What is known of upstreams' health: advice that all cores share. Relaxed atomics, for a lost update costs a request at most; where one
+ * asker of many is let through, the exchange of a time decides who.
+ *
+ *   down      the last round failed, for a pause that doubles: what is cached is not checked meanwhile
+ *   broken    some rounds in a row found nothing there: nothing is asked during the pause, but for one probe after each. A failure that
+ *             is long ago means nothing
+ *   limited   by kind of request: the server said 429, or 503 with a time
+ *   bad       one endpoint of several: the others are asked first, for a pause that doubles */
+#include "proxy/proxy_int.h"
+
+#include "http/retry.h"
+
+#define DOWN_FIRST_MS 1000
+#define DOWN_MAX_MS   30000
+#define BROKEN_ROUNDS 3
+#define LONG_AGO_MS   (2 * DOWN_MAX_MS)
+#define PROBE_MS      5000 /* whoever probes has that long before the next one does */
+
+static int64_t get(const _Atomic int64_t *v)
+{
+    return atomic_load_explicit(v, memory_order_relaxed);
+}
+
+static void put(_Atomic int64_t *v, int64_t to)
+{
+    atomic_store_explicit(v, to, memory_order_relaxed);
+}
+
+/* True for one of all who see that the time is over. */
+static bool take_turn(_Atomic int64_t *until, int64_t now, int64_t ms)
+{
+    int64_t was = get(until);
+    return was <= now && atomic_compare_exchange_strong_explicit(until, &was, now + ms, memory_order_relaxed,
+                                                                 memory_order_relaxed);
+}
+
+static int64_t doubled(int times)
+{
+    int64_t pause = (int64_t)DOWN_FIRST_MS << (times < 5 ? times : 5);
+    return pause < DOWN_MAX_MS ? pause : DOWN_MAX_MS;
+}
+
+/* ---- limits ---- */
+
+bool upstream_limit(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what,
+                    struct flight_failure *f)
+{
+    struct upstream_limit *l = &setup_health(setup, up)->limits[what];
+    int64_t left = get(&l->until_ms) - clock_mono_ms();
+    if (left <= 0)
+        return false;
+    *f = (struct flight_failure){.err = atomic_load_explicit(&l->err, memory_order_relaxed),
+                                 .status = atomic_load_explicit(&l->status, memory_order_relaxed),
+                                 .retry_after_ms = left};
+    return true;
+}
+
+void upstream_limited(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what,
+                      struct flight_failure *f)
+{
+    struct upstream_limit *l = &setup_health(setup, up)->limits[what];
+    int64_t pause = doubled(atomic_fetch_add_explicit(&l->times, 1, memory_order_relaxed));
+    if (f->retry_after_ms > pause)
+        pause = f->retry_after_ms;
+    if (f->retry_after_ms < 0)
+        f->retry_after_ms = pause; /* clients are told a time, too */
+    atomic_store_explicit(&l->err, f->err, memory_order_relaxed);
+    atomic_store_explicit(&l->status, f->status, memory_order_relaxed);
+    put(&l->until_ms, clock_mono_ms() + pause);
+}
+
+void upstream_unlimited(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what)
+{
+    struct upstream_limit *l = &setup_health(setup, up)->limits[what];
+    if (atomic_load_explicit(&l->times, memory_order_relaxed) != 0)
+        atomic_store_explicit(&l->times, 0, memory_order_relaxed);
+}
+
+void health_ratelimit(const struct setup *setup, const struct conf_upstream *up, const struct h1_head *head)
+{
+    struct upstream_health *h = setup_health(setup, up);
+    static const struct {
+        const char *name, *other;
+    } field[2] = {{"ratelimit-limit", "x-ratelimit-limit"}, {"ratelimit-remaining", "x-ratelimit-remaining"}};
+    _Atomic int64_t *to[2] = {&h->ratelimit_limit, &h->ratelimit_remaining};
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t n, window;
+        struct span v = h1_get(head, span_str(field[i].name));
+        if (v.p == NULL)
+            v = h1_get(head, span_str(field[i].other));
+        if (v.p != NULL && ratelimit_parse(v, &n, &window))
+            put(to[i], n < INT64_MAX / 2 ? (int64_t)n + 1 : INT64_MAX / 2);
+    }
+}
+
+/* ---- the upstream ---- */
+
+bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up, int *err, unsigned *status)
+{
+    struct upstream_health *h = setup_health(setup, up);
+    struct flight_failure f;
+    if (upstream_limit(setup, up, WHAT_MANIFEST, &f)) {
+        *err = f.err;
+        *status = f.status;
+        return true;
+    }
+    *err = atomic_load_explicit(&h->err, memory_order_relaxed);
+    *status = atomic_load_explicit(&h->status, memory_order_relaxed);
+    return get(&h->down_until_ms) > clock_mono_ms();
+}
+
+bool health_broken(const struct setup *setup, const struct conf_upstream *up)
+{
+    struct upstream_health *h = setup_health(setup, up);
+    return atomic_load_explicit(&h->outages, memory_order_relaxed) >= BROKEN_ROUNDS &&
+           clock_mono_ms() - get(&h->failed_ms) < LONG_AGO_MS;
+}
+
+bool health_refuses(const struct setup *setup, const struct conf_upstream *up, struct flight_failure *f)
+{
+    struct upstream_health *h = setup_health(setup, up);
+    int64_t now = clock_mono_ms();
+    if (!health_broken(setup, up) || take_turn(&h->down_until_ms, now, PROBE_MS))
+        return false;
+    int64_t left = get(&h->down_until_ms) - now;
+    *f = (struct flight_failure){.err = atomic_load_explicit(&h->err, memory_order_relaxed),
+                                 .status = atomic_load_explicit(&h->status, memory_order_relaxed),
+                                 .retry_after_ms = left > 0 ? left : 0};
+    return true;
+}
+
+void health_good(const struct setup *setup, const struct conf_upstream *up)
+{
+    struct upstream_health *h = setup_health(setup, up);
+    if (atomic_load_explicit(&h->failures, memory_order_relaxed) == 0)
+        return;
+    atomic_store_explicit(&h->failures, 0, memory_order_relaxed);
+    atomic_store_explicit(&h->outages, 0, memory_order_relaxed);
+    put(&h->down_until_ms, 0);
+}
+
+bool health_outage(const struct flight_failure *f)
+{
+    return f->err == ERR_UP_RESOLVE || f->err == ERR_UP_CONNECT || f->err == ERR_UP_TLS ||
+           f->err == ERR_UP_CLOSED || f->err == ERR_UP_TIMEOUT || f->status == 502 || f->status == 503 ||
+           f->status == 504;
+}
+
+void health_bad(const struct setup *setup, const struct conf_upstream *up, const struct flight_failure *f,
+                int64_t began_ms)
+{
+    if (!health_outage(f) && f->err != ERR_UP_PROTOCOL && f->status < 500) { /* it answered */
+        health_good(setup, up);
+        return;
+    }
+    struct upstream_health *h = setup_health(setup, up);
+    int64_t now = clock_mono_ms();
+    if (began_ms < get(&h->failed_ms)) /* the same failure once more, from many who asked at once */
+        return;
+    int64_t pause = doubled(atomic_fetch_add_explicit(&h->failures, 1, memory_order_relaxed));
+    if (now - get(&h->failed_ms) >= LONG_AGO_MS || !health_outage(f))
+        atomic_store_explicit(&h->outages, 0, memory_order_relaxed);
+    if (health_outage(f))
+        atomic_fetch_add_explicit(&h->outages, 1, memory_order_relaxed);
+    atomic_store_explicit(&h->err, f->err, memory_order_relaxed);
+    atomic_store_explicit(&h->status, f->status, memory_order_relaxed);
+    put(&h->failed_ms, now);
+    put(&h->down_until_ms, now + pause);
+}
+
+/* ---- endpoints ---- */
+
+bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint)
+{
+    struct endpoint_health *e = &setup_health(setup, up)->endpoints[endpoint % ENDPOINTS_MAX];
+    return atomic_load_explicit(&e->failures, memory_order_relaxed) == 0 ||
+           take_turn(&e->bad_until_ms, clock_mono_ms(), PROBE_MS);
+}
+
+void health_endpoint_good(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint)
+{
+    struct endpoint_health *e = &setup_health(setup, up)->endpoints[endpoint % ENDPOINTS_MAX];
+    if (atomic_load_explicit(&e->failures, memory_order_relaxed) != 0)
+        atomic_store_explicit(&e->failures, 0, memory_order_relaxed);
+}
+
+void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint,
+                         const struct flight_failure *f)
+{
+    struct endpoint_health *e = &setup_health(setup, up)->endpoints[endpoint % ENDPOINTS_MAX];
+    if (!health_outage(f) && f->err != ERR_TOO_MANY && f->err != ERR_UP_PROTOCOL)
+        return;
+    int64_t pause = doubled(atomic_fetch_add_explicit(&e->failures, 1, memory_order_relaxed));
+    put(&e->bad_until_ms, clock_mono_ms() + (f->retry_after_ms > pause ? f->retry_after_ms : pause));
+}
