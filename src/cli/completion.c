@@ -151,7 +151,7 @@ static void print_next_words(const struct shell *sh, struct span group)
         last = word;
         if (sh->zsh) {
             printf(" '" SPAN_FMT ":", SPAN_ARG(word));
-            print_quoted(sh, more ? "several commands" : commands[i].doc);
+            print_quoted(sh, more ? "commands about these" : commands[i].doc);
             putchar('\'');
         } else {
             printf(SPAN_FMT " ", SPAN_ARG(word));

@@ -235,6 +235,16 @@ def test_a_file_that_is_no_configuration_is_refused(config, text, word):
     assert word in told and re.match(re.escape(str(config)) + r":\d+:\d+: ", told)
 
 
+def test_the_example_is_as_before_when_a_change_is_taken_back(config):
+    example = os.path.join(os.path.dirname(__file__), "..", "..", "examples", "config.yaml")
+    shutil.copyfile(example, config)
+    before = config.read_text()
+    done(config, "cache", "create", "-n", "new", "-s", "registry.test/new", "-t", "new")
+    assert config.read_text() != before and len(read(config)) > 2
+    done(config, "cache", "delete", "-n", "new")
+    assert config.read_text() == before
+
+
 def test_a_file_of_ten_thousand_rules(config):
     config.write_text("rules:\n" + "".join("- name: r%d\n  source: quay.io/r%d # %d\n  target: t%d\n" % (i, i, i, i) for i in range(10000)))
     before = config.read_text()
