@@ -18,8 +18,8 @@
 #endif
 
 struct piece {
-    _Alignas(16) size_t size; /* with this head */
-    char bytes[];
+    size_t size; /* with this head */
+    _Alignas(16) char bytes[];
 };
 
 static struct piece *piece_new(size_t size)
