@@ -1,4 +1,4 @@
-/* The admin server: three paths, answered from memory.
+/* The admin server: health, readiness and metrics from memory; the API's calls (api.h).
  *
  * Stopping: RUNNING -> admin_stop: no new connections, idle ones closed; a tick waits until the last answer is out. */
 #include "admin/admin.h"
@@ -16,6 +16,7 @@ struct admin {
     struct core *core;
     struct admin_config config;
     struct server *server;
+    struct api api;
     bool stopping;
     unsigned ticks;
     struct timer tick;
@@ -51,12 +52,16 @@ static void on_request(struct exchange *x, void *arg)
     struct admin *a = arg;
     struct span plain = SPAN("text/plain; charset=utf-8");
     x->finished = on_finished;
-    struct span path = x->req.target;
-    ptrdiff_t query = span_find(path, '?');
-    if (query >= 0)
-        path = span_sub(path, 0, (size_t)query);
+    struct span path = x->req.target, query = SPAN("");
+    ptrdiff_t mark = span_find(path, '?');
+    if (mark >= 0) {
+        query = span_from(path, (size_t)mark + 1);
+        path = span_sub(path, 0, (size_t)mark);
+    }
     if (x->fault != 0)
         reply(x, (unsigned)x->fault, plain, SPAN("malformed request\n"));
+    else if (span_starts(path, SPAN("/api/v1/")))
+        api_request(&a->api, x, span_from(path, sizeof "/api/v1/" - 1), query);
     else if (x->req.method == H1_OTHER)
         reply(x, 405, plain, SPAN("only GET and HEAD\n"));
     else if (span_eq(path, SPAN("/healthz")))
@@ -66,7 +71,7 @@ static void on_request(struct exchange *x, void *arg)
     else if (span_eq(path, SPAN("/metrics")))
         reply_metrics(a, x);
     else
-        reply(x, 404, plain, SPAN("no such page; there are /healthz, /readyz and /metrics\n"));
+        reply(x, 404, plain, SPAN("no such page; there are /healthz, /readyz, /metrics and /api/v1/...\n"));
 }
 
 static void on_stop_tick(struct timer *t)
@@ -74,7 +79,7 @@ static void on_stop_tick(struct timer *t)
     struct admin *a = CONTAINER_OF(t, struct admin, tick);
     if (++a->ticks > STOP_PATIENCE)
         server_abort(a->server);
-    if (server_connections(a->server) > 0) {
+    if (server_connections(a->server) > 0 || a->api.running > 0) {
         timer_arm(a->core, &a->tick, STOP_TICK_MS);
         return;
     }
@@ -92,6 +97,7 @@ struct admin *admin_start(struct core *core, int fd, const struct admin_config *
     NEW(a);
     a->core = core;
     a->config = *config;
+    a->api = (struct api){.calls = config->calls, .n_calls = config->n_calls};
     timer_init(&a->tick, on_stop_tick);
     struct server_config sc = {.header_ms = ADMIN_HEADER_MS,
                                .idle_ms = ADMIN_IDLE_MS,

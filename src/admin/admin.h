@@ -1,10 +1,11 @@
-/* The admin address: health, readiness, metrics. It runs on the main thread's core, so it answers also when the cores
+/* The admin address: health, readiness, metrics, and the API of larder's commands. It runs on the main thread's core, so it answers also when the cores
  * that serve are busy.
  *
  * Thread: the core's. */
 #ifndef LARDER_ADMIN_ADMIN_H
 #define LARDER_ADMIN_ADMIN_H
 
+#include "admin/api.h"
 #include "base/str.h"
 #include "core/core.h"
 #include "store/store.h"
@@ -19,6 +20,8 @@ struct admin_config {
     /* Appends the labelled counters that their rooms keep. */
     void (*more_metrics)(void *arg, struct str *out);
     void *arg;
+    const struct api_call *calls; /* they stay */
+    size_t n_calls;
 };
 
 struct admin *admin_start(struct core *core, int fd, const struct admin_config *config);

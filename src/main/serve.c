@@ -18,6 +18,7 @@
 #include "cli/config_file.h"
 #include "core/resolve.h"
 #include "core/signal.h"
+#include "main/calls.h"
 #include "main/reload.h"
 #include "main/serve.h"
 #include "main/sockets.h"
@@ -44,6 +45,8 @@ struct main {
     struct reload *reload; /* NULL: stopping */
     struct core *core;
     struct admin *admin;
+    struct calls_context calls_context;
+    struct api_call calls[CALLS_MAX];
     int admin_fd;
     struct worker *workers;
     struct core **cores; /* the workers' */
@@ -184,7 +187,14 @@ static void start_reload(struct main *mn)
 static void on_main_start(struct core_msg *m)
 {
     struct main *mn = CONTAINER_OF(m, struct main, start);
-    struct admin_config config = {.cores = mn->cores,
+    mn->calls_context = (struct calls_context){.shared = mn->shared,
+                                               .store = mn->store,
+                                               .version = mn->version,
+                                               .started_ms = clock_wall_ms(),
+                                               .workers = mn->n_workers};
+    struct admin_config config = {.calls = mn->calls,
+                                  .n_calls = calls_fill(&mn->calls_context, mn->calls),
+                                  .cores = mn->cores,
                                   .n_cores = mn->n_workers,
                                   .store = mn->store,
                                   .version = mn->version,

@@ -133,13 +133,6 @@ def test_files_that_are_no_configuration(tmp_path, text):
     assert "Sanitizer" not in r.stderr
 
 
-@pytest.mark.parametrize("key,value", [
-    ("listen", "[{address: '127.0.0.1:5000', tls: {certificate: a, key: b}}]")])
-def test_keys_that_this_version_cannot_act_on_are_refused_not_ignored(tmp_path, key, value):
-    _, r = check(tmp_path, "%s: %s\n" % (key, value))
-    assert r.returncode == 1 and re.search(r":1:\d+: ", r.stderr)
-
-
 def test_a_warning_refuses_nothing(tmp_path, good):
     _, r = check(tmp_path, good)
     assert r.returncode == 0 and r.stderr == ""

@@ -32,7 +32,7 @@ LIBRARIES = [
     (r"nettle/.*", ["base/digest.c"], None),
     (r"xxhash\.h", ["base/map.c", "store"], None),
     (r"bearssl.*\.h", ["net"], None),
-    (r"jansson\.h", ["registry", "admin"], None),
+    (r"jansson\.h", ["registry", "admin", "cli"], None),
     (r"crypt\.h", ["proxy"], 1),
 ]
 

@@ -1,0 +1,44 @@
+/* The admin API: what larder's own commands (and later a web page) ask a running server, as JSON over HTTP on the admin address.
+ *
+ *   GET  /api/v1/NAME?parameters    looks
+ *   POST /api/v1/NAME?parameters    changes something. It must carry the header "Larder-Admin: 1", which no page of another site can
+ *                                   make a browser send; parameters stand in the query as well, there is no body
+ *
+ * The answer is JSON with status 200, or {"error": "a sentence"} with 400 (the question is wrong), 404 (there is no such thing), 409 or
+ * 503. Long lists come in pages: the answer's "next", given as `after`, leads to the next one.
+ *
+ * Calls are a table that main makes of what the rooms offer. A call runs on the main core, or, when it may wait for a disk, on the pool.
+ * Thread: as said. */
+#ifndef LARDER_ADMIN_API_H
+#define LARDER_ADMIN_API_H
+
+#include "base/str.h"
+#include "core/core.h"
+#include "http/server.h"
+
+#define API_ANSWER_MAX (1u << 20)
+#define API_QUERY_MAX  4096
+
+struct api_call {
+    const char *name; /* behind /api/v1/ */
+    bool order;       /* POST */
+    bool job;         /* on the pool */
+    /* Writes JSON, or for another status than 200 the sentence that says why. query: raw, see api_parameter. */
+    unsigned (*run)(void *arg, struct span query, struct str *out);
+    void *arg;
+};
+
+struct api {
+    const struct api_call *calls;
+    size_t n_calls;
+    unsigned running; /* on the pool: the admin waits for them when it stops */
+};
+
+/* Answers a request below /api/v1/; `name` is the rest of its path. */
+void api_request(struct api *api, struct exchange *x, struct span name, struct span query);
+
+/* The decoded value of a parameter, appended to out. False: it is not there, or is no good encoding, or does not fit. Any
+ * thread. */
+bool api_parameter(struct span query, struct span name, struct str *out) MUSTCHECK;
+
+#endif
