@@ -5,12 +5,14 @@
 #include "cli/command_int.h"
 #include "cli/config_edit.h"
 #include "cli/config_file.h"
+#include "cli/live.h"
 #include "cli/output_int.h"
 
-enum { RULE_KEYS = 4, SET_KEYS = 4 };
+enum { RULE_KEYS = 4, SET_KEYS = 6 };
 
 static const char *const rule_keys[RULE_KEYS] = {"name", "source", "target", "credential_set"};
-static const char *const set_keys[SET_KEYS] = {"name", "login_server", "username", "password"};
+static const char *const set_keys[SET_KEYS] = {"name",     "login_server", "username",
+                                               "password", "health",       "health_reason"};
 
 static void rule_values(const struct conf_rule *r, struct output_value *out)
 {
@@ -21,13 +23,19 @@ static void rule_values(const struct conf_rule *r, struct output_value *out)
         out[3].text = r->credential_set->name;
 }
 
-static void set_values(const struct conf_credential_set *s, struct output_value *out)
+/* `live`: what a running server says of the sets; NULL: there is none, and health is not known. */
+static void set_values(const struct conf_credential_set *s, json_t *live, struct output_value *out)
 {
     out[0].text = s->name;
     out[1].text = s->login_server;
     if (s->username.kind != SECRET_NONE)
         out[2].text = s->username.text;
     out[3].text = s->password.text; /* a reference, never a secret */
+    json_t *set = live_named(json_object_get(live, "credential_sets"), "name", s->name);
+    if (set == NULL)
+        return;
+    out[4].text = json_is_true(json_object_get(set, "healthy")) ? SPAN("healthy") : SPAN("unhealthy");
+    out[5].text = span_str(json_string_value(json_object_get(set, "why")));
 }
 
 static const struct conf_rule *find_rule(const struct conf *c, const char *name)
@@ -76,8 +84,10 @@ static int print_set(const struct command_args *args, const struct conf *c)
     if (s == NULL)
         return not_there(args, "credential set", "credential-set");
     struct output_value values[SET_KEYS] = {0};
-    set_values(s, values);
+    json_t *live = live_get(c, "credential-sets", SPAN(""));
+    set_values(s, live, values);
     output_rows(args->option[OPT_OUTPUT], set_keys, SET_KEYS, values, 1, true);
+    json_decref(live);
     return 0;
 }
 
@@ -117,9 +127,11 @@ int run_set_list(const struct command_args *args)
     if (c == NULL)
         return 1;
     struct output_value *values = mem_zalloc((c->n_credential_sets + 1) * SET_KEYS * sizeof *values);
+    json_t *live = c->n_credential_sets > 0 ? live_get(c, "credential-sets", SPAN("")) : NULL;
     for (size_t i = 0; i < c->n_credential_sets; i++)
-        set_values(&c->credential_sets[i], &values[i * SET_KEYS]);
+        set_values(&c->credential_sets[i], live, &values[i * SET_KEYS]);
     output_rows(args->option[OPT_OUTPUT], set_keys, SET_KEYS, values, c->n_credential_sets, false);
+    json_decref(live);
     mem_free(values);
     conf_unref(c);
     return 0;

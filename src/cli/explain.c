@@ -6,16 +6,19 @@
  * other one for larder. */
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "cli/command_int.h"
 #include "cli/config_file.h"
+#include "cli/live.h"
 #include "cli/output_int.h"
 #include "registry/name.h"
 
-enum { KEYS = 8 };
+enum { KEYS = 12 };
 
 static const char *const keys[KEYS] = {"image",      "rule",      "matched_by", "registry",
-                                       "repository", "reference", "endpoints",  "credential_set"};
+                                       "repository", "reference", "endpoints",  "credential_set",
+                                       "digest",     "stored",    "checked",    "next"};
 
 struct image {
     struct span whole;
@@ -81,7 +84,33 @@ static bool find_match(const struct conf *c, const struct image *image, struct m
     return m->rule != NULL;
 }
 
-static void print_match(const struct command_args *args, const struct image *image, const struct match *m)
+/* What a running server has of it: digest, whether it is stored, when the registry confirmed it, what the next pull leads to. */
+static json_t *ask_server(const struct conf *c, const struct image *image, const struct match *m)
+{
+    char buf[2048];
+    struct str query = STR_INIT(buf);
+    if (m->mirror)
+        call_add(&query, "ns", m->rule->registry);
+    call_add(&query, "repository", image->repository);
+    call_add(&query, "reference", image->reference);
+    return query.cut ? NULL : live_get(c, "image", str_span(&query));
+}
+
+static void live_values(json_t *live, struct str *checked, struct output_value out[4])
+{
+    json_t *stored = json_object_get(live, "stored"), *ms = json_object_get(live, "checked_ms");
+    out[0].text = span_str(json_string_value(json_object_get(live, "digest")));
+    if (json_is_boolean(stored))
+        out[1].text = json_is_true(stored) ? SPAN("yes") : SPAN("no");
+    if (json_is_integer(ms)) {
+        clock_add_rfc3339(checked, (int64_t)json_integer_value(ms));
+        out[2].text = str_span(checked);
+    }
+    out[3].text = span_str(json_string_value(json_object_get(live, "next")));
+}
+
+static void print_match(const struct command_args *args, const struct conf *c, const struct image *image,
+                        const struct match *m)
 {
     const struct conf_upstream *u = m->rule->upstream;
     struct span *urls = mem_alloc(u->n_endpoints * sizeof *urls);
@@ -97,7 +126,12 @@ static void print_match(const struct command_args *args, const struct image *ima
         {.list = urls, .n = u->n_endpoints},
         {.text = m->rule->credential_set != NULL ? m->rule->credential_set->name : SPAN_NONE},
     };
+    char text[40];
+    struct str checked = STR_INIT(text);
+    json_t *live = ask_server(c, image, m);
+    live_values(live, &checked, &values[8]);
     output_rows(args->option[OPT_OUTPUT], keys, KEYS, values, 1, true);
+    json_decref(live);
     mem_free(urls);
 }
 
@@ -117,7 +151,7 @@ int run_explain(const struct command_args *args)
     struct match m = {.repository = STR_INIT(buf)};
     bool found = find_match(c, &image, &m);
     if (found)
-        print_match(args, &image, &m);
+        print_match(args, c, &image, &m);
     else
         fprintf(stderr,
                 "%s: no rule is for '" SPAN_FMT

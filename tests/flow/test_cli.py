@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import http.client
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import threading
 import pytest
 
 from lib import secrets
+from lib.images import Image
 from lib.larder import binary, environment, run
 
 CONFIG = """\
@@ -95,16 +97,17 @@ def test_one_rule_in_four_formats(config):
 
 def test_credential_sets_show_references_and_no_secret(config, monkeypatch):
     monkeypatch.setenv("HUB_PASSWORD", secrets.secret("hub"))
-    whole = {"name": "hub", "login_server": "docker.io", "username": "env:HUB_USER", "password": "env:HUB_PASSWORD"}
+    whole = {"name": "hub", "login_server": "docker.io", "username": "env:HUB_USER", "password": "env:HUB_PASSWORD",
+             "health": None, "health_reason": None}  # no server runs
     assert json.loads(done(config, "credential-set", "list", "-o", "json")) == [whole]
     assert json.loads(done(config, "credential-set", "show", "-n", "hub", "-o", "json")) == whole
-    assert done(config, "credential-set", "list", "-o", "tsv") == "hub\tdocker.io\tenv:HUB_USER\tenv:HUB_PASSWORD\n"
+    assert done(config, "credential-set", "list", "-o", "tsv") == "hub\tdocker.io\tenv:HUB_USER\tenv:HUB_PASSWORD\t\t\n"
 
 
 def test_nothing_to_list(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("")
-    for what, keys in (("cache", "NAME  SOURCE  TARGET  CREDENTIAL_SET"), ("credential-set", "NAME  LOGIN_SERVER  USERNAME  PASSWORD")):
+    for what, keys in (("cache", "NAME  SOURCE  TARGET  CREDENTIAL_SET"), ("credential-set", "NAME  LOGIN_SERVER  USERNAME  PASSWORD  HEALTH  HEALTH_REASON")):
         assert done(file, what, "list") == keys + "\n"
         assert done(file, what, "list", "-o", "json") == "[]\n"
         assert done(file, what, "list", "-o", "yaml") == "[]\n"
@@ -125,14 +128,15 @@ EXPLAIN = [  # image, and rule, how it is matched, registry, repository, referen
 @pytest.mark.parametrize("case", EXPLAIN, ids=[c[0] for c in EXPLAIN])
 def test_explain(config, case):
     keys = ("image", "rule", "matched_by", "registry", "repository", "reference", "endpoints", "credential_set")
-    assert json.loads(done(config, "explain", case[0], "-o", "json")) == dict(zip(keys, case))
+    live = {key: None for key in ("digest", "stored", "checked", "next")}  # no server runs
+    assert json.loads(done(config, "explain", case[0], "-o", "json")) == dict(zip(keys, case), **live)
 
 
 def test_explain_with_several_endpoints_and_without_mirror(config):
     config.write_text(CONFIG + "upstreams:\n- registry: mcr.microsoft.com\n  endpoints: ['https://m1.test/x', 'http://m2.test:81']\n"
                       "mirror: {enabled: false}\n")
     assert done(config, "explain", "dotnet/a", "-o", "tsv") == (
-        "dotnet/a\tdotnet\ttarget\tmcr.microsoft.com\tdotnet/a\tlatest\thttps://m1.test/x,http://m2.test:81\t\n")
+        "dotnet/a\tdotnet\ttarget\tmcr.microsoft.com\tdotnet/a\tlatest\thttps://m1.test/x,http://m2.test:81\t\t\t\t\t\n")
     assert "endpoints:\n  - https://m1.test/x\n  - http://m2.test:81\n" in done(config, "explain", "dotnet/a", "-o", "yaml")
     assert "no rule is for 'library/hello-world'" in refused(config, "explain", "docker.io/library/hello-world")
 
@@ -165,11 +169,11 @@ def test_a_rule_from_its_making_to_its_end(config):
 
 def test_a_credential_set_from_its_making_to_its_end(config):
     created = done(config, "credential-set", "create", "-n", "gh", "-l", "ghcr.io", "-u", "env:GH", "-p", "file:/run/secrets/gh", "-o", "yaml")
-    assert created == "name: gh\nlogin_server: ghcr.io\nusername: env:GH\npassword: file:/run/secrets/gh\n"
+    assert created == "name: gh\nlogin_server: ghcr.io\nusername: env:GH\npassword: file:/run/secrets/gh\nhealth: null\nhealth_reason: null\n"
     done(config, "cache", "create", "-nx", "-sghcr.io/x", "-tx", "-cgh")
     assert "rule 'x' uses the credential set 'gh'" in refused(config, "credential-set", "delete", "-n", "gh")
     assert json.loads(done(config, "credential-set", "update", "-n", "gh", "-p", "env:P", "-u", "env:U", "-o", "json")) == {
-        "name": "gh", "login_server": "ghcr.io", "username": "env:U", "password": "env:P"}
+        "name": "gh", "login_server": "ghcr.io", "username": "env:U", "password": "env:P", "health": None, "health_reason": None}
     done(config, "cache", "update", "-n", "x", "--remove-cred-set")
     done(config, "cache", "delete", "-n", "x")
     done(config, "credential-set", "delete", "-y", "-n", "gh")
@@ -542,3 +546,54 @@ def test_the_manual_has_everything():
     for key in keys:
         section, _, name = key.split()[0].rpartition(".")
         assert re.search(r"^\.SH \"%s\"\n(?:(?!\.SH).*\n)*?\.TP\n\\fB%s\\fR: " % (re.escape(section or "top level"), name), page, re.M), key
+
+
+# ---- beside a running server ----
+
+def test_explain_says_what_is_cached(upstream, larder):
+    image = Image("explained")
+    upstream.add("app", image, tag="v1")
+
+    def explain(name):
+        return json.loads(done(larder.file, "explain", name, "-o", "json"))
+
+    before = explain("t/app:v1")
+    assert (before["digest"], before["stored"], before["checked"]) == (None, "no", None)
+    assert "the registry is asked for the manifest" in before["next"]
+    larder.get("/v2/t/app/manifests/v1")
+    after = explain("t/app:v1")
+    assert (after["digest"], after["stored"]) == (image.digest, "yes")
+    assert after["checked"].endswith("Z") and "the registry is not asked" in after["next"]
+    by_digest = explain("t/app@" + image.digest)
+    assert (by_digest["digest"], by_digest["stored"], by_digest["checked"]) == (image.digest, "yes", None)
+    assert explain("t/other:v1")["digest"] is None
+
+
+def test_health_of_credential_sets(upstream, start_larder):
+    larder = start_larder(upstream, env={"CLI_USER": "u", "CLI_PASSWORD": secrets.secret("cli")},
+                          credential_sets=[{"name": "good", "login_server": "up.test", "username": "env:CLI_USER", "password": "env:CLI_PASSWORD"},
+                                           {"name": "bad", "login_server": "up.test", "username": "env:CLI_USER", "password": "env:CLI_NOT_SET"}],
+                          rules=[{"name": "g", "source": "up.test/*", "target": "g/*", "credential_set": "good"},
+                                 {"name": "b", "source": "up.test/x", "target": "b", "credential_set": "bad"}])
+    listed = {s["name"]: s for s in json.loads(done(larder.file, "credential-set", "list", "-o", "json"))}
+    assert (listed["good"]["health"], listed["good"]["health_reason"]) == ("healthy", None)
+    assert listed["bad"]["health"] == "unhealthy" and "CLI_NOT_SET" in listed["bad"]["health_reason"]
+    assert json.loads(done(larder.file, "credential-set", "show", "-n", "bad", "-o", "json")) == listed["bad"]
+
+
+def test_the_admin_api_is_for_commands(larder):
+    def ask(method, path, **headers):
+        connection = http.client.HTTPConnection("127.0.0.1", larder.admin_port, timeout=60)
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    status, told = ask("GET", "/api/v1/status")
+    assert status == 200 and told["workers"] == 2 and told["objects"] == 0
+    for method, path, expected in (("GET", "/api/v1/nope", 404), ("POST", "/api/v1/status", 405), ("GET", "/api/v1/image", 400),
+                                   ("GET", "/api/v1/image?repository=t/x", 400), ("GET", "/api/v1/image?repository=../x&reference=a", 400),
+                                   ("GET", "/api/v1/image?repository=t/x&reference=%zz", 400),
+                                   ("GET", "/api/v1/image?repository=nope/x&reference=a", 404),
+                                   ("GET", "/api/v1/image?" + "x" * 5000, 414)):
+        status, told = ask(method, path)
+        assert status == expected and list(told) == ["error"], (method, path, status, told)
