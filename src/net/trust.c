@@ -1,8 +1,8 @@
 /* Trust anchors and our own certificates, from PEM texts.
  *
- * A PEM text is walked block by block with one callback, so that a message can say which block it means. BearSSL's decoder wants the end
- * of line of the last line, which editors and templates forget: one is always added. It takes carriage returns for a part of a
- * block's name: it is never shown one.
+ * A PEM text is walked block by block with one callback, so that a message can say which block it means. BearSSL's decoder is strict
+ * about lines, and passes over what it does not take for one: it is given each line without the blanks around it (copied out of a
+ * YAML file) and the carriage return, always with an end, and without a mark of the byte order before the first.
  *
  * The anchors of a `struct trust` are one array, those of its base first and shared with it, so that a chain is looked up in one
  * place. */
@@ -22,6 +22,7 @@ struct block {
     unsigned number; /* from 1 */
     const char *kind;
     struct span der;
+    const char *wrong; /* or NULL */
 };
 
 struct pem {
@@ -29,7 +30,7 @@ struct pem {
     char kind[64];
     char *bytes; /* of the block under way */
     size_t n, cap;
-    bool too_long;
+    bool too_long, open;
     unsigned number;
 };
 
@@ -64,55 +65,63 @@ static void pem_begin(struct pem *pem)
     str_addz(&kind, br_pem_decoder_name(&pem->decoder));
     pem->n = 0;
     pem->too_long = false;
+    pem->open = true;
     pem->number++;
     br_pem_decoder_setdest(&pem->decoder, pem_bytes, pem);
 }
 
-enum pem_event { PEM_BLOCK, PEM_BAD, PEM_END };
-
-/* The next block of the text; *rest is what follows. */
-static enum pem_event pem_next(struct pem *pem, struct span *rest, struct block *block)
+static struct block pem_end(struct pem *pem, const char *wrong)
 {
-    while (rest->n > 0) {
-        ptrdiff_t cr = span_find(*rest, '\r');
-        if (cr == 0) {
-            *rest = span_from(*rest, 1);
-            continue;
-        }
-        size_t used = br_pem_decoder_push(&pem->decoder, rest->p, cr > 0 ? (size_t)cr : rest->n);
-        *rest = span_from(*rest, used);
+    pem->open = false;
+    return (struct block){.number = pem->number,
+                          .kind = pem->kind,
+                          .der = span_of(pem->n > 0 ? pem->bytes : "", pem->n),
+                          .wrong = pem->too_long && wrong == NULL ? "it is too long" : wrong};
+}
+
+static bool pem_push(struct pem *pem, struct span text, bool (*each)(const struct block *b, void *arg),
+                     void *arg)
+{
+    struct block block;
+    bool go = true;
+    while (go && text.n > 0) {
+        text = span_from(text, br_pem_decoder_push(&pem->decoder, text.p, text.n));
         switch (br_pem_decoder_event(&pem->decoder)) {
         case BR_PEM_BEGIN_OBJ:
             pem_begin(pem);
             break;
         case BR_PEM_END_OBJ:
-            *block = (struct block){pem->number, pem->kind, span_of(pem->n > 0 ? pem->bytes : "", pem->n)};
-            return pem->too_long ? PEM_BAD : PEM_BLOCK;
+            block = pem_end(pem, NULL);
+            go = each(&block, arg);
+            break;
         case BR_PEM_ERROR:
-            *block = (struct block){pem->number, pem->kind, SPAN_NONE};
-            return PEM_BAD;
+            block = pem_end(pem, "the text between BEGIN and END is not base64");
+            go = each(&block, arg);
+            break;
         default:
             break;
         }
     }
-    return PEM_END;
+    return go;
 }
 
-/* Calls `each` for every block until one returns false. A block that is no PEM comes with an absent `der`. */
+/* Calls `each` for every block until one returns false. */
 static bool pem_each(struct span text, bool (*each)(const struct block *b, void *arg), void *arg)
 {
     struct pem pem = {0};
-    struct block block;
-    struct span parts[2] = {text, SPAN("\n")};
+    struct span line;
     bool go = true;
     br_pem_decoder_init(&pem.decoder);
-    for (unsigned i = 0; i < 2; i++) {
-        enum pem_event event;
-        while (go && (event = pem_next(&pem, &parts[i], &block)) != PEM_END) {
-            if (event == PEM_BAD)
-                block.der = SPAN_NONE;
-            go = each(&block, arg);
-        }
+    if (span_starts(text, SPAN("\xef\xbb\xbf")))
+        text = span_from(text, 3);
+    while (go && span_next(&text, '\n', &line)) {
+        if (span_ends(line, SPAN("\r")))
+            line.n--;
+        go = pem_push(&pem, span_trim(line), each, arg) && pem_push(&pem, SPAN("\n"), each, arg);
+    }
+    if (go && pem.open) {
+        struct block block = pem_end(&pem, "its end (-----END ...) is missing");
+        go = each(&block, arg);
     }
     if (pem.bytes != NULL)
         mem_wipe(pem.bytes, pem.cap);
@@ -252,13 +261,10 @@ static const char *trust_add(struct trust_build *b, struct span der)
 static bool trust_block(const struct block *block, void *arg)
 {
     struct trust_build *b = arg;
-    const char *wrong = NULL;
-    if (block->der.p == NULL)
-        wrong = "the text between BEGIN and END is not base64, or is too long";
-    else if (!is_certificate(block->kind))
-        wrong = "only certificates are expected here";
-    else
-        wrong = trust_add(b, block->der);
+    const char *wrong = block->wrong;
+    if (wrong == NULL)
+        wrong =
+            is_certificate(block->kind) ? trust_add(b, block->der) : "only certificates are expected here";
     if (wrong == NULL || !b->strict)
         return true;
     add_block(b->why, block);
@@ -338,8 +344,8 @@ static bool identity_certificate(const struct block *block, void *arg)
     struct cert cert;
     if (!is_certificate(block->kind))
         return true; /* a file with everything in it */
-    if (block->der.p == NULL)
-        return identity_refuse(b, block, "certificate", "the text between BEGIN and END is not base64");
+    if (block->wrong != NULL)
+        return identity_refuse(b, block, "certificate", block->wrong);
     struct span der = cert_outer(block->der);
     if (der.p == NULL || !cert_parse(der, &cert))
         return identity_refuse(b, block, "certificate", unusable(0));
@@ -360,11 +366,11 @@ static bool identity_key(const struct block *block, void *arg)
     if (span_eq(span_str(block->kind), SPAN("ENCRYPTED PRIVATE KEY")))
         return identity_refuse(b, block, "key",
                                "it is encrypted; store it without a passphrase: openssl pkey -in FILE");
-    if (block->der.p == NULL)
-        return identity_refuse(
-            b, block, "key",
-            "the text between BEGIN and END is not base64 (or it is encrypted; store it without a "
-            "passphrase: openssl pkey -in FILE)");
+    if (block->wrong != NULL) {
+        (void)identity_refuse(b, block, "key", block->wrong);
+        str_addz(b->why, "; if it is encrypted, store it without a passphrase: openssl pkey -in FILE");
+        return false;
+    }
     br_skey_decoder_init(key);
     br_skey_decoder_push(key, block->der.p, block->der.n);
     if (br_skey_decoder_last_error(key) != 0)

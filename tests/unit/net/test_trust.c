@@ -84,12 +84,16 @@ static void test_refused(void **state)
             "block 1 (X509 CRL): only certificates are expected here");
     refused(
         format_of(SPAN_FMT "-----BEGIN CERTIFICATE-----\nAA!A\n-----END CERTIFICATE-----\n", SPAN_ARG(root)),
-        "block 2 (a certificate): the text between BEGIN and END is not base64, or is too long");
+        "block 2 (a certificate): the text between BEGIN and END is not base64");
     refused(format_of(SPAN_FMT SPAN_FMT "-----BEGIN CERTIFICATE-----\nMAMCAQA=\n-----END CERTIFICATE-----\n",
                       SPAN_ARG(root), SPAN_ARG(root)),
             "block 3 (a certificate): it is damaged: not a well-formed certificate");
     refused(format_of("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"),
             "block 1 (a certificate): it is damaged: not a well-formed certificate");
+    refused(format_of(SPAN_FMT SPAN_FMT, SPAN_ARG(root), SPAN_ARG(span_sub(root, 0, root.n - 26))),
+            "block 2 (a certificate): its end (-----END ...) is missing");
+    refused(format_of(SPAN_FMT SPAN_FMT, SPAN_ARG(span_sub(root, 0, 200)), SPAN_ARG(root)),
+            "block 1 (a certificate): the text between BEGIN and END is not base64");
     refused(pki_text("root", "modern", NULL), "block 2 (a certificate): its key is of a kind that larder "
                                               "cannot use (RSA of up to 4096 bits and the curves "
                                               "P-256, P-384 and P-521 can be used)");
@@ -100,8 +104,7 @@ static void test_refused(void **state)
     for (unsigned i = 0; i < 1400; i++, at += 65)
         snprintf(at, 66, "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB\n");
     snprintf(at, 40, "-----END CERTIFICATE-----\n");
-    refused(span_str(made),
-            "block 1 (a certificate): the text between BEGIN and END is not base64, or is too long");
+    refused(span_str(made), "block 1 (a certificate): it is too long");
 }
 
 /* The system's bundle: what cannot be used is left out. */
@@ -232,9 +235,8 @@ static void test_identities_refused(void **state)
     not_mine(leaf,
              SPAN("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE "
                   "KEY-----\n"),
-             "key: block 1 (a private key): the text between BEGIN and END is not base64 (or it is "
-             "encrypted; store it without a "
-             "passphrase: openssl pkey -in FILE)");
+             "key: block 1 (a private key): the text between BEGIN and END is not base64; if it is "
+             "encrypted, store it without a passphrase: openssl pkey -in FILE");
     not_mine(format_of(SPAN_FMT "-----BEGIN CERTIFICATE-----\nMAMCAQA=\n-----END CERTIFICATE-----\n",
                        SPAN_ARG(leaf)),
              pki_key("leaf"),
