@@ -4,10 +4,15 @@
 #include "proxy/proxy_int.h"
 #include "proxy/secrets_int.h"
 
-/* What outlives a setup, one for each upstream and each rule; the name is the key by which the next setup finds it. */
-struct upstream_life {
+/* What outlives a setup; the name of the registry or the rule is the key by which the next setup finds it. Health is about how a registry
+ * is reached: when the configuration changes that, it begins anew. */
+struct health_life {
     struct ref ref;
     struct upstream_health health;
+};
+
+struct upstream_life {
+    struct ref ref;
     struct upstream_counts counts[]; /* by core */
 };
 
@@ -26,6 +31,7 @@ struct setup {
     struct conf *conf;
     unsigned n_cores;
     struct upstream_life **upstreams; /* by upstream index */
+    struct health_life **health;      /* likewise */
     struct rule_life **rules;         /* by rule index; the last one: no rule */
     struct holders *holders;          /* by core */
     struct setup_ways ways;
@@ -56,16 +62,44 @@ static struct rule_life *rule_life(struct rule_life *known, unsigned n_cores)
     return r;
 }
 
+static struct health_life *health_life(struct health_life *known)
+{
+    if (known != NULL) {
+        ref_take(&known->ref);
+        return known;
+    }
+    struct health_life *h;
+    NEW(h);
+    ref_init(&h->ref);
+    return h;
+}
+
+static bool reached_alike(const struct conf_upstream *a, const struct conf_upstream *b)
+{
+    bool alike = a->n_endpoints == b->n_endpoints && span_eq(a->proxy, b->proxy) &&
+                 span_eq(a->ca.path, b->ca.path) &&
+                 span_eq(a->identity.certificate.path, b->identity.certificate.path) &&
+                 span_eq(a->identity.key.path, b->identity.key.path);
+    for (size_t i = 0; alike && i < a->n_endpoints; i++)
+        alike = span_eq(a->endpoints[i].url, b->endpoints[i].url);
+    return alike;
+}
+
 static void carry_upstreams(struct setup *s, const struct setup *before)
 {
     const struct conf *conf = s->conf;
     struct map known;
     map_init(&known);
     for (size_t i = 0; before != NULL && i < before->conf->n_upstreams; i++)
-        map_put(&known, before->conf->upstreams[i].registry, before->upstreams[i]);
+        map_put(&known, before->conf->upstreams[i].registry, (void *)(uintptr_t)&before->conf->upstreams[i]);
     s->upstreams = mem_zalloc((conf->n_upstreams + 1) * sizeof *s->upstreams);
-    for (size_t i = 0; i < conf->n_upstreams; i++)
-        s->upstreams[i] = upstream_life(map_get(&known, conf->upstreams[i].registry), s->n_cores);
+    s->health = mem_zalloc((conf->n_upstreams + 1) * sizeof *s->health);
+    for (size_t i = 0; i < conf->n_upstreams; i++) {
+        const struct conf_upstream *up = &conf->upstreams[i], *was = map_get(&known, up->registry);
+        bool alike = was != NULL && reached_alike(up, was);
+        s->upstreams[i] = upstream_life(was != NULL ? before->upstreams[was->index] : NULL, s->n_cores);
+        s->health[i] = health_life(alike ? before->health[was->index] : NULL);
+    }
     map_free(&known);
 }
 
@@ -91,6 +125,8 @@ static void setup_free(struct setup *s)
     for (size_t i = 0; s->upstreams != NULL && i < s->conf->n_upstreams; i++) {
         if (ref_drop(&s->upstreams[i]->ref))
             mem_free(s->upstreams[i]);
+        if (ref_drop(&s->health[i]->ref))
+            mem_free(s->health[i]);
     }
     for (size_t i = 0; s->rules != NULL && i <= s->conf->n_rules; i++) {
         if (ref_drop(&s->rules[i]->ref))
@@ -99,6 +135,7 @@ static void setup_free(struct setup *s)
     secrets_free(s->secrets);
     setup_ways_end(&s->ways);
     mem_free(s->upstreams);
+    mem_free(s->health);
     mem_free(s->rules);
     mem_free(s->holders);
     conf_unref(s->conf);
@@ -195,7 +232,7 @@ const struct identity *setup_identity(const struct setup *s, struct span address
 
 struct upstream_health *setup_health(const struct setup *s, const struct conf_upstream *up)
 {
-    return &s->upstreams[up->index]->health;
+    return &s->health[up->index]->health;
 }
 
 struct rule_counts *setup_rule_counts(const struct setup *s, size_t rule, unsigned core)

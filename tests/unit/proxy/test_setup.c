@@ -103,6 +103,21 @@ static void test_health_is_found_by_registry(void **state)
     setup_unref(b);
 }
 
+/* A registry that is reached in another way now gets a new chance. */
+static void test_health_begins_anew_with_other_endpoints(void **state)
+{
+    struct rig *r = *state;
+    struct setup *a = setup_of(r, ONE_RULE, NULL);
+    atomic_store(&setup_health(a, &setup_conf(a)->upstreams[0])->failures, 3);
+    atomic_store(&setup_upstream_counts(a, &setup_conf(a)->upstreams[0], 0)->n[2], 7);
+    struct setup *b =
+        setup_of(r, ONE_RULE "upstreams:\n  - {registry: up.test, endpoints: ['https://mirror.test']}\n", a);
+    assert_int_equal(atomic_load(&setup_health(b, &setup_conf(b)->upstreams[0])->failures), 0);
+    assert_int_equal(atomic_load(&setup_upstream_counts(b, &setup_conf(b)->upstreams[0], 0)->n[2]), 7);
+    setup_unref(a);
+    setup_unref(b);
+}
+
 /* ---- what is read ---- */
 
 static struct conf_upstream changed; /* the only upstream, with what a test adds to it */
@@ -469,6 +484,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_counters_are_found_by_name),
         TEST(test_health_is_found_by_registry),
+        TEST(test_health_begins_anew_with_other_endpoints),
         TEST(test_certificates),
         TEST(test_proxies),
         TEST(test_addresses),
