@@ -228,7 +228,7 @@ static void basic_make(struct auth *a)
 {
     struct auth_state *s = a->state;
     const struct credential *c = &s->credential;
-    struct span password = c->password.p != NULL ? c->password : c->refresh_token;
+    struct span password = c->password.n > 0 ? c->password : c->refresh_token;
     basic_wipe(s);
     s->basic_n = 16 + (c->user.n + password.n + 3) / 3 * 4;
     s->basic = mem_alloc(s->basic_n);

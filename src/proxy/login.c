@@ -152,7 +152,7 @@ static struct span service(const struct login *l)
     return l->has_service ? span_str(l->service) : SPAN_NONE;
 }
 
-static void by_post(struct login *l, struct span scope, struct str *target)
+static void by_post(struct login *l, struct span scope)
 {
     const struct credential *c = &l->credential;
     size_t cap = 3 * (c->user.n + c->refresh_token.n + CHALLENGE_SERVICE_MAX + scope.n) + 256;
@@ -160,10 +160,6 @@ static void by_post(struct login *l, struct span scope, struct str *target)
     struct str form = str_init(l->secret, cap);
     token_form(service(l), scope, c->user, c->password, c->refresh_token, &form);
     MUST(!form.cut);
-    if (l->url.query.p != NULL) {
-        str_addc(target, '?');
-        str_add(target, l->url.query);
-    }
     l->call.method = CALL_POST;
     l->call.body = str_span(&form);
 }
@@ -177,7 +173,7 @@ static void by_get(struct login *l, struct span scope, struct str *target)
     l->call.method = CALL_GET;
     if (l->set == NULL)
         return;
-    struct span password = c->password.p != NULL ? c->password : c->refresh_token;
+    struct span password = c->password.n > 0 ? c->password : c->refresh_token;
     size_t cap = (c->user.n + password.n) / 3 * 4 + 32;
     l->secret = secret_alloc(cap);
     struct str basic = str_init(l->secret, cap);
@@ -210,9 +206,13 @@ static enum step step_send(struct login *l)
                             .event = on_call};
     token_scope(span_str(l->repo), &scope);
     str_add(&target, l->url.path.n > 0 ? l->url.path : SPAN("/"));
-    l->post = l->set != NULL && l->credential.refresh_token.p != NULL && !l->no_post;
+    if (l->url.query.p != NULL) {
+        str_addc(&target, '?');
+        str_add(&target, l->url.query);
+    }
+    l->post = l->set != NULL && l->credential.refresh_token.n > 0 && !l->no_post;
     if (l->post)
-        by_post(l, str_span(&scope), &target);
+        by_post(l, str_span(&scope));
     else
         by_get(l, str_span(&scope), &target);
     if (target.cut || scope.cut)

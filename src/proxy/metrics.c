@@ -88,6 +88,58 @@ static void credential_sets(const struct setup *s, struct str *out)
     }
 }
 
+static void token_requests(const struct setup *s, unsigned n_cores, struct str *out)
+{
+    static const char *const result[TOKEN_RESULTS] = {"ok", "refused", "limited", "failed"};
+    str_add(out,
+            SPAN("# HELP larder_token_requests_total Requests to token servers, by registry and what came of "
+                 "them\n# TYPE larder_token_requests_total counter\n"));
+    const struct conf *conf = setup_conf(s);
+    for (size_t u = 0; u < conf->n_upstreams; u++) {
+        for (unsigned r = 0; r < TOKEN_RESULTS; r++) {
+            int64_t n = 0;
+            for (unsigned i = 0; i < n_cores; i++)
+                n += atomic_load_explicit(&setup_upstream_counts(s, &conf->upstreams[u], i)->tokens[r],
+                                          memory_order_relaxed);
+            str_add(out, SPAN("larder_token_requests_total{"));
+            add_label(out, "registry", conf->upstreams[u].registry);
+            add_label(out, ",result", span_str(result[r]));
+            str_add(out, SPAN("} "));
+            str_addi(out, n);
+            str_addc(out, '\n');
+        }
+    }
+}
+
+/* Only of those that say it. */
+static void ratelimits(const struct setup *s, struct str *out)
+{
+    static const char *const head[] = {
+        "# HELP larder_upstream_ratelimit_limit Requests that upstream allows in its window, as it said "
+        "last\n"
+        "# TYPE larder_upstream_ratelimit_limit gauge\n",
+        "# HELP larder_upstream_ratelimit_remaining Requests that upstream still allows, as it said last\n"
+        "# TYPE larder_upstream_ratelimit_remaining gauge\n"};
+    static const char *const name[] = {"larder_upstream_ratelimit_limit{",
+                                       "larder_upstream_ratelimit_remaining{"};
+    const struct conf *conf = setup_conf(s);
+    for (size_t family = 0; family < ARRAY_LEN(head); family++) {
+        str_addz(out, head[family]);
+        for (size_t u = 0; u < conf->n_upstreams; u++) {
+            const struct upstream_health *h = setup_health(s, &conf->upstreams[u]);
+            int64_t n = atomic_load_explicit(family == 0 ? &h->ratelimit_limit : &h->ratelimit_remaining,
+                                             memory_order_relaxed);
+            if (n == 0)
+                continue;
+            str_addz(out, name[family]);
+            add_label(out, "registry", conf->upstreams[u].registry);
+            str_add(out, SPAN("} "));
+            str_addi(out, n - 1);
+            str_addc(out, '\n');
+        }
+    }
+}
+
 static void add_seconds(struct str *out, int64_t us)
 {
     str_addf(out, "%lld.%06lld", (long long)(us / 1000000), (long long)(us % 1000000));
@@ -123,6 +175,8 @@ void proxy_metrics(struct proxy_shared *s, struct str *out)
     struct setup *setup = proxy_setup(s);
     requests(setup, s->n_cores, out);
     upstreams(setup, s->n_cores, out);
+    token_requests(setup, s->n_cores, out);
+    ratelimits(setup, out);
     credential_sets(setup, out);
     setup_unref(setup);
     histogram(s, offsetof(struct proxy_stats, first_byte), "larder_first_byte_seconds",

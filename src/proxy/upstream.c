@@ -65,6 +65,12 @@ static void fail(struct upstream_try *t, int err, unsigned status, int64_t after
     t->failure = (struct flight_failure){.err = err, .status = status, .retry_after_ms = after};
     struct str s = STR_INIT(t->why);
     str_addz(&s, why);
+    if (t->hop == NULL)
+        return;
+    str_add(&s, SPAN(", redirected to ")); /* without the query, which is a signature */
+    str_add(&s, t->hop->url.tls ? SPAN("https://") : SPAN("http://"));
+    str_addz(&s, t->hop->host);
+    str_add(&s, t->hop->url.path);
 }
 
 void upstream_reject(struct upstream_try *t, int err, const char *why)
@@ -78,20 +84,11 @@ static const struct conf_endpoint *endpoint_of(const struct upstream_try *t)
     return &t->up->endpoints[t->endpoint];
 }
 
-/* Without queries: those of redirects are signatures. */
 void upstream_log(const struct upstream_try *t, enum log_level level, const char *msg)
 {
-    char to[512];
-    struct str r = STR_INIT(to);
-    if (t->hop != NULL) {
-        str_add(&r, t->hop->url.tls ? SPAN("https://") : SPAN("http://"));
-        str_addz(&r, t->hop->host);
-        str_add(&r, t->hop->url.path);
-    }
     log_emit(level, "upstream", msg, LOG_SP("registry", t->up->registry),
              LOG_SP("endpoint", endpoint_of(t)->url), LOG_S("method", t->head_only ? "HEAD" : "GET"),
-             LOG_S("path", t->path), LOG_SP("redirect", t->hop != NULL ? str_span(&r) : SPAN_NONE),
-             LOG_SP("credential_set", t->set != NULL ? t->set->name : SPAN_NONE),
+             LOG_S("path", t->path), LOG_SP("credential_set", t->set != NULL ? t->set->name : SPAN_NONE),
              LOG_S("error", err_name(t->failure.err)), LOG_U("status", t->failure.status),
              LOG_S("why", t->why));
 }
