@@ -294,6 +294,7 @@ struct reload *reload_start(const struct reload_config *config)
     struct reload *r;
     NEW(r);
     r->c = *config;
+    r->state = RELOAD_SPREADING;
     r->conf = conf_ref(config->conf);
     r->seen = config->conf->fingerprint;
     r->good = true;

@@ -28,6 +28,7 @@ struct reload_config {
     void *arg;
 };
 
+/* Begins in SPREADING: the workers are taking their first listeners. */
 struct reload *reload_start(const struct reload_config *config);
 void reload_now(struct reload *r);    /* SIGHUP: also when no file seems to have changed */
 void reload_spread(struct reload *r); /* all workers have changed their listeners */

@@ -64,6 +64,7 @@ static void on_worker_start(struct core_msg *m)
     struct worker *w = CONTAINER_OF(m, struct worker, start);
     w->proxy = proxy_start(w->main->shared, w->core);
     sockets_hand_over(w->main->sockets, w->index, w->proxy);
+    core_post(w->main->core, &w->has_spread);
 }
 
 static void on_worker_spread(struct core_msg *m)
@@ -104,6 +105,7 @@ static void on_worker_stopped(struct core_msg *m)
         admin_stop(mn->admin, on_admin_stopped, mn);
 }
 
+/* A round is over when all workers have changed their listeners: the first one is that of the start. */
 static void on_has_spread(struct core_msg *m)
 {
     struct main *mn = CONTAINER_OF(m, struct worker, has_spread)->main;
@@ -299,13 +301,13 @@ static void run(struct main *mn)
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals go to the main thread */
+    core_post(mn->core, &mn->start);             /* before what the workers post */
     for (unsigned i = 0; i < mn->n_workers; i++) {
         struct worker *w = &mn->workers[i];
         core_post(w->core, &w->start);
         MUST(pthread_create(&w->thread, NULL, worker_thread, w) == 0);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    core_post(mn->core, &mn->start);
     core_run(mn->core);
     for (unsigned i = 0; i < mn->n_workers; i++)
         pthread_join(mn->workers[i].thread, NULL);

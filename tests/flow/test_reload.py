@@ -33,7 +33,8 @@ def write(larder, text=None):
 
 
 def taken(larder, n):
-    wait_until(lambda: larder.metric("config_reloads_total") == n, "%d reloads" % n)
+    """At least n files were taken: a signal beside a change may lead to one more reading of the same file."""
+    wait_until(lambda: larder.metrics()['larder_config_reloads_total{result="taken"}'] >= n, "%d reloads" % n)
     wait_until(lambda: larder.metrics()["larder_config_last_reload_successful"] == 1, "the file is in force")
 
 
@@ -150,7 +151,7 @@ def test_a_bad_file_changes_nothing(upstream, larder, kind):
     after = larder.get("/v2/t/app/manifests/v1")
     assert (after.status, after.body) == (200, before.body)
     write(larder)
-    taken(larder, 2)
+    taken(larder, 1)
     assert len(larder.logged(level="error", msg=why[0]["msg"], why=why[0]["why"])) == 1
     assert larder.get("/v2/t/app/manifests/v1").status == 200
 
