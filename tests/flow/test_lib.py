@@ -541,14 +541,19 @@ def test_tinyproxy_works_here(tls_upstream, through, tmp_path):
 
 def test_names_that_dns_does_not_have(tmp_path, monkeypatch):
     faults = Faults(tmp_path / "faults", monkeypatch)
-    faults.names({"two.test": ["::1", "127.0.0.3"], "none.test": []})
+    faults.names({"two.test": ["::1", "127.0.0.3"], "none.test": [], "held.test": ["wait", "127.0.0.4"]})
 
     def look_up(name):
         return subprocess.run(["getent", "ahosts", name], stdout=subprocess.PIPE, text=True, timeout=30).stdout
 
     assert [line.split()[0] for line in look_up("two.test").splitlines() if "STREAM" in line] == ["::1", "127.0.0.3"]
     assert look_up("none.test") == "" and "127.0.0.1" in look_up("localhost")
-    faults.release_all()
+    faults.hold("names")
+    held = subprocess.Popen(["getent", "ahosts", "held.test"], stdout=subprocess.PIPE, text=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        held.wait(0.2)
+    faults.release("names")
+    assert "127.0.0.4" in held.communicate(timeout=30)[0]
 
 
 def test_nginx_works_here(root, leaf, tmp_path):

@@ -3,7 +3,7 @@
     faults.hold("ftruncate"); ...; faults.wait_held("ftruncate"); ...; faults.release("ftruncate")
     faults.block_size(1 << 20)       # from the next start on
     faults.clock_ahead(86400)        # likewise
-    faults.names({"a.test": ["127.0.0.1"], "b.test": [], "c.test": ["wait"]})   # found, not found, no answer"""
+    faults.names({"a.test": ["127.0.0.1"], "b.test": [], "c.test": ["wait", "::1"]})   # found, not found, not before release("names")"""
 
 import os
 import subprocess
@@ -57,7 +57,7 @@ class Faults:
 
     def release_all(self):
         for name in os.listdir(self.directory):
-            if name.startswith("hold-") or name == "names":
+            if name.startswith("hold-"):
                 os.unlink(os.path.join(self.directory, name))
 
     def _path(self, what, call):

@@ -49,7 +49,7 @@ def port_that_drops_syns(address="127.0.0.1", port=None):
         listener.listen(0)
         while True:
             filler = stack.enter_context(socket.socket(family))
-            filler.settimeout(0.5)
+            filler.settimeout(0.2)
             try:
                 filler.connect((address, port))
             except socket.timeout:

@@ -119,6 +119,7 @@ class Profile(Upstream):
     cdn = None              # host that blobs are fetched from; absent: the registry itself
     names = ("app", "team/app")
     account_only = False
+    elsewhere = False       # manifests are at another registry
     redirect_status = 307
     redirect_headers = {"Content-Type": "text/html"}
     redirect_body = b""
@@ -299,8 +300,8 @@ class Mcr(Profile):
     names = ("dotnet/runtime", "hello-world")
 
     def signed(self, hexes, n, signature):
-        return ("/01031d61e1024861afee5d512651eb9f-%d//docker/registry/v2/blobs/sha256/%s/%s/data?sv=2018-03-28&sr=b&sig=%s&se=2026-01-01T00%%3A00%%3A00Z"
-                "&sp=r&regid=0103" % (n, hexes[:2], hexes, signature))
+        return ("/01031d61e1024861afee5d512651eb9f-%d//docker/registry/v2/blobs/sha256/%s/%s/data?sv=2018-03-28&sr=b&sig=%s"
+                "&se=2026-01-01T00%%3A00%%3A00Z&sp=r&regid=0103" % (n, hexes[:2], hexes, signature))
 
 
 class EcrPublic(Profile):
@@ -352,8 +353,9 @@ class Quay(Profile):
         self.bearer("https://quay.io/v2/auth", "quay.io", life=3600, fields=("token",))
 
     def signed(self, hexes, n, signature):
-        return ("/quayio-production-s3/sha256/%s/%s?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIA%d%%2F20260101%%2Fus-east-1%%2Fs3%%2Faws4_request"
-                "&X-Amz-Expires=600&X-Amz-SignedHeaders=host&X-Amz-Signature=%s&region=us-east-1&namespace=a&username=" % (hexes[:2], hexes, n, signature))
+        return ("/quayio-production-s3/sha256/%s/%s?X-Amz-Algorithm=AWS4-HMAC-SHA256"
+                "&X-Amz-Credential=AKIA%d%%2F20260101%%2Fus-east-1%%2Fs3%%2Faws4_request&X-Amz-Expires=600&X-Amz-SignedHeaders=host"
+                "&X-Amz-Signature=%s&region=us-east-1&namespace=a&username=" % (hexes[:2], hexes, n, signature))
 
     def _registry(self, seen):
         status, headers, body = super()._registry(seen)
@@ -369,6 +371,7 @@ class Kubernetes(Profile):
     backend = "europe-west4-docker.pkg.dev"
     prefix = "k8s-artifacts-prod/images/"
     names = ("pause", "coredns/coredns")
+    elsewhere = True
     wants_token = False
 
     def set_up(self):
@@ -521,6 +524,7 @@ class LinuxServer(Profile):
 
     registry, cdn = "lscr.io", "pkg-containers.githubusercontent.com"
     names = ("linuxserver/app", "linuxserver/other")
+    elsewhere = True
 
     def set_up(self):
         self.api = "ghcr.io"

@@ -16,6 +16,7 @@ import ssl
 import subprocess
 import urllib.parse
 
+from .client import request
 from .larder import wait_until
 from .ports import free_port
 from .upstream import Fault, Upstream
@@ -49,14 +50,23 @@ class Proxy(Upstream):
             return self._say(sock, seen, 407, 'Proxy-Authenticate: Basic realm="proxy"\r\n')
         if is_connect(seen):
             host, _, port = seen.target.rpartition(":")
-            return self._tunnel(sock, seen, self.names.get(host, self.names.get(seen.target)), b"")
+            return self._tunnel(sock, seen, self.names.get(host, self.names.get(seen.target)))
         url = urllib.parse.urlsplit(seen.target)
         if url.scheme != "http":
             return self._say(sock, seen, 400)
-        lines = ["%s %s HTTP/1.1" % (seen.method, urllib.parse.urlunsplit(("", "", url.path, url.query, "")))]
-        lines += ["%s: %s" % (n, v) for n, v in seen.header_list if n.lower() not in ("connection", "proxy-authorization")]
-        request = "\r\n".join(lines + ["Connection: close", "", ""]).encode("latin-1")
-        return self._tunnel(sock, seen, self.names.get(url.hostname, self.names.get(url.netloc)), request)
+        port = self.names.get(url.hostname, self.names.get(url.netloc))
+        return self._say(sock, seen, 502) if port is None else self._pass_on(sock, seen, url, port)
+
+    @staticmethod
+    def _pass_on(sock, seen, url, port):
+        """One request and its whole answer, on a connection of its own."""
+        own = ("connection", "proxy-authorization", "proxy-connection", "transfer-encoding")
+        headers = [(n, v) for n, v in seen.header_list if n.lower() not in own]
+        r = request(("127.0.0.1", port), seen.method, urllib.parse.urlunsplit(("", "", url.path, url.query, "")), headers)
+        lines = ["HTTP/1.1 %d Passed on" % r.status] + ["%s: %s" % (n, v) for n, v in r.headers if n.lower() not in own]
+        seen.status = r.status
+        sock.sendall("\r\n".join(lines + ["", ""]).encode("latin-1") + r.body)
+        return r.clean and r.header("Content-Length") is not None
 
     @staticmethod
     def _say(sock, seen, status, more=""):
@@ -64,8 +74,8 @@ class Proxy(Upstream):
         sock.sendall(("HTTP/1.1 %d Scripted\r\n%sContent-Length: 0\r\n\r\n" % (status, more)).encode())
         return True
 
-    def _tunnel(self, sock, seen, port, first):
-        """To the server at `port`: what `first` has goes there, or 200 comes back; then bytes in both directions until one side ends."""
+    def _tunnel(self, sock, seen, port):
+        """To the server at `port`: bytes in both directions until one side ends."""
         if port is None:
             return self._say(sock, seen, 502)
         try:
@@ -74,10 +84,7 @@ class Proxy(Upstream):
             return self._say(sock, seen, 503)
         with far:
             seen.status = 200
-            if first:
-                far.sendall(first)
-            else:
-                sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             other = {sock: far, far: sock}
             while not self._stopping.is_set():
                 decrypted = isinstance(sock, ssl.SSLSocket) and sock.pending()

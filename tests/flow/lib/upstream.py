@@ -163,7 +163,8 @@ class Upstream:
         self.seen = []
         self.connections = 0     # accepted since the start
         self.repos = {}
-        self.accept_fault = None  # function of the connection's number (1, 2, ...): None, "fin", "rst", "silent" or tls.Hello
+        # A function of the connection's number (1, 2, ...): None, "fin", "rst", "silent", tls.Hello, or bytes that answer whatever comes.
+        self.accept_fault = None
         self._rules = []
         self._lock = threading.Lock()
         self._open_sockets = set()
@@ -299,7 +300,10 @@ class Upstream:
             if isinstance(mode, tls_.Hello):
                 self.tls.half(sock, mode)
                 mode = mode.how
-            if mode == "rst":
+            if isinstance(mode, bytes):
+                sock.recv(65536)
+                sock.sendall(mode)
+            elif mode == "rst":
                 _reset(sock)
             elif mode == "silent":
                 while self._peer_there(sock):

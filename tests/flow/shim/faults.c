@@ -5,7 +5,7 @@
  *   LARDER_FAULTS        a folder. While it has a file hold-pread, hold-ftruncate or hold-fsync, such calls wait, and say so by making
  *                        held-pread and so on. Its file names has a line
  *                        "HOST ADDRESS..." for each name that is looked up otherwise: without an address there is no such name,
- *                        and "wait" waits until the file is gone
+ *                        and the address "wait" waits while there is a file hold-names
  *   LARDER_FAULT_CREATE  the error number with which every file that is opened to be made fails
  *   LARDER_FAULT_BLOCK   st_blksize of every file
  *   LARDER_FAULT_CLOCK   seconds by which the wall clock is ahead
@@ -129,16 +129,18 @@ static lookup *libc_getaddrinfo(void)
 }
 
 /* The addresses of one line of the file, in their order. */
-static int listed(char *addresses, const char *path, const char *service, const struct addrinfo *hints,
+static int listed(char *addresses, const char *folder, const char *service, const struct addrinfo *hints,
                   struct addrinfo **out)
 {
+    char hold[PATH_MAX];
+    snprintf(hold, sizeof hold, "%s/hold-names", folder);
     *out = NULL;
     for (char *save = NULL, *one = strtok_r(addresses, " \n", &save); one != NULL;
          one = strtok_r(NULL, " \n", &save)) {
         if (strcmp(one, "wait") == 0) {
-            while (access(path, F_OK) == 0)
+            while (access(hold, F_OK) == 0)
                 usleep(1000);
-            break;
+            continue;
         }
         struct addrinfo **end = out;
         while (*end != NULL)
@@ -160,7 +162,7 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     while (file != NULL && fgets(line, sizeof line, file) != NULL) {
         if (strncmp(line, name, n) == 0 && strchr(" \n", line[n]) != NULL) {
             fclose(file);
-            return listed(line + n, path, service, hints, out);
+            return listed(line + n, folder, service, hints, out);
         }
     }
     if (file != NULL)

@@ -1,0 +1,181 @@
+"""Lines to upstream that are bad: endpoints of which one is dead, addresses that nobody answers at, names that are not found.
+What is learnt once is not learnt again by every pull."""
+
+import contextlib
+import re
+
+import pytest
+
+from lib import paths
+from lib.client import Fetch
+from lib.images import KIB, Image, blob
+from lib.larder import REGISTRY, cache_status, wait_until
+from lib.ports import port_that_drops_syns
+from lib.tls import Tls
+from lib.upstream import Fault, Upstream
+
+APP = "t/app"
+SHORT = {"connect": "2s", "first_byte": "3s", "idle": "3s"}
+
+
+def assert_unavailable(r, *statuses):
+    assert r.status in (statuses or (502, 503, 504)) and r.clean and r.error_code == "UNAVAILABLE", r
+
+
+@pytest.fixture
+def second():
+    with Upstream() as up:
+        yield up
+
+
+def start_two(start_larder, one, two, timeouts=SHORT, **more):
+    return start_larder(one, upstreams=[{"registry": REGISTRY, "endpoints": [one if isinstance(one, str) else one.url, two.url],
+                                         "timeouts": timeouts}], **more)
+
+
+# ---- endpoints ----
+
+@pytest.mark.parametrize("how", ["fin", "rst", "silent"])
+def test_a_dead_endpoint_is_remembered(how, upstream, second, start_larder):
+    """By all cores: further pulls go to the one that works."""
+    upstream.accept_fault = lambda n: how
+    things = [blob("endpoint-%d" % n, 10 * KIB) for n in range(20)]
+    targets = [paths.blob(APP, second.add_blob("app", data)) for data in things]
+    larder = start_two(start_larder, upstream, second, timeouts={"connect": "1s", "first_byte": "2s", "idle": "2s"})
+    assert larder.get(targets[0]).body == things[0]
+    tried = upstream.connections
+    assert 1 <= tried <= 4
+    for target, data in zip(targets[1:], things[1:]):
+        assert larder.get(target).body == data
+    assert upstream.connections <= tried + 2, "one look from each core at most"
+
+
+def test_a_dead_upstream_costs_cached_pulls_nothing(upstream, start_larder):
+    """Tags past their time are served stale, and the dead one is left alone meanwhile."""
+    images = [upstream.add("app", Image("dead-%d" % n, (10,)), tag="v%d" % n) for n in range(10)]
+    larder = start_larder(upstream, defaults={"tag_ttl": "0s"}, timeouts=SHORT)
+    for n in range(10):
+        assert larder.get(paths.manifest(APP, "v%d" % n)).good
+    before = kill(upstream)
+    for _ in range(3):
+        for n, image in enumerate(images):
+            r = larder.get(paths.manifest(APP, "v%d" % n))
+            assert r.body == image.manifest and "stale-upstream" in cache_status(r)[1].get("detail", ""), cache_status(r)
+    assert upstream.connections - before <= 5, "30 pulls are not 30 attempts"
+    upstream.accept_fault = None
+    wait_until(lambda: cache_status(larder.get(paths.manifest(APP, "v1")))[1].get("detail") is None, "and then it is back")
+
+
+def kill(upstream):
+    upstream.accept_fault = lambda n: "rst"
+    upstream.stop()
+    upstream.start()
+    return upstream.connections
+
+
+def test_a_dead_upstream_costs_other_pulls_little(upstream, start_larder):
+    larder = start_larder(upstream, timeouts=SHORT)
+    before = kill(upstream)
+    for n in range(12):
+        assert_unavailable(larder.get(paths.manifest(APP, "none-%d" % n)))
+    assert upstream.connections - before <= 12, "one attempt for each at most"
+
+
+def test_endpoints_by_tls_one_of_which_has_a_bad_certificate(pki, root, leaf, start_larder):
+    stranger = pki.root("Stranger").issue("localhost", names=["localhost"], ips=["127.0.0.1"])
+    with Upstream(tls=Tls(stranger)) as bad, Upstream(tls=Tls(leaf)) as good:
+        image = good.add("app", Image("tls-endpoints", (10,)), tag="v1")
+        larder = start_larder(None, upstreams=[{"registry": REGISTRY, "endpoints": [bad.url, good.url], "ca": root.file, "timeouts": SHORT}])
+        assert larder.get(paths.manifest(APP, "v1")).body == image.manifest
+        assert bad.seen == []
+
+
+# ---- addresses ----
+
+def start_named(start_larder, upstream, name="many.test", timeouts=SHORT, **more):
+    return start_larder(upstream, upstreams=[{"registry": REGISTRY, "endpoints": ["http://%s:%d" % (name, upstream.port)],
+                                              "timeouts": timeouts}], **more)
+
+
+@pytest.mark.parametrize("addresses", [["::1", "127.0.0.1"], ["127.0.0.2", "127.0.0.1"], ["127.0.0.2", "::1", "127.0.0.3", "127.0.0.1"]])
+def test_an_address_that_nobody_answers_at_holds_nothing_up(addresses, upstream, faults, start_larder):
+    """SYNs to all but the last are lost; the limit for one pull is shorter than what a connect may take."""
+    faults.names({"many.test": addresses})
+    image = upstream.add("app", Image("eyeballs", (10,)), tag="v1")
+    with contextlib.ExitStack() as stack:
+        for address in addresses[:-1]:
+            stack.enter_context(port_that_drops_syns(address, upstream.port))
+        larder = start_named(start_larder, upstream, timeouts={"connect": "9s", "first_byte": "9s", "idle": "9s"})
+        assert larder.get(paths.manifest(APP, "v1")).body == image.manifest
+        larder.wait_idle()
+        assert upstream.connections <= 2
+
+
+def test_an_address_that_refuses_is_passed_over(upstream, faults, start_larder):
+    faults.names({"many.test": ["::1", "127.0.0.9", "127.0.0.1"]})
+    image = upstream.add("app", Image("refuses", (10,)), tag="v1")
+    larder = start_named(start_larder, upstream)
+    assert larder.get(paths.manifest(APP, "v1")).body == image.manifest
+
+
+def test_no_address_answers(upstream, faults, start_larder):
+    faults.names({"many.test": ["::1", "127.0.0.9"]})
+    larder = start_named(start_larder, upstream)
+    assert_unavailable(larder.get(paths.manifest(APP, "v1")), 502, 503)
+    wait_until(lambda: larder.logged(text="127.0.0.9") or larder.logged(text="::1"), "the log says where")
+
+
+# ---- names ----
+
+def test_a_name_that_is_found_later(upstream, faults, start_larder):
+    faults.names({"many.test": []})
+    image = upstream.add("app", Image("found", (10,)), tag="v1")
+    larder = start_named(start_larder, upstream)
+    assert_unavailable(larder.get(paths.manifest(APP, "v1")), 502, 503)
+    wait_until(lambda: larder.logged(text="many.test"), "the log says which name")
+    faults.names({"many.test": ["127.0.0.1"]})
+    wait_until(lambda: larder.get(paths.manifest(APP, "v1")).status == 200, "it is found")
+    assert larder.get(paths.manifest(APP, "v1")).body == image.manifest
+
+
+def test_a_look_up_that_hangs(upstream, faults, start_larder):
+    """Its threads are few; others, hits and what is known by the resolve map, do not wait for them."""
+    faults.names({"many.test": ["wait", "127.0.0.1"]})
+    faults.hold("names")
+    image = upstream.add("app", Image("hangs", (10,)), tag="v1")
+    larder = start_larder(
+        upstream, resolve={"mapped.test": "127.0.0.1:%d" % upstream.port},
+        upstreams=[{"registry": REGISTRY, "endpoints": ["http://many.test:%d" % upstream.port], "timeouts": SHORT},
+                   {"registry": "mapped.test", "endpoints": ["http://mapped.test"]}],
+        rules=[{"name": "slow", "source": REGISTRY + "/*", "target": "t/*"}, {"name": "good", "source": "mapped.test/*", "target": "good/*"}])
+    fetches = [Fetch(larder.address, paths.manifest(APP, "v%d" % n)) for n in range(8)]
+    for name, data in image.blobs.items():
+        assert larder.get(paths.blob("good/app", name)).body == data
+    for f in fetches:
+        assert_unavailable(f.result(), 504)
+        larder.check_answer(f.response)
+    faults.release("names")
+    wait_until(lambda: larder.get(paths.manifest(APP, "v1")).status == 200, "and it heals")
+
+
+def test_a_name_of_the_resolve_map_is_not_looked_up(upstream, faults, start_larder):
+    faults.names({"mapped.test": []})
+    image = upstream.add("app", Image("mapped", (10,)), tag="v1")
+    larder = start_larder(upstream, resolve={"Mapped.Test": "127.0.0.1:%d" % upstream.port},
+                          upstreams=[{"registry": REGISTRY, "endpoints": ["http://mapped.test"]}])
+    assert larder.get(paths.manifest(APP, "v1")).body == image.manifest
+    assert {s.host for s in upstream.seen} == {"mapped.test"}
+
+
+# ---- retries ----
+
+@pytest.mark.parametrize("kind", ["manifest", "blob", "tags"])
+def test_a_kept_connection_that_has_gone_costs_one_retry(kind, upstream, start_larder):
+    image = upstream.add("app", Image("kept", (10,)), tag="v1")
+    larder = start_larder(upstream, workers=1)
+    assert larder.get(paths.manifest(APP, image.digest)).good
+    larder.wait_idle()
+    upstream.on(re.compile("."), Fault(drop=True), nth=1, reused=True)
+    target = {"manifest": paths.manifest(APP, "v1"), "blob": paths.blob(APP, image.config), "tags": paths.tags(APP)}[kind]
+    assert larder.get(target).good
+    assert [s.nth_on_connection for s in upstream.requests()[1:3]] == [2, 1]
