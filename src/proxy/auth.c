@@ -5,7 +5,8 @@
  *   CREDENTIAL  user and password are being read            -> BASIC | TOKEN | REFUSED
  *   TOKEN       is it in the cache?                         -> BEARER | SEAT | REFUSED
  *   SEAT        a flight fetches it                         -> TOKEN | BARE | REFUSED
- *   BARE, BASIC, BEARER  the request is out                 -> CHOOSE, TOKEN, BARE (auth_challenged) | REFUSED
+ *   BARE, BASIC, BEARER  the request is out                 -> CHOOSE, TOKEN, BARE, PING (auth_challenged) | REFUSED
+ *   PING        a 401 without a challenge: /v2/ is asked for one -> CHOOSE | REFUSED
  *   REFUSED
  *
  * A remembered challenge is a guess: what goes wrong with it (the token server has moved, or knows no anonymous users although this
@@ -24,6 +25,7 @@ enum phase {
     PHASE_CREDENTIAL,
     PHASE_TOKEN,
     PHASE_SEAT,
+    PHASE_PING,
     PHASE_BARE,
     PHASE_BASIC,
     PHASE_BEARER,
@@ -53,6 +55,8 @@ struct auth_state {
     size_t basic_n;
     struct flight_seat seat;
     struct timer timer;
+    struct call ping;
+    char ping_target[256], ping_host[ORIGIN_MAX];
     char origin[ORIGIN_MAX];
     char why[256];
 };
@@ -418,6 +422,94 @@ static bool seat(struct auth *a)
     }
 }
 
+/* ---- challenges ---- */
+
+static void read_challenge(const struct h1_head *head, struct challenge *c)
+{
+    *c = (struct challenge){0};
+    for (unsigned i = 0; i < head->n; i++) {
+        if (span_ieq(head->fields[i].name, SPAN("www-authenticate")))
+            challenge_read(c, head->fields[i].value);
+    }
+}
+
+static void take_challenge(struct auth *a, const struct challenge *c, enum address_kind peer)
+{
+    struct auth_state *s = a->state;
+    struct str origin = STR_INIT(s->origin);
+    origin_key(&a->origin, &origin);
+    tokens_remember(a->px->shared->tokens, str_span(&origin), c, peer);
+    s->challenge = *c;
+    s->peer = peer;
+    s->remembered = false;
+    a->phase = PHASE_CHOOSE;
+}
+
+static void on_ping(struct call *call)
+{
+    struct auth *a = CONTAINER_OF(call, struct auth_state, ping)->auth;
+    a->done(a);
+}
+
+static const struct conf_endpoint *own_endpoint(const struct auth *a)
+{
+    for (size_t i = 0; i < a->up->n_endpoints; i++) {
+        const struct conf_endpoint *e = &a->up->endpoints[i];
+        struct url one = {.tls = e->tls, .host = e->host, .port = e->port};
+        if (url_same_origin(&a->origin, &one))
+            return e;
+    }
+    return NULL;
+}
+
+static void ping_start(struct auth *a, const struct conf_endpoint *e)
+{
+    struct auth_state *s = a->state;
+    struct str target = STR_INIT(s->ping_target), host = STR_INIT(s->ping_host);
+    str_add(&target, e->prefix);
+    str_add(&target, SPAN("/v2/"));
+    url_add_host(&a->origin, &host);
+    if (target.cut || host.cut) {
+        refuse(a, ERR_DENIED, 401, -1, "a 401 without a challenge");
+        return;
+    }
+    s->ping = (struct call){
+        .origin = {.host = e->host,
+                   .port = e->port,
+                   .tls = e->tls,
+                   .max_connections = (unsigned)(a->up->max_connections / a->px->shared->n_cores) + 1,
+                   .how = setup_how(a->setup, a->up)},
+        .method = CALL_GET,
+        .target = str_span(&target),
+        .host_field = str_span(&host),
+        .fields = SPAN("Accept: */*\r\n"),
+        .connect_ms = a->up->timeouts.connect_ms,
+        .first_byte_ms = a->up->timeouts.first_byte_ms,
+        .idle_ms = a->up->timeouts.idle_ms,
+        .deadline = a->deadline,
+        .event = on_ping};
+    call_start(a->px->pool, &s->ping);
+    a->phase = PHASE_PING;
+}
+
+/* False: wait. */
+static bool ping(struct auth *a)
+{
+    struct auth_state *s = a->state;
+    struct challenge c = {0};
+    if (s->ping.state != CALL_FAILED && s->ping.state != CALL_HEADED)
+        return false;
+    if (s->ping.state == CALL_HEADED && s->ping.head->status == 401)
+        read_challenge(s->ping.head, &c);
+    enum address_kind peer = s->ping.peer;
+    call_end(&s->ping);
+    if (c.scheme == CHALLENGE_NONE)
+        refuse(a, ERR_DENIED, 401, -1, "a 401 without a challenge that larder could answer");
+    else
+        take_challenge(a, &c, peer);
+    return true;
+}
+
 /* ---- the face ---- */
 
 enum auth_next auth_step(struct auth *a)
@@ -441,6 +533,10 @@ enum auth_next auth_step(struct auth *a)
             if (!seat(a))
                 return AUTH_WAIT;
             break;
+        case PHASE_PING:
+            if (!ping(a))
+                return AUTH_WAIT;
+            break;
         case PHASE_BARE:
         case PHASE_BASIC:
         case PHASE_BEARER:
@@ -451,35 +547,23 @@ enum auth_next auth_step(struct auth *a)
     }
 }
 
-static void read_challenge(const struct h1_head *head, struct challenge *c)
-{
-    *c = (struct challenge){0};
-    for (unsigned i = 0; i < head->n; i++) {
-        if (span_ieq(head->fields[i].name, SPAN("www-authenticate")))
-            challenge_read(c, head->fields[i].value);
-    }
-}
-
 static bool same_server(const struct challenge *a, const struct challenge *b)
 {
     return a->scheme == b->scheme && a->has_service == b->has_service && strcmp(a->realm, b->realm) == 0 &&
            strcmp(a->service, b->service) == 0;
 }
 
+/* Some registries say only at /v2/ what they want. */
 static void challenged_bare(struct auth *a, const struct challenge *c, enum address_kind peer)
 {
-    struct auth_state *s = state_of(a);
-    if (c->scheme == CHALLENGE_NONE) {
+    (void)state_of(a);
+    const struct conf_endpoint *e = own_endpoint(a);
+    if (c->scheme != CHALLENGE_NONE)
+        take_challenge(a, c, peer);
+    else if (e != NULL)
+        ping_start(a, e);
+    else
         refuse(a, ERR_DENIED, 401, -1, "a 401 without a challenge that larder could answer");
-        return;
-    }
-    struct str origin = STR_INIT(s->origin);
-    origin_key(&a->origin, &origin);
-    tokens_remember(a->px->shared->tokens, str_span(&origin), c, peer);
-    s->challenge = *c;
-    s->peer = peer;
-    s->remembered = false;
-    a->phase = PHASE_CHOOSE;
 }
 
 /* The token has ended before its time, or was never good enough. A server that then sends us to another token server than before is
@@ -540,6 +624,7 @@ void auth_end(struct auth *a)
     if (s != NULL) {
         timer_disarm(&s->timer);
         flight_leave(&s->seat);
+        call_end(&s->ping);
         credential_release(&s->credential);
         token_wipe(&s->token);
         basic_wipe(s);

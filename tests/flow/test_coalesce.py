@@ -154,7 +154,7 @@ def test_one_request_for_a_list_of_tags(larder, upstream):
 
 
 @pytest.mark.parametrize("fault,status,retry_after", [
-    (Fault(status=404), 404, None), (Fault(status=403), 403, None), (Fault(status=401), 403, None),
+    (Fault(status=404), 404, None), (Fault(status=403), 403, None), (Fault(status=401, headers={"WWW-Authenticate": "Basic realm=x"}), 403, None),
     (Fault(status=429, headers={"Retry-After": "17"}), 429, 17), (Fault(status=500), 502, None)],
     ids=["404", "403", "401", "429", "500"])
 @pytest.mark.parametrize("what", ["tag", "digest", "blob"])
