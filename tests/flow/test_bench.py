@@ -221,6 +221,14 @@ def run_bench(out, *arguments):
     return done, json.loads(path.read_text()) if path.exists() else None
 
 
+def test_a_cold_pull_by_tls_is_measured(tmp_path):
+    done = subprocess.run([os.path.join(BENCH, "tls.sh"), "--larder", binary(), "--rounds", "1", "--size", "2"], text=True,
+                          env=dict(os.environ, TMPDIR=str(tmp_path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, check=False)
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    assert re.search(r"^2 MiB by TLS 1.2, cold: direct [0-9.]+ s, larder [0-9.]+ s, ratio [0-9.]+, target 1.30: (not )?met$", done.stdout, re.M)
+    assert os.listdir(tmp_path) == []
+
+
 def test_the_harness_runs_every_scenario(tmp_path):
     done, result = run_bench(tmp_path, "--peers", "direct,nginx,nginx-cache,docker-registry")
     assert done.returncode == 0, done.stdout + done.stderr

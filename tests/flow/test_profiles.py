@@ -1,6 +1,7 @@
 """The registries that everybody uses, pulled from through larder by their real names and with real clients: what each of them wants is given
 to it, nothing goes where it does not belong, and what is here costs nobody a request."""
 
+import json
 import os
 import re
 import shutil
@@ -189,6 +190,19 @@ def test_with_an_account(kind, start):
     assert {user for _, user, _ in profile.token_server.asked} == {"someone"}
 
 
+def test_azure_takes_a_refresh_token_by_post(start, start_larder, tmp_path):
+    azure, _ = start(AzureContainerRegistry)
+    image = azure.add("app", Image("azure", (30 * KIB,)), tag="v1")
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"auths": {azure.registry: {"identitytoken": azure.refresh_token}}}))
+    config = azure.config(folder=tmp_path)
+    config["credential_sets"] = [{"name": "account", "login_server": azure.registry, "password": "dockerconfig:%s" % file}]
+    larder = start_larder(azure, **config)
+    assert larder.get(paths.manifest("r/app", "v1")).body == image.manifest
+    assert larder.get(paths.blob("r/app", image.config)).body == image.config_bytes
+    assert azure.token_server.asked == [("POST", "someone", "repository:app:pull")]
+
+
 @pytest.mark.parametrize("kind", [DockerHub, RedHat], ids=lambda k: k.__name__)
 def test_a_wrong_password_is_not_tried_over_and_over(kind, start, tmp_path):
     profile, larder = start(kind, account=True)
@@ -217,6 +231,9 @@ def test_docker_hub_counts_pulls(start):
     image = hub.add("library/app", Image("limits", (10 * KIB,)), tag="v1")
     assert larder.get(paths.manifest("r/app", "v1")).good
     assert hub.left == 99
+    limits = {name: value for name, value in larder.metrics().items() if "ratelimit" in name}
+    assert limits == {'larder_upstream_ratelimit_limit{registry="docker.io"}': 100,
+                      'larder_upstream_ratelimit_remaining{registry="docker.io"}': 99}
     for _ in range(5):
         assert larder.get(paths.manifest("r/app", "v1")).good
     assert hub.left == 99, "a look whether the tag has moved is not counted"

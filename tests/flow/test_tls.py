@@ -76,6 +76,7 @@ def good_chains(pki, root):
         "middle-as-anchor.test": (alone.with_chain(alone), middle.file),
         "itself-as-anchor.test": (own, own.file),
         "wrong-order.test": (order.with_chain(order, root, middle, stranger, deeper), root.file),
+        "many-names.test": (root.issue("many", names=["many-names.test"] + ["%040d.many-names.test" % n for n in range(400)]), root.file),
         "p384.test": (server(root, "p384.test", key="P-384"), root.file),
         "rsa.test": (server(root, "rsa.test", key="rsa:2048"), root.file),
         "several-in-the-file.test": (server(second, "several-in-the-file.test"), pki.bundle(stranger, second, root)),
@@ -311,6 +312,15 @@ def test_a_list_that_ends_with_the_connection_needs_close_notify(root, secure, s
     secure.clear()
     secure.on(paths.tags("app"), Fault(framing="close"))
     assert larder.get(paths.tags(APP)).json()["tags"] == ["v1"]
+
+
+def test_records_of_one_byte_and_of_all_sizes(root, secure, start_larder):
+    larder = start_larder(secure, **settings(secure, root))
+    for step, size in ((1, 2000), (5, 5000), (16385, 200000)):
+        thing = Thing(secure, size, "records-%d" % step)
+        secure.on(thing.theirs, Fault(drip=(step, 0)))
+        r = larder.get(thing.ours)
+        assert r.good and r.body == thing.data, (step, r)
 
 
 def test_chunks_lengths_and_nothing_at_all(root, secure, start_larder):
