@@ -4,6 +4,7 @@ that others wrote. What is wrong stands in the log, with the certificate; client
 import contextlib
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -186,6 +187,17 @@ def test_a_renewed_certificate_is_looked_at_again(root, pki, leaf, secure, start
     wait_until(lambda: larder.get(paths.manifest(APP, "v3")).status == 404, "and again")
 
 
+def start_and_fail(larder):
+    """What it prints."""
+    larder.start(wait=False)
+    code = larder.process.wait(60)
+    larder._reader.join(60)
+    larder.process = None
+    printed = "\n".join(larder.printed)
+    assert code == 1, printed
+    return printed
+
+
 @pytest.mark.parametrize("what", ["nothing", "a broken block", "an unusable key", "no file", "a key"])
 def test_a_file_of_roots_that_is_no_use_stops_the_start(what, pki, root, secure, start_larder, tmp_path):
     file = tmp_path / "corp-ca.pem"
@@ -199,12 +211,8 @@ def test_a_file_of_roots_that_is_no_use_stops_the_start(what, pki, root, secure,
         file.write_text(root.pem + root.key)
     larder = start_larder(secure, run=False, **settings(secure, root))
     larder.config["upstreams"][0]["ca"] = str(file)
-    larder.start(wait=False)
-    code = larder.process.wait(60)
-    larder._reader.join(60)
-    larder.process = None
-    printed = "\n".join(larder.printed)
-    assert code == 1 and str(file) in printed, printed
+    printed = start_and_fail(larder)
+    assert str(file) in printed, printed
     block = {"a broken block": "block 2", "an unusable key": "block 3", "a key": "block 2"}.get(what, "")
     assert block in printed, printed
 
@@ -222,6 +230,22 @@ def test_a_client_certificate(key, pki, root, leaf, start_larder, tmp_path):
         assert up.tls.handshakes[0].client == "larder-7"
         without = start_larder(up, **settings(up, root))
         assert_unavailable(without.get(paths.manifest(APP, "v1")))
+
+
+@pytest.mark.parametrize("what", ["another's key", "an encrypted key", "a certificate as key", "no key"])
+def test_a_client_certificate_that_is_no_use_stops_the_start(what, pki, root, secure, start_larder, tmp_path):
+    own = root.issue("larder-7")
+    key = tmp_path / "client-key.pem"
+    if what == "another's key":
+        key.write_text(root.key)
+    elif what == "an encrypted key":
+        subprocess.run(["openssl", "pkcs8", "-topk8", "-in", own.key_file, "-out", str(key), "-passout", "pass:word"], check=True)
+    elif what == "a certificate as key":
+        key.write_text(own.pem)
+    larder = start_larder(secure, run=False, **settings(secure, root, client_certificate={"certificate": own.chain_file, "key": str(key)}))
+    printed = start_and_fail(larder)
+    assert "upstreams[].client_certificate" in printed and re.search(re.escape(larder.file) + r":\d+:\d+: ", printed), printed
+    assert not any(line in printed for line in own.key.splitlines() if "KEY" not in line), "no key is printed"
 
 
 # ---- handshakes ----
