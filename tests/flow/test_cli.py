@@ -117,7 +117,7 @@ def test_nothing_to_list(tmp_path):
 EXPLAIN = [  # image, and rule, how it is matched, registry, repository, reference, endpoints, credential set
     ("dotnet/sdk:8.0", "dotnet", "target", "mcr.microsoft.com", "dotnet/sdk", "8.0", ["https://mcr.microsoft.com"], None),
     ("cache.example:5000/dotnet/sdk/x", "dotnet", "target", "mcr.microsoft.com", "dotnet/sdk/x", "latest", ["https://mcr.microsoft.com"], None),
-    ("docker://localhost/dotnet/sdk:8.0@sha256:00", "dotnet", "target", "mcr.microsoft.com", "dotnet/sdk", "sha256:00", ["https://mcr.microsoft.com"], None),
+    ("docker://localhost/dotnet/sdk:8.0@sha256:" + 64 * "0", "dotnet", "target", "mcr.microsoft.com", "dotnet/sdk", "sha256:" + 64 * "0", ["https://mcr.microsoft.com"], None),
     ("mcr.microsoft.com/dotnet/sdk:8.0", "dotnet", "source", "mcr.microsoft.com", "dotnet/sdk", "8.0", ["https://mcr.microsoft.com"], None),
     ("127.0.0.1:5000/hello-world", "hello", "target", "docker.io", "library/hello-world", "latest", ["https://registry-1.docker.io"], "hub"),
     ("docker.io/hello-world:a", "hello", "source", "docker.io", "library/hello-world", "a", ["https://registry-1.docker.io"], "hub"),
@@ -146,7 +146,7 @@ def test_explain_an_image_without_rule(config, image):
     assert "no rule is for" in refused(config, "explain", image)
 
 
-@pytest.mark.parametrize("image", ["", "UPPER", "a b", "a:", "a@", ":x", "a//b", "a:-b"])
+@pytest.mark.parametrize("image", ["", "UPPER", "a b", "a:", "a@", ":x", "a//b", "a:-b", "a@sha256:00", "a..b/c"])
 def test_explain_what_is_no_image(config, image):
     assert "is no image" in refused(config, "explain", image, code=2)
 
