@@ -107,6 +107,27 @@ bool json_each_member(struct span doc, void (*member)(void *arg, struct span key
     return s.at == doc.n;
 }
 
+bool json_each_element(struct span array, bool (*element)(void *arg, struct span value), void *arg)
+{
+    struct scan s = {.doc = array};
+    if (!scan_take(&s, '['))
+        return false;
+    if (!scan_take(&s, ']')) {
+        do {
+            scan_peek(&s);
+            size_t start = s.at;
+            if (!scan_value(&s))
+                return false;
+            if (!element(arg, span_sub(array, start, s.at - start)))
+                return true;
+        } while (scan_take(&s, ','));
+        if (!scan_take(&s, ']'))
+            return false;
+    }
+    scan_peek(&s);
+    return s.at == array.n;
+}
+
 /* ---- strings ---- */
 
 static bool hex4(struct span s, unsigned *out)

@@ -12,6 +12,9 @@
 bool json_each_member(struct span doc, void (*member)(void *arg, struct span key, struct span value),
                       void *arg);
 
+/* The same for an array: each of its values as written, until `element` says false (then the answer is true). */
+bool json_each_element(struct span array, bool (*element)(void *arg, struct span value), void *arg);
+
 /* A string as json_each_member tells it (with its quotes), decoded and appended to out. False: it is another kind of value, or an escape
  * or a byte is wrong, or it does not fit; out holds a part of it then. */
 bool json_text(struct span value, struct str *out) MUSTCHECK;

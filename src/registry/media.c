@@ -65,6 +65,22 @@ bool media_manifest_plausible(struct span content_type)
            !span_ieq(type, SPAN("application/xhtml+xml"));
 }
 
+enum media_form media_form(struct span content_type)
+{
+    static const struct {
+        const char *type;
+        enum media_form form;
+    } known[] = {{OCI_INDEX, MEDIA_INDEX},         {DOCKER_LIST, MEDIA_INDEX},  {OCI_MANIFEST, MEDIA_IMAGE},
+                 {DOCKER_MANIFEST, MEDIA_IMAGE},   {OCI_ARTIFACT, MEDIA_IMAGE}, {DOCKER_V1, MEDIA_SCHEMA1},
+                 {DOCKER_V1_SIGNED, MEDIA_SCHEMA1}};
+    struct span type = media_essence(content_type);
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+        if (span_ieq(type, span_str(known[i].type)))
+            return known[i].form;
+    }
+    return MEDIA_OTHER;
+}
+
 struct fields {
     struct span media_type; /* absent: none, or not the type of a manifest */
     bool manifests, config, layers, fs_layers, signatures;

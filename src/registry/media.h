@@ -22,6 +22,10 @@ bool media_manifest_plausible(struct span content_type);
  * field of the document decides then. */
 bool media_is_generic(struct span content_type);
 
+/* What a manifest of that type is made of; MEDIA_OTHER: the type does not tell. */
+enum media_form { MEDIA_OTHER, MEDIA_INDEX, MEDIA_IMAGE, MEDIA_SCHEMA1 };
+enum media_form media_form(struct span content_type);
+
 /* The manifest's type: the header's if it says something, else the document's own "mediaType" (a JSON string at
  * the top level), else a guess by its fields ("manifests": OCI index, "config" or "layers": OCI manifest,
  * "fsLayers": Docker schema 1, signed or not). Absent when that leads to nothing: the body is not a JSON object,
