@@ -41,7 +41,7 @@ static void policy_differs(const struct conf_policy *a, const struct conf_policy
     key(out, a->stale_if_error_ms != b->stale_if_error_ms, "stale_if_error");
     key(out, a->negative_ttl_ms != b->negative_ttl_ms, "negative_ttl");
     key(out, a->serve_on_404 != b->serve_on_404, "on_upstream_404");
-    key(out, a->finish_abandoned != b->finish_abandoned, "on_abandoned");
+    key(out, a->on_abandoned != b->on_abandoned, "on_abandoned");
 }
 
 static struct span set_name(const struct conf_rule *r)
@@ -204,7 +204,13 @@ static void diff_settings(const struct differ *d, const struct conf *a, const st
     setting(d, a->workers != b->workers, "workers", true);
     setting(d, !span_eq(a->admin.address, b->admin.address), "admin.address", true);
     setting(d, !span_eq(a->store_path, b->store_path), "store.path", true);
-    setting(d, a->store_max_size != b->store_max_size, "store.max_size", false);
+    setting(d, a->store.max_size != b->store.max_size, "store.max_size", false);
+    setting(d,
+            a->store.min_free != b->store.min_free || a->store.min_free_percent != b->store.min_free_percent,
+            "store.min_free", false);
+    setting(d, a->store.max_age_ms != b->store.max_age_ms, "store.max_age", false);
+    setting(d, a->store.partial_age_ms != b->store.partial_age_ms, "store.partial_age", false);
+    setting(d, a->store.scrub_rate != b->store.scrub_rate, "store.scrub_rate", false);
     setting(d, a->client.header_ms != b->client.header_ms, "client.header_timeout", false);
     setting(d, a->client.idle_ms != b->client.idle_ms, "client.idle_timeout", false);
     setting(d, a->client.send_ms != b->client.send_ms, "client.send_timeout", false);

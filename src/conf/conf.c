@@ -108,7 +108,13 @@ static void load_store(struct conf_loader *l, const struct conf_node *map)
                  "in 100GiB",
                  SHOW(size->text));
     l->conf->store_path = arena_span(l->conf->arena, l->value[KEY_STORE_path].text);
-    l->conf->store_max_size = (uint64_t)size->n;
+    const struct schema_value *free = &l->value[KEY_STORE_min_free];
+    l->conf->store.max_size = (uint64_t)size->n;
+    l->conf->store.min_free = free->percent ? 0 : (uint64_t)free->n;
+    l->conf->store.min_free_percent = free->percent ? (unsigned)free->n : 0;
+    l->conf->store.max_age_ms = l->value[KEY_STORE_max_age].n;
+    l->conf->store.partial_age_ms = l->value[KEY_STORE_partial_age].n;
+    l->conf->store.scrub_rate = (uint64_t)l->value[KEY_STORE_scrub_rate].n;
 }
 
 static void load_small(struct conf_loader *l)

@@ -65,13 +65,22 @@ struct conf_listen {
     struct conf_mark mark;
 };
 
+/* A fill that nobody waits for. */
+enum conf_abandoned {
+    ABANDONED_FINISH,
+    ABANDONED_KEEP, /* stop; what is there waits for the next one who asks */
+    ABANDONED_AUTO  /* finish when more than half is here, or less than CONF_LITTLE is missing; else keep */
+};
+
+#define CONF_LITTLE (UINT64_C(16) << 20)
+
 /* Policy that `defaults` sets and a rule may override. */
 struct conf_policy {
     int64_t tag_ttl_ms;
     int64_t stale_if_error_ms;
     int64_t negative_ttl_ms;
-    bool serve_on_404;     /* on_upstream_404: serve (true) or refuse */
-    bool finish_abandoned; /* on_abandoned: finish (true) a fill that nobody waits for, or keep it as it is */
+    bool serve_on_404; /* on_upstream_404: serve (true) or refuse */
+    enum conf_abandoned on_abandoned;
 };
 
 struct conf_endpoint {
@@ -144,7 +153,14 @@ struct conf {
     unsigned workers; /* 0: one per processor */
 
     struct span store_path;
-    uint64_t store_max_size; /* 0: no limit */
+    struct {
+        uint64_t max_size;         /* 0: no limit */
+        uint64_t min_free;         /* 0: no matter */
+        unsigned min_free_percent; /* of the file system: instead of min_free */
+        int64_t max_age_ms;        /* 0: content may stay */
+        int64_t partial_age_ms;
+        uint64_t scrub_rate; /* bytes a second; 0: none */
+    } store;
 
     /* limits of the client side */
     struct {

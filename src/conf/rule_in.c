@@ -242,5 +242,5 @@ void rule_in_policy(const struct conf_loader *l, enum schema_section section, st
     if (!rule || on_404->state == VALUE_SET)
         p->serve_on_404 = on_404->n == 0;
     if (!rule || abandoned->state == VALUE_SET)
-        p->finish_abandoned = abandoned->n == 0;
+        p->on_abandoned = (enum conf_abandoned)abandoned->n;
 }

@@ -6,7 +6,7 @@
 #include "conf/complain.h"
 #include "registry/name.h"
 
-enum value_type { BOOL, INTEGER, AUTO_INTEGER, SIZE, DURATION, STRING, ENUM, LIST, MAP };
+enum value_type { BOOL, INTEGER, AUTO_INTEGER, SIZE, SHARE, DURATION, STRING, ENUM, LIST, MAP };
 
 struct schema_key {
     enum schema_section section;
@@ -32,6 +32,8 @@ static const struct {
 #define KEY(section, name, type, min, max, def, words, doc)
 #include "conf/schema.def"
 };
+
+enum { SHARE_MAX = 90 }; /* percent */
 
 struct unit {
     struct span name;
@@ -72,7 +74,7 @@ static void add_number(struct str *s, const struct schema_key *k, int64_t v)
 {
     if (k->type == DURATION)
         add_scaled(s, v, duration_units, ARRAY_LEN(duration_units));
-    else if (k->type == SIZE)
+    else if (k->type == SIZE || k->type == SHARE)
         add_scaled(s, v, size_units, ARRAY_LEN(size_units));
     else
         str_addi(s, v);
@@ -154,6 +156,24 @@ static bool read_size(const struct reading *r, int64_t *out)
     complain(r->l->errors, r->mark,
              PATH_FMT "'%.*s' is no size; write a whole number and KiB, MiB, GiB or TiB, as in 100GiB",
              PATH_ARG(r->key), SHOW(r->text));
+    return false;
+}
+
+/* A size, or a whole percentage. */
+static bool read_share(const struct reading *r, struct schema_value *v)
+{
+    uint64_t n;
+    v->percent = span_ends(r->text, SPAN("%"));
+    if (!v->percent)
+        return read_size(r, &v->n);
+    if (span_u64(span_sub(r->text, 0, r->text.n - 1), SHARE_MAX, &n)) {
+        v->n = (int64_t)n;
+        return true;
+    }
+    v->percent = false;
+    complain(r->l->errors, r->mark,
+             PATH_FMT "'%.*s' is no share; write a whole percentage from 0%% to %d%%, or a size",
+             PATH_ARG(r->key), SHOW(r->text), SHARE_MAX);
     return false;
 }
 
@@ -289,6 +309,8 @@ static bool read_scalar(struct conf_loader *l, const struct schema_key *k, const
         return read_integer(&r, &v->n);
     case SIZE:
         return read_size(&r, &v->n);
+    case SHARE:
+        return read_share(&r, v);
     case DURATION:
         return read_duration(&r, &v->n);
     case ENUM:
@@ -469,10 +491,11 @@ bool schema_string(struct conf_loader *l, enum schema_id key, const struct conf_
 
 static void add_type(struct str *s, const struct schema_key *k)
 {
-    static const char *const names[] = {"true|false", "number", "auto|number", "size", "duration",
+    static const char *const names[] = {"true|false", "number", "auto|number", "size", "size|%", "duration",
                                         "text",       "",       "list",        "keys"};
     str_addz(s, k->type == ENUM ? k->words : names[k->type]);
-    bool numeric = k->type == INTEGER || k->type == AUTO_INTEGER || k->type == SIZE || k->type == DURATION;
+    bool numeric = k->type == INTEGER || k->type == AUTO_INTEGER || k->type == SIZE || k->type == SHARE ||
+                   k->type == DURATION;
     if (!numeric)
         return;
     str_addc(s, ' ');

@@ -29,7 +29,8 @@ struct schema_value {
     enum value_state state;
     struct conf_mark mark; /* of the value; absent: of the map that lacks it */
     struct span text;      /* as written; lives as long as the tree */
-    int64_t n;             /* BOOL, INTEGER, SIZE, DURATION in ms, ENUM as index; AUTO_INTEGER: 0 is auto */
+    int64_t n;    /* BOOL, INTEGER, SIZE, SHARE, DURATION in ms, ENUM as index; AUTO_INTEGER: 0 is auto */
+    bool percent; /* SHARE: n is a percentage */
     const struct conf_node *node; /* MAP, LIST: NULL when absent or empty */
 };
 

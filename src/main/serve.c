@@ -370,9 +370,6 @@ int serve_run(const char *config_file, const char *version)
         return 1; /* the process ends: the system takes back what was opened */
     }
     log_start();
-    if (mn.conf->store_max_size > 0)
-        log_warn("store", "store.max_size is not enforced by this version: watch the disk",
-                 LOG_U("max_size", mn.conf->store_max_size));
     mn.shared = proxy_shared_new(setup, mn.store, mn.n_workers);
     setup_unref(setup);
     log_info("main", "serving", LOG_S("version", version), LOG_SP("store", mn.conf->store_path),

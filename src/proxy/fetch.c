@@ -788,9 +788,23 @@ static void sides_look(struct fetch *f)
 
 /* ---- the operation ---- */
 
+/* Does the policy want it to stop when nobody waits? */
+static bool stops_abandoned(const struct fetch *f)
+{
+    switch (f->policy->on_abandoned) {
+    case ABANDONED_FINISH:
+        return false;
+    case ABANDONED_KEEP:
+        return true;
+    case ABANDONED_AUTO:
+        break;
+    }
+    return !f->length_known || (f->length - f->front >= CONF_LITTLE && f->front <= f->length / 2);
+}
+
 static bool abandoned(struct fetch *f)
 {
-    if (f->policy->finish_abandoned || f->op.state > FETCH_PAUSE || f->op.state < FETCH_SEND ||
+    if (!stops_abandoned(f) || f->op.state > FETCH_PAUSE || f->op.state < FETCH_SEND ||
         flight_readers(f->flight) > 0)
         return false;
     if (op_expects(&f->op, FETCH_O_JOB) || f->n_sides > 0)

@@ -79,6 +79,15 @@ static void test_settings(void **state)
         "setting store.path changed (restart)\nsetting store.max_size changed\nsetting log.level changed\n");
 }
 
+static void test_store(void **state)
+{
+    (void)state;
+    assert_string_equal(
+        diff("store: {min_free: 5}", "store: {min_free: 5%, max_age: 1d, partial_age: 2d, scrub_rate: 1MiB}"),
+        "setting store.min_free changed\nsetting store.max_age changed\nsetting store.partial_age changed\n"
+        "setting store.scrub_rate changed\n");
+}
+
 static void test_listeners_and_upstreams(void **state)
 {
     (void)state;
@@ -96,6 +105,7 @@ int main(void)
         cmocka_unit_test(test_same),
         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_store),
         cmocka_unit_test(test_listeners_and_upstreams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

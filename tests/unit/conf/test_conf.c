@@ -56,7 +56,7 @@ static void check_policy(const struct conf_policy *p, int64_t tag, int64_t stale
     assert_int_equal(p->stale_if_error_ms, stale);
     assert_int_equal(p->negative_ttl_ms, negative);
     assert_int_equal(p->serve_on_404, serve);
-    assert_int_equal(p->finish_abandoned, finish);
+    assert_int_equal(p->on_abandoned, finish ? ABANDONED_FINISH : ABANDONED_KEEP);
 }
 
 static void full_file_scalars(void **state)
@@ -74,7 +74,7 @@ static void full_file_scalars(void **state)
     assert_int_equal(c->admin.port, 6001);
     assert_int_equal(c->workers, 12);
     assert_string_equal(c->store_path.p, "./relative/store");
-    assert_true(c->store_max_size == UINT64_C(3) << 40);
+    assert_true(c->store.max_size == UINT64_C(3) << 40);
     assert_int_equal(c->client.header_ms, 1000);
     assert_int_equal(c->client.idle_ms, 2000);
     assert_int_equal(c->client.send_ms, 3000);
@@ -84,6 +84,32 @@ static void full_file_scalars(void **state)
     assert_int_equal(c->log_level, LOG_DEBUG);
     assert_int_equal(c->log_format, LOG_FORMAT_TEXT);
     assert_false(c->log_access);
+    conf_unref(c);
+}
+
+static void store_limits(void **state)
+{
+    UNUSED(state);
+    struct conf *c = load_good("store: {path: /x}\n");
+    assert_int_equal(c->store.max_size, 0);
+    assert_int_equal(c->store.min_free, 0);
+    assert_int_equal(c->store.min_free_percent, 0);
+    assert_int_equal(c->store.max_age_ms, 0);
+    assert_int_equal(c->store.partial_age_ms, 24 * 3600 * 1000);
+    assert_int_equal(c->store.scrub_rate, 8 << 20);
+    conf_unref(c);
+    c = load_good("store: {min_free: 5%, max_age: 30d, partial_age: 1h, scrub_rate: 0}\n");
+    assert_int_equal(c->store.min_free, 0);
+    assert_int_equal(c->store.min_free_percent, 5);
+    assert_int_equal(c->store.max_age_ms, INT64_C(30) * 24 * 3600 * 1000);
+    assert_int_equal(c->store.partial_age_ms, 3600 * 1000);
+    assert_int_equal(c->store.scrub_rate, 0);
+    conf_unref(c);
+    c = load_good("store: {min_free: 10GiB}\ndefaults: {on_abandoned: auto}\n"
+                  "rules: [{name: a, source: quay.io/a, target: a}]\n");
+    assert_true(c->store.min_free == UINT64_C(10) << 30);
+    assert_int_equal(c->store.min_free_percent, 0);
+    assert_int_equal(c->rules[0].policy.on_abandoned, ABANDONED_AUTO);
     conf_unref(c);
 }
 
@@ -159,7 +185,7 @@ static void check_defaults(const struct conf *c)
     assert_int_equal(c->admin.port, 5001);
     assert_int_equal(c->workers, 0);
     assert_string_equal(c->store_path.p, "/var/lib/larder");
-    assert_int_equal(c->store_max_size, 0);
+    assert_int_equal(c->store.max_size, 0);
     assert_int_equal(c->client.header_ms, 20000);
     assert_int_equal(c->client.idle_ms, 75000);
     assert_int_equal(c->client.send_ms, 60000);
@@ -217,7 +243,7 @@ static void values_at_their_limits(void **state)
         "upstreams: [{registry: localhost, max_manifest: 65536KiB, max_connections: 65535}]\n"
         "defaults: {tag_ttl: 0ms, stale_if_error: '3650d', negative_ttl: 24h}\n");
     assert_int_equal(c->workers, 256);
-    assert_int_equal(c->store_max_size, 1 << 20);
+    assert_int_equal(c->store.max_size, 1 << 20);
     assert_int_equal(c->client.max_connections, 1);
     assert_int_equal(c->client.drain_ms, 3600000);
     assert_int_equal(c->upstreams[0].max_manifest, 64 << 20);
@@ -295,10 +321,15 @@ static void the_example_is_valid(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(full_file_scalars),       cmocka_unit_test(full_file_upstreams),
-        cmocka_unit_test(full_file_rules),         cmocka_unit_test(defaults),
-        cmocka_unit_test(one_rule_is_enough),      cmocka_unit_test(values_at_their_limits),
-        cmocka_unit_test(a_snapshot_stands_alone), cmocka_unit_test(the_example_is_valid),
+        cmocka_unit_test(full_file_scalars),
+        cmocka_unit_test(store_limits),
+        cmocka_unit_test(full_file_upstreams),
+        cmocka_unit_test(full_file_rules),
+        cmocka_unit_test(defaults),
+        cmocka_unit_test(one_rule_is_enough),
+        cmocka_unit_test(values_at_their_limits),
+        cmocka_unit_test(a_snapshot_stands_alone),
+        cmocka_unit_test(the_example_is_valid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,6 +95,13 @@ static void sizes(void **state)
     EXPECT("store: {max_size: -1}\n", "1:19: '-1' is no size; write a whole number");
     EXPECT("store: {max_size: 9223372036854775808}\n", "1:19: '9223372036854775808' is no size");
     EXPECT("store: {max_size: 100}\n", "1:19: store.max_size: '100' is less than 1MiB");
+    EXPECT("store: {min_free: 91%}\n",
+           "1:19: store.min_free: '91%' is no share; write a whole percentage from 0% to 90%, or a size");
+    EXPECT("store: {min_free: 2.5%}\n", "1:19: store.min_free: '2.5%' is no share");
+    EXPECT("store: {min_free: 5 GB}\n", "1:19: store.min_free: '5 GB' is no size; write 5GiB");
+    EXPECT("store: {max_size: 5%}\n", "1:19: store.max_size: '5%' is no size");
+    EXPECT("store: {partial_age: 0s}\n",
+           "1:22: store.partial_age: '0s' is outside the limits; write a value from 1m to 365d");
     EXPECT("store: {max_size: 1048575}\n", "1:19: store.max_size: '1048575' is less than 1MiB");
     EXPECT("upstreams: [{registry: a.io, max_manifest: 65MiB}]\n",
            "1:44: upstreams[].max_manifest: '65MiB' is outside the limits; write a value from 1KiB to 64MiB");
@@ -127,7 +134,7 @@ static void numbers_and_words(void **state)
     EXPECT("defaults: {on_upstream_404: keep}\n",
            "1:29: defaults.on_upstream_404: 'keep' is not one of serve|refuse");
     EXPECT("defaults: {on_abandoned: keeep}\n",
-           "1:26: 'keeep' is not one of finish|keep; did you mean 'keep'?");
+           "1:26: 'keeep' is not one of finish|keep|auto; did you mean 'keep'?");
 }
 
 static void lengths(void **state)
@@ -228,6 +235,7 @@ static void schema_text(void **state)
     static const char *const parts[] = {
         "\nworkers                                     auto|number 1..256      auto             event loops",
         "\nstore.max_size                              size 0..                0 ",
+        "\nstore.min_free                              size|% 0..              0 ",
         "\ndefaults.tag_ttl                            duration 0ms..365d      5m ",
         "\ndefaults.on_upstream_404                    serve|refuse            serve ",
         "\nupstreams[].max_manifest                    size 1KiB..64MiB        4MiB ",
