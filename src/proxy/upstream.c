@@ -406,38 +406,6 @@ static bool may_be_signed(const struct upstream_try *t, const struct url *to)
     return t->what == WHAT_BLOB || to->query.p != NULL || !span_starts(to->path, SPAN("/v2/"));
 }
 
-static enum upstream_next follow(struct upstream_try *t)
-{
-    char text[URL_MAX + 1];
-    struct str s = STR_INIT(text);
-    struct url to, endpoint = endpoint_url(endpoint_of(t));
-    unsigned status = t->call.head->status;
-    const char *why = locate(t, &s, &to);
-    if (why == NULL && (t->hops >= REDIRECTS_MAX || core_now(t->px->core) >= t->deadline))
-        why = "too many redirects";
-    if (why != NULL)
-        return failed(t, ERR_UP_REDIRECT, status, -1, why);
-    if (t->head_only && !url_same_origin(&endpoint, &to) && may_be_signed(t, &to)) {
-        fail(t, ERR_UP_REDIRECT, status, -1, "a redirect of HEAD to another host: GET decides");
-        call_end(&t->call);
-        health_good(t->setup, t->up);
-        return over(t);
-    }
-    struct upstream_hop *hop = hop_new(&to);
-    if (hop == NULL)
-        return failed(t, ERR_UP_REDIRECT, status, -1, "a redirect to a URL that is too long");
-    if (t->hop == NULL)
-        t->own = t->call.peer;
-    t->hops++;
-    call_end(&t->call);
-    mem_free(t->hop);
-    t->hop = hop;
-    go(t);
-    return UPSTREAM_WAIT;
-}
-
-/* ---- a challenge from where a redirect led ---- */
-
 /* "/v2/NAME/blobs/..." gives NAME; absent: no such path. */
 static struct span repo_of_path(struct span path)
 {
@@ -486,11 +454,44 @@ static void authorise_hop(struct upstream_try *t)
     t->auth = a;
 }
 
+static enum upstream_next follow(struct upstream_try *t)
+{
+    char text[URL_MAX + 1];
+    struct str s = STR_INIT(text);
+    struct url to, endpoint = endpoint_url(endpoint_of(t));
+    unsigned status = t->call.head->status;
+    const char *why = locate(t, &s, &to);
+    if (why == NULL && (t->hops >= REDIRECTS_MAX || core_now(t->px->core) >= t->deadline))
+        why = "too many redirects";
+    if (why != NULL)
+        return failed(t, ERR_UP_REDIRECT, status, -1, why);
+    if (t->head_only && !url_same_origin(&endpoint, &to) && may_be_signed(t, &to)) {
+        fail(t, ERR_UP_REDIRECT, status, -1, "a redirect of HEAD to another host: GET decides");
+        call_end(&t->call);
+        health_good(t->setup, t->up);
+        return over(t);
+    }
+    struct upstream_hop *hop = hop_new(&to);
+    if (hop == NULL)
+        return failed(t, ERR_UP_REDIRECT, status, -1, "a redirect to a URL that is too long");
+    if (t->hop == NULL)
+        t->own = t->call.peer;
+    t->hops++;
+    call_end(&t->call);
+    bool endpoints = t->hop == NULL && url_same_origin(&to, &t->auth.origin); /* what it has is still right */
+    struct upstream_hop *before = t->hop;
+    t->hop = hop;
+    if (!endpoints)
+        authorise_hop(t); /* a challenge that is remembered of that registry costs no refused request there */
+    mem_free(before);
+    go(t);
+    return UPSTREAM_WAIT;
+}
+
+/* ---- a challenge from where a redirect led ---- */
+
 static enum upstream_next challenged(struct upstream_try *t)
 {
-    struct url u = here(t);
-    if (!url_same_origin(&u, &t->auth.origin))
-        authorise_hop(t);
     auth_challenged(&t->auth, t->call.head, t->call.peer);
     call_end(&t->call);
     go(t);
