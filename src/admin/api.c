@@ -97,6 +97,12 @@ static const struct api_call *call_named(const struct api *api, struct span name
     return NULL;
 }
 
+bool api_is_from_here(struct span peer)
+{
+    return span_starts(peer, SPAN("127.")) || span_starts(peer, SPAN("[::1]:")) ||
+           span_starts(peer, SPAN("[::ffff:127."));
+}
+
 void api_request(struct api *api, struct exchange *x, struct span name, struct span query)
 {
     const struct api_call *call = call_named(api, name);
@@ -114,8 +120,20 @@ void api_request(struct api *api, struct exchange *x, struct span name, struct s
         send_error(x, 403, SPAN("an order needs the header Larder-Admin: 1"));
         return;
     }
+    char peer_text[64];
+    struct str peer = STR_INIT(peer_text);
+    exchange_peer(x, &peer);
+    if (post && !api_is_from_here(str_span(&peer))) {
+        send_error(x, 403,
+                   SPAN("orders are taken from this machine only; run the command where larder runs"));
+        return;
+    }
     if (query.n > API_QUERY_MAX) {
         send_error(x, 414, SPAN("the query is too long"));
+        return;
+    }
+    if (call->job && api->running >= API_RUNNING_MAX) {
+        send_error(x, 503, SPAN("larder is busy with other commands; try again when they have ended"));
         return;
     }
     if (call->job) {

@@ -2,9 +2,10 @@
  *
  *   GET  /api/v1/NAME?parameters    looks
  *   POST /api/v1/NAME?parameters    changes something. It must carry the header "Larder-Admin: 1", which no page of another site can
- *                                   make a browser send; parameters stand in the query as well, there is no body
+ *                                   make a browser send, and come from a loopback address; parameters stand in the query as well, there
+ *                                   is no body
  *
- * The answer is JSON with status 200, or {"error": "a sentence"} with 400 (the question is wrong), 404 (there is no such thing), 409 or
+ * The answer is JSON with status 200, or {"error": "a sentence"} with 400 (the question is wrong), 403, 404 (there is no such thing), 409 or
  * 503. Long lists come in pages: the answer's "next", given as `after`, leads to the next one.
  *
  * Calls are a table that main makes of what the rooms offer. A call runs on the main core, or, when it may wait for a disk, on the pool.
@@ -16,8 +17,9 @@
 #include "core/core.h"
 #include "http/server.h"
 
-#define API_ANSWER_MAX (1u << 20)
-#define API_QUERY_MAX  4096
+#define API_ANSWER_MAX  (1u << 20)
+#define API_QUERY_MAX   4096
+#define API_RUNNING_MAX 4 /* calls on the pool at a time, which serves clients as well */
 
 struct api_call {
     const char *name; /* behind /api/v1/ */
@@ -36,6 +38,10 @@ struct api {
 
 /* Answers a request below /api/v1/; `name` is the rest of its path. */
 void api_request(struct api *api, struct exchange *x, struct span name, struct span query);
+
+/* Orders are for this machine, whatever address the admin listens on: whoever may connect from elsewhere may look, and not touch. peer: as
+ * exchange_peer writes it. */
+bool api_is_from_here(struct span peer);
 
 /* The decoded value of a parameter, appended to out. False: it is not there, or is no good encoding, or does not fit. Any
  * thread. */

@@ -31,7 +31,10 @@ static void print_json_text(struct span text)
 static void print_json_value(const struct output_value *v)
 {
     if (v->list == NULL) {
-        print_json_text(v->text);
+        if (v->bare)
+            printf(SPAN_FMT, SPAN_ARG(v->text));
+        else
+            print_json_text(v->text);
         return;
     }
     putchar('[');
@@ -79,13 +82,18 @@ static void print_yaml(const struct rows *t)
         const struct output_value *v = &t->values[i];
         const char *indent = t->one ? "" : i % t->n_keys == 0 ? "- " : "  ";
         printf("%s%s:", indent, t->keys[i % t->n_keys]);
+        if (v->list != NULL && v->n == 0)
+            fputs(" []", stdout);
         for (size_t k = 0; k < v->n && v->list != NULL; k++) {
             printf("\n%s  - ", t->one ? "" : "  ");
             print_yaml_text(v->list[k]);
         }
         if (v->list == NULL) {
             putchar(' ');
-            print_yaml_text(v->text);
+            if (v->bare)
+                printf(SPAN_FMT, SPAN_ARG(v->text));
+            else
+                print_yaml_text(v->text);
         }
         putchar('\n');
     }

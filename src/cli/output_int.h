@@ -7,6 +7,7 @@
 /* Absent text: nothing ("-" in a table, null in JSON). */
 struct output_value {
     struct span text;
+    bool bare;               /* a number, true or false: without quotes in JSON and YAML */
     const struct span *list; /* not NULL: a list instead */
     size_t n;
 };

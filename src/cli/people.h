@@ -1,0 +1,10 @@
+/* Numbers for people. Inside the room only. */
+#ifndef LARDER_CLI_PEOPLE_H
+#define LARDER_CLI_PEOPLE_H
+
+#include "base/str.h"
+
+void people_size(struct str *out, uint64_t bytes); /* "512 B", "1.5 GiB" */
+void people_age(struct str *out, int64_t ms);      /* "40 s", "3 min", "12 h", "9 d" */
+
+#endif

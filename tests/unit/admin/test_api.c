@@ -1,0 +1,59 @@
+/* The admin API: parameters, and who may give orders. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "admin/api.h"
+
+static void parameters(void **state)
+{
+    UNUSED(state);
+    static const struct {
+        const char *query, *name, *value; /* NULL: none */
+    } examples[] = {
+        {"a=b", "a", "b"},
+        {"a=b&c=d", "c", "d"},
+        {"a=b&a=c", "a", "b"},
+        {"a=", "a", ""},
+        {"a=%41%2f%2F+", "a", "A//+"},
+        {"ab=c", "a", NULL},
+        {"a", "a", NULL},
+        {"", "a", NULL},
+        {"a=%", "a", NULL},
+        {"a=%4", "a", NULL},
+        {"a=%4g", "a", NULL},
+        {"a=%00", "a", NULL},
+        {"a=12345678", "a", NULL}, /* too long for what it is read into */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(examples); i++) {
+        char buf[8];
+        struct str value = STR_INIT(buf);
+        bool found = api_parameter(span_str(examples[i].query), span_str(examples[i].name), &value);
+        if (found != (examples[i].value != NULL) || (found && strcmp(buf, examples[i].value) != 0))
+            fail_msg("%s: %d '%s'", examples[i].query, found, buf);
+    }
+}
+
+static void orders_come_from_here(void **state)
+{
+    UNUSED(state);
+    static const char *here[] = {"127.0.0.1:40000", "127.9.8.7:1", "[::1]:40000", "[::ffff:127.0.0.1]:40000"};
+    static const char *elsewhere[] = {
+        "",           "192.0.2.1:40000",          "10.127.0.1:1", "[2001:db8::1]:40000",
+        "[::12]:127", "[::ffff:192.0.2.127]:127", "1127.0.0.1:1", "[2001:db8::127]:1"};
+    for (size_t i = 0; i < ARRAY_LEN(here); i++)
+        assert_true(api_is_from_here(span_str(here[i])));
+    for (size_t i = 0; i < ARRAY_LEN(elsewhere); i++)
+        assert_false(api_is_from_here(span_str(elsewhere[i])));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parameters),
+        cmocka_unit_test(orders_come_from_here),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
