@@ -971,6 +971,11 @@ static void test_ways_apart(void **state)
     assert_int_equal(sp.connections, 3);
 }
 
+static int64_t idle_now(void)
+{
+    return atomic_load(&core_counters(rig.core)->upstream_idle);
+}
+
 static void do_forget(void *arg)
 {
     pool_forget(pool, arg);
@@ -988,9 +993,11 @@ static void test_forget(void **state)
     use_how = &how;
     assert_int_equal(get(0)->err, 0);
     rig_do(&rig, do_forget, &how); /* it goes */
+    assert_int_equal(idle_now(), 0);
     use_how = &other;
     assert_int_equal(get(1)->err, 0);
     rig_do(&rig, do_forget, &how); /* ... and this one is another's */
+    assert_int_equal(idle_now(), 1);
     assert_int_equal(get(2)->err, 0);
     assert_true(asked[2].reused);
     played(2, 3);
@@ -1010,6 +1017,7 @@ static void test_forget_in_use(void **state)
     sem_post(&sp.go);
     finish(0, 1);
     assert_int_equal(asked[0].err, 0);
+    assert_int_equal(idle_now(), 0);
     played(1, 1);
 }
 
@@ -1279,7 +1287,9 @@ static void test_drain(void **state)
     play(script);
     assert_int_equal(get(0)->err, 0);
     rig_do(&rig, do_drain, NULL); /* the idle one goes */
+    assert_int_equal(idle_now(), 0);
     assert_int_equal(get(1)->err, 0);
+    assert_int_equal(idle_now(), 0);
     played(2, 2); /* and the second was not kept */
 }
 
