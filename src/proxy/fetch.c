@@ -26,11 +26,10 @@
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
 #include "proxy/side.h"
+#include "proxy/transfer.h"
 
 #define CHUNK        (256u << 10)
 #define CHUNK_ROOM   (16u << 10) /* less room than this in a chunk is not worth a read */
-#define TRIES_MAX    6           /* attempts in a row without progress */
-#define PROGRESS_MIN (16u << 10) /* less than this between two breaks does not count as progress */
 #define SIDES_MAX    3
 #define SIDE_PART    10 /* at most one byte in ten may be fetched twice */
 #define SIDE_BYTES   (4u << 20)
@@ -69,20 +68,13 @@ struct fetch {
     struct proxy *px;
     struct flight *flight;
     struct core_msg msg;
-    struct digest digest;
     char repo_key[REPO_KEY_MAX];
     const struct conf_policy *policy; /* of the rule; in the setup */
-    bool headed, ended, length_known;
+    bool ended;
     bool has_partial, discard, tidied, paused;
-    bool sided;    /* there may be extents ahead of the front: see partial_write */
-    bool no_range; /* upstream refused Range: read over what is there instead */
-
-    uint64_t length; /* once length_known */
-    uint64_t front;  /* see the invariants */
-    uint64_t skip;   /* bytes to throw away: upstream ignored Range */
-    unsigned tries;
-    uint64_t tried_at; /* front at the last attempt */
+    bool sided; /* there may be extents ahead of the front: see partial_write */
     bool eof;
+    struct transfer x; /* its front: see the invariants */
 
     struct chunk fill, busy;
     struct hasher hasher;
@@ -92,10 +84,9 @@ struct fetch {
     char job_why[200];
     uint64_t rehashed, rehash_to;
 
-    struct upstream_try t;
     struct timer pause;
     struct store_change change;
-    int64_t headed_ms, progress_ms; /* core_now of the head, and of the last new byte */
+    int64_t headed_ms; /* core_now */
 
     struct side *sides[SIDES_MAX];
     unsigned n_sides;
@@ -112,7 +103,7 @@ static struct fetch *fetch_of(struct op *op)
 
 static void on_call(struct call *call)
 {
-    struct fetch *f = CONTAINER_OF(call, struct fetch, t.call);
+    struct fetch *f = CONTAINER_OF(call, struct fetch, x.t.call);
     if (op_expects(&f->op, FETCH_O_CALL))
         op_clear(&f->op, FETCH_O_CALL);
     op_run(&f->op);
@@ -121,7 +112,7 @@ static void on_call(struct call *call)
 /* No event of the call will come any more. */
 static void call_stop(struct fetch *f)
 {
-    upstream_stop(&f->t);
+    upstream_stop(&f->x.t);
     if (op_expects(&f->op, FETCH_O_CALL))
         op_clear(&f->op, FETCH_O_CALL);
 }
@@ -152,14 +143,14 @@ static void on_leader_msg(struct core_msg *m)
 
 static enum step fetch_fail(struct fetch *f, int err, unsigned status, int64_t after)
 {
-    f->t.failure = (struct flight_failure){.err = err, .status = status, .retry_after_ms = after};
+    f->x.t.failure = (struct flight_failure){.err = err, .status = status, .retry_after_ms = after};
     return op_go(&f->op, FETCH_FAIL);
 }
 
 static enum step store_failed(struct fetch *f)
 {
     COUNT(core_counters(f->px->core), store_errors, 1);
-    log_error("store", "blob not stored", LOG_D("digest", &f->digest), LOG_S("why", f->job_why));
+    log_error("store", "blob not stored", LOG_D("digest", &f->x.digest), LOG_S("why", f->job_why));
     return fetch_fail(f, ERR_STORE, 0, -1);
 }
 
@@ -170,7 +161,7 @@ static void open_work(struct job *j)
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct partial p;
     struct str why = STR_INIT(f->job_why);
-    f->job_err = partial_open(f->px->shared->store, &f->digest, &p, &why);
+    f->job_err = partial_open(f->px->shared->store, &f->x.digest, &p, &why);
     f->has_partial = f->job_err == 0;
     if (f->has_partial)
         flight_set_partial(f->flight, &p);
@@ -195,7 +186,7 @@ static enum step step_open(struct fetch *f)
     if (f->job_err != 0)
         return store_failed(f);
     f->has_partial = true;
-    hasher_init(&f->hasher, (enum digest_alg)f->digest.alg);
+    hasher_init(&f->hasher, (enum digest_alg)f->x.digest.alg);
     f->rehash_to = flight_partial(f->flight)->front;
     return op_go(&f->op, f->rehash_to > 0 ? FETCH_REHASH : FETCH_SEND);
 }
@@ -219,8 +210,8 @@ static enum step step_rehash(struct fetch *f)
             f->rehash_to = f->rehashed; /* unreadable from here on: fetch it again */
         f->rehashed += f->busy.n;
         f->busy.n = 0;
-        f->front = f->rehashed;
-        flight_publish(f->flight, f->front);
+        f->x.front = f->rehashed;
+        flight_publish(f->flight, f->x.front);
     }
     if (f->rehashed == f->rehash_to)
         return op_go(&f->op, FETCH_SEND);
@@ -246,8 +237,8 @@ static enum step step_restart(struct fetch *f)
     f->job_done = false;
     if (f->job_err != 0)
         return store_failed(f);
-    f->front = f->rehashed = f->rehash_to = 0;
-    hasher_init(&f->hasher, (enum digest_alg)f->digest.alg);
+    f->x.front = f->rehashed = f->rehash_to = 0;
+    hasher_init(&f->hasher, (enum digest_alg)f->x.digest.alg);
     flight_unpublish(f->flight);
     return op_go(&f->op, FETCH_SEND);
 }
@@ -256,119 +247,50 @@ static enum step step_restart(struct fetch *f)
 
 static enum step step_send(struct fetch *f)
 {
-    struct str fields = STR_INIT(f->t.fields);
-    str_add(&fields, SPAN("Accept: */*\r\n"));
-    if (f->front > 0 && !f->no_range) {
-        str_add(&fields, SPAN("Range: bytes="));
-        str_addu(&fields, f->front);
-        str_add(&fields, SPAN("-\r\n"));
-        COUNT(core_counters(f->px->core), upstream_resumes, 1);
-    }
-    MUST(!fields.cut);
-    if (f->headed)
-        f->t.deadline = 0; /* the client has its head: each attempt has its own time */
-    f->t.patient = !f->headed;
-    f->t.insistent = f->headed;
     f->eof = f->paused = false;
-    f->skip = 0;
-    f->tried_at = f->front;
-    upstream_start(&f->t, on_call);
+    transfer_send(&f->x, on_call);
     return op_go(&f->op, FETCH_HEAD);
 }
 
-/* After a break: again from the front, unless too many attempts in a row brought nothing. Before a head the client is still
- * waiting for a status: the round over the endpoints was all there is. */
 static enum step fetch_again(struct fetch *f)
 {
-    bool ranged = f->front > 0 && !f->no_range;
-    if (ranged &&
-        (f->t.failure.err == ERR_UP_CONTENT || f->t.failure.status == 400 || f->t.failure.status == 416)) {
-        f->no_range = true;
-        return op_go(&f->op, FETCH_PAUSE);
-    }
-    const struct conf_timeouts *t = &f->t.up->timeouts;
-    int64_t patience = 2 * (t->first_byte_ms > t->idle_ms ? t->first_byte_ms : t->idle_ms);
-    bool progress = f->front >= f->tried_at + PROGRESS_MIN;
-    f->tries = progress ? 1 : f->tries + 1;
-    if (!f->headed || f->tries >= TRIES_MAX || core_now(f->op.core) - f->progress_ms > patience)
-        return op_go(&f->op, FETCH_FAIL);
-    upstream_log(&f->t, LOG_WARN, "transfer broke, resuming");
-    return op_go(&f->op, FETCH_PAUSE);
+    call_stop(f);
+    return op_go(&f->op, transfer_again(&f->x) ? FETCH_PAUSE : FETCH_FAIL);
 }
 
 static enum step fetch_reject(struct fetch *f, int err, const char *why)
 {
-    upstream_reject(&f->t, err, why);
-    call_stop(f);
+    upstream_reject(&f->x.t, err, why);
     return fetch_again(f);
-}
-
-static bool length_agrees(struct fetch *f, bool known, uint64_t total)
-{
-    if (!known)
-        return true;
-    if (f->length_known)
-        return f->length == total;
-    f->length_known = true;
-    f->length = total;
-    return true;
 }
 
 static enum step fetch_headed(struct fetch *f)
 {
-    if (!f->headed) {
-        f->headed = true;
-        f->headed_ms = f->progress_ms = core_now(f->op.core);
-        f->side_budget = f->length_known ? f->length / SIDE_PART : 0;
-        flight_head(f->flight, f->length_known ? f->length : FLIGHT_UNKNOWN);
+    if (!f->x.headed) {
+        f->x.headed = true;
+        f->headed_ms = f->x.progress_ms = core_now(f->op.core);
+        f->side_budget = f->x.length_known ? f->x.length / SIDE_PART : 0;
+        flight_head(f->flight, f->x.length_known ? f->x.length : FLIGHT_UNKNOWN);
     }
     return op_go(&f->op, FETCH_BODY);
 }
 
-static enum step head_whole(struct fetch *f, const struct h1_head *head)
-{
-    if (head->has_length && head->length == 0 && !digest_is_empty(&f->digest))
-        return fetch_reject(f, ERR_UP_CONTENT, "an empty answer for a blob that is not empty");
-    if (!length_agrees(f, head->has_length, head->length))
-        return fetch_reject(f, ERR_UP_CONTENT, "the blob's length has changed");
-    if (f->length_known && f->length < f->front && !f->headed) {
-        call_stop(f); /* what an earlier fill left is longer than the blob */
-        f->length_known = false;
-        return op_go(&f->op, FETCH_RESTART);
-    }
-    f->skip = f->front; /* Range was not honoured: read over what is there */
-    return fetch_headed(f);
-}
-
-static enum step head_part(struct fetch *f, const struct h1_head *head)
-{
-    uint64_t first, last, total;
-    if (f->front == 0 || f->no_range)
-        return fetch_reject(f, ERR_UP_CONTENT, "206 although no Range was asked for");
-    if (!range_parse_content(h1_get(head, SPAN("content-range")), &first, &last, &total))
-        return fetch_reject(f, ERR_UP_CONTENT, "206 without a usable Content-Range");
-    if (first != f->front || !length_agrees(f, total != UINT64_MAX, total))
-        return fetch_reject(f, ERR_UP_CONTENT, "206 with another range than asked for");
-    return fetch_headed(f);
-}
-
 static enum step step_head(struct fetch *f)
 {
-    enum upstream_next next = upstream_step(&f->t);
-    if (next == UPSTREAM_WAIT)
+    switch (transfer_head(&f->x)) {
+    case TRANSFER_WAIT:
         return op_wait(&f->op, FETCH_O_CALL);
-    if (next == UPSTREAM_FAILED) {
-        if (f->t.failure.status == 416 && f->front > 0 && !f->headed) {
-            /* What an earlier fill left is all of the blob, or no part of it. */
-            return op_go(&f->op, FETCH_VERIFY);
-        }
-        return fetch_again(f);
+    case TRANSFER_BODY:
+        return fetch_headed(f);
+    case TRANSFER_ALL: /* what an earlier fill left is all of the blob, or no part of it */
+        return op_go(&f->op, FETCH_VERIFY);
+    case TRANSFER_BEYOND:
+        call_stop(f);
+        return op_go(&f->op, FETCH_RESTART);
+    case TRANSFER_BROKEN:
+        break;
     }
-    const struct h1_head *head = f->t.call.head;
-    struct span coding = h1_get(head, SPAN("content-encoding"));
-    if (coding.p != NULL && !span_ieq(coding, SPAN("identity")))
-        return fetch_reject(f, ERR_UP_CONTENT, "a content coding that was not asked for");
-    return head->status == 206 ? head_part(f, head) : head_whole(f, head);
+    return fetch_again(f);
 }
 
 /* ---- BODY ---- */
@@ -377,7 +299,8 @@ static void chunk_work(struct job *j)
 {
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct str why = STR_INIT(f->job_why);
-    f->job_err = partial_write(flight_partial(f->flight), f->front - f->busy.n, f->busy.buf, f->busy.n, &why);
+    f->job_err =
+        partial_write(flight_partial(f->flight), f->x.front - f->busy.n, f->busy.buf, f->busy.n, &why);
     if (f->job_err == 0)
         hasher_update(&f->hasher, f->busy.buf, f->busy.n);
 }
@@ -394,40 +317,27 @@ static bool side_in_the_way(const struct fetch *f, uint64_t from, uint64_t to)
 /* How much of what has arrived may be written now: all of it, or, with extents ahead, whole blocks until the end. */
 static size_t chunk_writable(const struct fetch *f)
 {
-    uint64_t end = f->front + f->fill.n;
-    if (!f->sided || end == f->length)
+    uint64_t end = f->x.front + f->fill.n;
+    if (!f->sided || end == f->x.length)
         return f->fill.n;
     end &= ~(flight_partial(f->flight)->block - 1);
-    return end > f->front ? (size_t)(end - f->front) : 0;
+    return end > f->x.front ? (size_t)(end - f->x.front) : 0;
 }
 
 /* Hands what has arrived to the job, if it is free. */
 static void chunk_dispatch(struct fetch *f)
 {
     size_t n = chunk_writable(f);
-    if (n == 0 || op_expects(&f->op, FETCH_O_JOB) || side_in_the_way(f, f->front, f->front + n))
+    if (n == 0 || op_expects(&f->op, FETCH_O_JOB) || side_in_the_way(f, f->x.front, f->x.front + n))
         return;
     struct chunk c = f->busy;
     f->busy = f->fill;
     f->fill = (struct chunk){.buf = c.buf, .n = f->busy.n - n};
     memcpy(f->fill.buf, f->busy.buf + n, f->fill.n);
     f->busy.n = n;
-    f->front += f->busy.n;
-    f->progress_ms = core_now(f->op.core);
+    f->x.front += f->busy.n;
+    f->x.progress_ms = core_now(f->op.core);
     job_run(f, chunk_work);
-}
-
-/* Throws away what is there already. */
-static void chunk_skip(struct fetch *f, size_t got)
-{
-    if (f->skip == 0) {
-        f->fill.n += got;
-        return;
-    }
-    size_t drop = f->skip < got ? (size_t)f->skip : got;
-    f->skip -= drop;
-    memmove(f->fill.buf + f->fill.n, f->fill.buf + f->fill.n + drop, got - drop);
-    f->fill.n += got - drop;
 }
 
 enum filled { FILLED_FULL, FILLED_AGAIN, FILLED_END, FILLED_BROKEN };
@@ -435,14 +345,14 @@ enum filled { FILLED_FULL, FILLED_AGAIN, FILLED_END, FILLED_BROKEN };
 static enum filled chunk_fill(struct fetch *f)
 {
     while (CHUNK - f->fill.n >= CHUNK_ROOM) {
-        ssize_t n = call_read(&f->t.call, f->fill.buf + f->fill.n, CHUNK - f->fill.n);
+        ssize_t n = call_read(&f->x.t.call, f->fill.buf + f->fill.n, CHUNK - f->fill.n);
         if (n == CALL_AGAIN)
             return FILLED_AGAIN;
         if (n == CALL_BROKEN)
             return FILLED_BROKEN;
         if (n == 0)
             return FILLED_END;
-        chunk_skip(f, (size_t)n);
+        f->fill.n += transfer_skip(&f->x, f->fill.buf + f->fill.n, (size_t)n);
     }
     return FILLED_FULL;
 }
@@ -454,31 +364,31 @@ static bool chunk_done(struct fetch *f)
         return true;
     f->job_done = false;
     if (f->job_err != 0) { /* it is not there */
-        f->front -= f->busy.n;
+        f->x.front -= f->busy.n;
         f->busy.n = 0;
         return false;
     }
     f->busy.n = 0;
-    flight_publish(f->flight, f->front);
+    flight_publish(f->flight, f->x.front);
     return true;
 }
 
 static enum step fetch_give_up(struct fetch *f, int err, const char *why)
 {
-    upstream_reject(&f->t, err, why);
+    upstream_reject(&f->x.t, err, why);
     call_stop(f);
     return op_go(&f->op, FETCH_FAIL);
 }
 
 static enum step body_finished(struct fetch *f)
 {
-    uint64_t got = f->front + f->fill.n;
-    if (f->skip > 0 || (f->length_known && got < f->length))
+    uint64_t got = f->x.front + f->fill.n;
+    if (f->x.skip > 0 || (f->x.length_known && got < f->x.length))
         return fetch_reject(f, ERR_UP_SHORT, "the answer ended early");
     call_stop(f);
-    if (f->length_known && got > f->length) {
+    if (f->x.length_known && got > f->x.length) {
         f->discard = true;
-        upstream_reject(&f->t, ERR_UP_CONTENT, "the blob is longer than announced");
+        upstream_reject(&f->x.t, ERR_UP_CONTENT, "the blob is longer than announced");
         return op_go(&f->op, FETCH_FAIL);
     }
     return op_go(&f->op, FETCH_VERIFY);
@@ -495,7 +405,7 @@ static enum step step_body(struct fetch *f)
         return body_finished(f);
     }
     enum filled how = chunk_fill(f);
-    if (f->length_known && f->front + f->fill.n > f->length) {
+    if (f->x.length_known && f->x.front + f->fill.n > f->x.length) {
         f->discard = true;
         return fetch_give_up(f, ERR_UP_CONTENT, "the blob is longer than announced");
     }
@@ -506,7 +416,7 @@ static enum step step_body(struct fetch *f)
     case FILLED_FULL:
         if (CHUNK - f->fill.n >= CHUNK_ROOM)
             return STEP_MORE; /* the other chunk was free */
-        call_pause(&f->t.call);
+        call_pause(&f->x.t.call);
         if (op_expects(&f->op, FETCH_O_CALL))
             op_clear(&f->op, FETCH_O_CALL);
         return STEP_WAIT; /* for the job, or for a side in its way */
@@ -516,7 +426,7 @@ static enum step step_body(struct fetch *f)
     case FILLED_BROKEN:
         break;
     }
-    return fetch_reject(f, f->t.call.err, f->t.call.why);
+    return fetch_reject(f, f->x.t.call.err, f->x.t.call.why);
 }
 
 /* ---- PAUSE: what has arrived is written first, so that the resume begins behind it ---- */
@@ -532,10 +442,9 @@ static enum step step_pause(struct fetch *f)
     if (op_expects(&f->op, FETCH_O_TIMER))
         return STEP_WAIT;
     if (!f->paused) {
-        static const int64_t pauses[TRIES_MAX] = {1, 1, 200, 500, 1000, 2000};
         f->paused = true;
         op_expect(&f->op, FETCH_O_TIMER);
-        timer_arm(f->op.core, &f->pause, pauses[f->tries < TRIES_MAX ? f->tries : TRIES_MAX - 1]);
+        timer_arm(f->op.core, &f->pause, transfer_pause_ms(&f->x));
         return STEP_WAIT;
     }
     return op_go(&f->op, FETCH_SEND);
@@ -547,21 +456,21 @@ static enum step step_verify(struct fetch *f)
 {
     struct digest got;
     hasher_finish(&f->hasher, &got);
-    if (!digest_eq(&got, &f->digest) && !f->headed)
+    if (!digest_eq(&got, &f->x.digest) && !f->x.headed)
         return op_go(&f->op, FETCH_RESTART); /* nobody has seen a byte of it */
-    if (!digest_eq(&got, &f->digest)) {
+    if (!digest_eq(&got, &f->x.digest)) {
         COUNT(core_counters(f->px->core), digest_mismatches, 1);
-        log_error("upstream", "blob does not match its digest", LOG_SP("registry", f->t.up->registry),
-                  LOG_S("path", f->t.path), LOG_D("wanted", &f->digest), LOG_D("computed", &got),
-                  LOG_U("bytes", f->front));
+        log_error("upstream", "blob does not match its digest", LOG_SP("registry", f->x.t.up->registry),
+                  LOG_S("path", f->x.t.path), LOG_D("wanted", &f->x.digest), LOG_D("computed", &got),
+                  LOG_U("bytes", f->x.front));
         f->discard = true;
         return fetch_fail(f, ERR_UP_DIGEST, 0, -1);
     }
-    if (!f->headed) {
-        f->headed = true;
-        flight_head(f->flight, f->front);
+    if (!f->x.headed) {
+        f->x.headed = true;
+        flight_head(f->flight, f->x.front);
     }
-    flight_verified(f->flight, f->front);
+    flight_verified(f->flight, f->x.front);
     return op_go(&f->op, FETCH_COMMIT);
 }
 
@@ -569,7 +478,7 @@ static void commit_work(struct job *j)
 {
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct str why = STR_INIT(f->job_why);
-    f->job_err = partial_commit(flight_partial(f->flight), f->front, &why);
+    f->job_err = partial_commit(flight_partial(f->flight), f->x.front, &why);
 }
 
 /* From the end: a side that is gone at once takes itself out of the array. */
@@ -596,7 +505,7 @@ static enum step step_commit(struct fetch *f)
     if (f->job_err == 0)
         return op_go(&f->op, FETCH_INDEX);
     COUNT(core_counters(f->px->core), store_errors, 1);
-    log_error("store", "blob not stored", LOG_D("digest", &f->digest), LOG_S("why", f->job_why));
+    log_error("store", "blob not stored", LOG_D("digest", &f->x.digest), LOG_S("why", f->job_why));
     flight_done(f->flight); /* the readers have it all; it is only not kept */
     f->ended = true;
     return op_go(&f->op, FETCH_END);
@@ -615,7 +524,7 @@ static enum step step_index(struct fetch *f)
         return STEP_WAIT;
     if (f->change.done == NULL) {
         f->change = (struct store_change){
-            .what = CHANGE_PUT_OBJECT | CHANGE_PUT_LINK, .digest = f->digest, .size = f->front};
+            .what = CHANGE_PUT_OBJECT | CHANGE_PUT_LINK, .digest = f->x.digest, .size = f->x.front};
         memcpy(f->change.repo, f->repo_key, sizeof f->repo_key);
         op_expect(&f->op, FETCH_O_STORE);
         store_apply(f->px->shared->store, f->op.core, &f->change, on_indexed);
@@ -623,12 +532,12 @@ static enum step step_index(struct fetch *f)
     }
     if (f->change.err == 0) {
         COUNT(core_counters(f->px->core), stored_objects, 1);
-        COUNT(core_counters(f->px->core), stored_bytes, f->front);
-        log_info("store", "blob stored", LOG_D("digest", &f->digest), LOG_U("bytes", f->front),
+        COUNT(core_counters(f->px->core), stored_bytes, f->x.front);
+        log_info("store", "blob stored", LOG_D("digest", &f->x.digest), LOG_U("bytes", f->x.front),
                  LOG_S("repository", f->repo_key), LOG_I("ms", core_now(f->op.core) - f->op.born));
     } else {
         COUNT(core_counters(f->px->core), store_errors, 1);
-        log_error("store", "index not updated", LOG_D("digest", &f->digest),
+        log_error("store", "index not updated", LOG_D("digest", &f->x.digest),
                   LOG_S("repository", f->repo_key));
     }
     flight_done(f->flight);
@@ -644,8 +553,8 @@ static void keep_work(struct job *j)
     struct partial *p = flight_partial(f->flight);
     struct str why = STR_INIT(f->job_why);
     uint64_t good =
-        f->front > f->rehash_to ? f->front : f->rehash_to; /* of an earlier fill, not looked at yet */
-    if (f->t.failure.err == ERR_CLIENT_GONE)               /* somebody may still come, and then it goes on */
+        f->x.front > f->rehash_to ? f->x.front : f->rehash_to; /* of an earlier fill, not looked at yet */
+    if (f->x.t.failure.err == ERR_CLIENT_GONE) /* somebody may still come, and then it goes on */
         f->job_err = partial_cut(p, good, &why);
     else if (f->discard)
         partial_discard(p);
@@ -657,7 +566,7 @@ static void keep_work(struct job *j)
 static enum step go_on(struct fetch *f)
 {
     f->tidied = false;
-    f->t.deadline = 0;
+    f->x.t.deadline = 0;
     return op_go(&f->op, FETCH_SEND);
 }
 
@@ -674,9 +583,9 @@ static enum step step_fail(struct fetch *f)
     if (op_expects(&f->op, FETCH_O_JOB) || f->n_sides > 0)
         return STEP_WAIT;
     if (f->rehashed == f->rehash_to && !f->tidied && !chunk_done(f))
-        log_warn("store", "the last piece of a blob was not written", LOG_D("digest", &f->digest),
+        log_warn("store", "the last piece of a blob was not written", LOG_D("digest", &f->x.digest),
                  LOG_S("why", f->job_why));
-    if (f->t.failure.err == ERR_CLIENT_GONE && !f->tidied && !flight_forget_ahead(f->flight))
+    if (f->x.t.failure.err == ERR_CLIENT_GONE && !f->tidied && !flight_forget_ahead(f->flight))
         return go_on(f);
     if (!f->tidied && f->has_partial) {
         f->tidied = true;
@@ -685,20 +594,20 @@ static enum step step_fail(struct fetch *f)
         return STEP_WAIT;
     }
     f->job_done = false;
-    if (f->t.failure.err == ERR_CLIENT_GONE) {
+    if (f->x.t.failure.err == ERR_CLIENT_GONE) {
         f->ended = flight_abandon(f->flight);
         return f->ended ? op_go(&f->op, FETCH_END) : go_on(f);
     }
-    bool unknown = f->t.failure.err == ERR_BLOB_UNKNOWN;
-    upstream_log(&f->t, unknown ? LOG_DEBUG : LOG_WARN, "blob not fetched");
-    if (unknown && f->front == 0) {
+    bool unknown = f->x.t.failure.err == ERR_BLOB_UNKNOWN;
+    upstream_log(&f->x.t, unknown ? LOG_DEBUG : LOG_WARN, "blob not fetched");
+    if (unknown && f->x.front == 0) {
         char key[FLIGHT_KEY_MAX];
         struct str k = STR_INIT(key);
-        fetch_verdict_key(span_str(f->repo_key), &f->digest, &k);
-        verdict_put(f->px->shared->verdicts, str_span(&k), &f->t.failure, f->policy->negative_ttl_ms,
+        fetch_verdict_key(span_str(f->repo_key), &f->x.digest, &k);
+        verdict_put(f->px->shared->verdicts, str_span(&k), &f->x.t.failure, f->policy->negative_ttl_ms,
                     f->policy->negative_ttl_ms);
     }
-    flight_fail(f->flight, &f->t.failure);
+    flight_fail(f->flight, &f->x.t.failure);
     f->ended = true;
     return op_go(&f->op, FETCH_END);
 }
@@ -735,7 +644,7 @@ void fetch_no_more_sides(struct fetch *f)
 
 uint64_t fetch_front(const struct fetch *f)
 {
-    return f->front;
+    return f->x.front;
 }
 
 /* Will the front be at `off` within a moment anyway? */
@@ -759,11 +668,11 @@ static void side_begin(struct fetch *f)
     uint64_t from = f->want_from & ~SIDE_ALIGN, to = (f->want_from + n + SIDE_ALIGN) & ~SIDE_ALIGN;
     if (from <= fetch_front(f) || n == 0)
         return;
-    n = (to < f->length ? to : f->length) - from;
+    n = (to < f->x.length ? to : f->x.length) - from;
     f->side_budget -= n < f->side_budget ? n : f->side_budget;
     COUNT(core_counters(f->px->core), upstream_side_fetches, 1);
     f->sided = true;
-    f->sides[f->n_sides++] = side_start(f->px, f, f->flight, &f->t, from, from + n, f->length);
+    f->sides[f->n_sides++] = side_start(f->px, f, f->flight, &f->x.t, from, from + n, f->x.length);
     f->op.outstanding |= FETCH_O_SIDE;
 }
 
@@ -774,8 +683,8 @@ static void sides_look(struct fetch *f)
     while (f->n_sides < SIDES_MAX && f->side_budget > 0) {
         if (f->want_from == f->want_to && !flight_take_want(f->flight, &f->want_from, &f->want_to))
             return;
-        if (f->want_to > f->length)
-            f->want_to = f->length;
+        if (f->want_to > f->x.length)
+            f->want_to = f->x.length;
         if (f->want_from < f->want_to && f->want_from > fetch_front(f) && front_is_near(f, f->want_from)) {
             timer_arm(f->op.core, &f->side_tick, 250);
             return;
@@ -799,7 +708,7 @@ static bool stops_abandoned(const struct fetch *f)
     case ABANDONED_AUTO:
         break;
     }
-    return !f->length_known || (f->length - f->front >= CONF_LITTLE && f->front <= f->length / 2);
+    return !f->x.length_known || (f->x.length - f->x.front >= CONF_LITTLE && f->x.front <= f->x.length / 2);
 }
 
 static bool abandoned(struct fetch *f)
@@ -854,10 +763,10 @@ static void fetch_free(struct op *op)
 {
     struct fetch *f = fetch_of(op);
     MUST(f->ended && f->n_sides == 0);
-    upstream_stop(&f->t);
+    upstream_stop(&f->x.t);
     timer_disarm(&f->side_tick);
     flight_unref(f->flight);
-    setup_release(f->px, f->t.setup);
+    setup_release(f->px, f->x.t.setup);
     mem_free(f->fill.buf);
     mem_free(f->busy.buf);
     mem_free(f);
@@ -899,7 +808,6 @@ void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, co
     op_init(&f->op, px->core, &fetch_class, FETCH_OPEN);
     f->px = px;
     f->flight = flight_ref(flight);
-    f->digest = *d;
     f->policy = &rule->policy;
     MUST(repo_key.n < sizeof f->repo_key);
     memcpy(f->repo_key, repo_key.p, repo_key.n);
@@ -908,19 +816,7 @@ void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, co
     timer_init(&f->side_tick, on_side_tick);
     f->fill.buf = mem_alloc(CHUNK);
     f->busy.buf = mem_alloc(CHUNK);
-    f->t.px = px;
-    f->t.setup = setup_hold(px, setup);
-    f->t.up = rule->upstream;
-    f->t.set = rule->credential_set;
-    f->t.repo_n = repo.n;
-    f->t.what = WHAT_BLOB;
-    f->t.deadline = upstream_deadline(px, rule->upstream);
-    struct str path = STR_INIT(f->t.path);
-    str_add(&path, SPAN("/v2/"));
-    str_add(&path, repo);
-    str_add(&path, SPAN("/blobs/"));
-    digest_add(&path, d);
-    MUST(!path.cut);
+    transfer_init(&f->x, px, setup_hold(px, setup), rule, repo, d);
     flight_set_leader(flight, px->core, &f->msg);
     op_run(&f->op);
 }

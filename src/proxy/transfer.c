@@ -1,0 +1,147 @@
+/* See transfer.h. */
+#include "proxy/transfer.h"
+
+#define PROGRESS_MIN (16u << 10) /* less than this between two breaks does not count as progress */
+
+void transfer_init(struct transfer *x, struct proxy *px, struct setup *setup, const struct conf_rule *rule,
+                   struct span repo, const struct digest *d)
+{
+    x->digest = *d;
+    x->end = UINT64_MAX;
+    x->t.px = px;
+    x->t.setup = setup;
+    x->t.up = rule->upstream;
+    x->t.set = rule->credential_set;
+    x->t.repo_n = repo.n;
+    x->t.what = WHAT_BLOB;
+    x->t.deadline = upstream_deadline(px, rule->upstream);
+    struct str path = STR_INIT(x->t.path);
+    str_add(&path, SPAN("/v2/"));
+    str_add(&path, repo);
+    str_add(&path, SPAN("/blobs/"));
+    digest_add(&path, d);
+    MUST(!path.cut);
+}
+
+static bool wants_part(const struct transfer *x)
+{
+    return (x->front > 0 || x->end != UINT64_MAX) && !x->no_range;
+}
+
+void transfer_send(struct transfer *x, void (*event)(struct call *call))
+{
+    struct str fields = STR_INIT(x->t.fields);
+    str_add(&fields, SPAN("Accept: */*\r\n"));
+    if (wants_part(x)) {
+        str_add(&fields, SPAN("Range: bytes="));
+        str_addu(&fields, x->front);
+        str_addc(&fields, '-');
+        if (x->end != UINT64_MAX)
+            str_addu(&fields, x->end - 1);
+        str_add(&fields, SPAN("\r\n"));
+        COUNT(core_counters(x->t.px->core), upstream_resumes, x->front > 0 && x->end == UINT64_MAX);
+    }
+    MUST(!fields.cut);
+    if (x->headed)
+        x->t.deadline = 0; /* the client has its head: each attempt has its own time */
+    x->t.patient = !x->headed;
+    x->t.insistent = x->headed;
+    x->skip = 0;
+    x->tried_at = x->front;
+    upstream_start(&x->t, event);
+}
+
+static enum transfer_next reject(struct transfer *x, const char *why)
+{
+    upstream_reject(&x->t, ERR_UP_CONTENT, why);
+    return TRANSFER_BROKEN;
+}
+
+static bool length_agrees(struct transfer *x, bool known, uint64_t total)
+{
+    if (!known)
+        return true;
+    if (x->length_known)
+        return x->length == total;
+    x->length_known = true;
+    x->length = total;
+    return true;
+}
+
+static enum transfer_next head_whole(struct transfer *x, const struct h1_head *head)
+{
+    if (head->has_length && head->length == 0 && !digest_is_empty(&x->digest))
+        return reject(x, "an empty answer for a blob that is not empty");
+    if (!length_agrees(x, head->has_length, head->length))
+        return reject(x, "the blob's length has changed");
+    if (x->length_known && x->length < x->front && !x->headed) {
+        x->length_known = false;
+        return TRANSFER_BEYOND;
+    }
+    x->skip = x->front;
+    return TRANSFER_BODY;
+}
+
+static enum transfer_next head_part(struct transfer *x, const struct h1_head *head)
+{
+    uint64_t first, last, total;
+    if (!wants_part(x))
+        return reject(x, "206 although no Range was asked for");
+    if (!range_parse_content(h1_get(head, SPAN("content-range")), &first, &last, &total))
+        return reject(x, "206 without a usable Content-Range");
+    if (first != x->front || !length_agrees(x, total != UINT64_MAX, total))
+        return reject(x, "206 with another range than asked for");
+    return TRANSFER_BODY;
+}
+
+enum transfer_next transfer_head(struct transfer *x)
+{
+    switch (upstream_step(&x->t)) {
+    case UPSTREAM_WAIT:
+        return TRANSFER_WAIT;
+    case UPSTREAM_FAILED:
+        return x->t.failure.status == 416 && x->front > 0 && !x->headed ? TRANSFER_ALL : TRANSFER_BROKEN;
+    case UPSTREAM_HEADED:
+        break;
+    }
+    const struct h1_head *head = x->t.call.head;
+    struct span coding = h1_get(head, SPAN("content-encoding"));
+    if (coding.p != NULL && !span_ieq(coding, SPAN("identity")))
+        return reject(x, "a content coding that was not asked for");
+    return head->status == 206 ? head_part(x, head) : head_whole(x, head);
+}
+
+size_t transfer_skip(struct transfer *x, char *buf, size_t got)
+{
+    if (x->skip == 0)
+        return got;
+    size_t drop = x->skip < got ? (size_t)x->skip : got;
+    x->skip -= drop;
+    memmove(buf, buf + drop, got - drop);
+    return got - drop;
+}
+
+/* From the front, unless too many attempts in a row brought nothing. Before a head the client is still waiting for a
+ * status: the round over the endpoints was all there is. */
+bool transfer_again(struct transfer *x)
+{
+    const struct flight_failure *f = &x->t.failure;
+    if (wants_part(x) && (f->err == ERR_UP_CONTENT || f->status == 400 || f->status == 416)) {
+        x->no_range = true;
+        return true;
+    }
+    const struct conf_timeouts *t = &x->t.up->timeouts;
+    int64_t patience = 2 * (t->first_byte_ms > t->idle_ms ? t->first_byte_ms : t->idle_ms);
+    bool progress = x->front >= x->tried_at + PROGRESS_MIN;
+    x->tries = progress ? 1 : x->tries + 1;
+    if (!x->headed || x->tries >= TRANSFER_TRIES || core_now(x->t.px->core) - x->progress_ms > patience)
+        return false;
+    upstream_log(&x->t, LOG_WARN, "transfer broke, resuming");
+    return true;
+}
+
+int64_t transfer_pause_ms(const struct transfer *x)
+{
+    static const int64_t pauses[TRANSFER_TRIES] = {1, 1, 200, 500, 1000, 2000};
+    return pauses[x->tries < TRANSFER_TRIES ? x->tries : TRANSFER_TRIES - 1];
+}
