@@ -130,7 +130,10 @@ const struct conf_rule *conf_match_target(const struct conf *c, struct span repo
     str_add(&mapped, r->source_prefix);
     if (r->wildcard)
         str_add(&mapped, span_from(repo, r->target_prefix.n));
-    name_repo_canonical(r->registry, str_span(&mapped), upstream_repo);
+    const struct known_registry *known = r->upstream->known; /* on the hot path: no look-up by name */
+    if (known != NULL && known->library && span_find(str_span(&mapped), '/') < 0)
+        str_add(upstream_repo, SPAN("library/"));
+    str_add(upstream_repo, str_span(&mapped));
     bool ok = !mapped.cut && !upstream_repo->cut && name_repo_ok(str_span(upstream_repo));
     return ok ? r : NULL;
 }

@@ -78,7 +78,7 @@ struct server {
     struct list free;
     unsigned n_free;
     bool draining;
-    int64_t date_s;
+    int64_t date_until; /* core_now: `date` is right until then */
     char date[40];
     size_t date_n;
     struct list ports;
@@ -659,16 +659,17 @@ void exchange_peer(const struct exchange *x, struct str *out)
 
 static void head_date(struct server *s, struct str *out)
 {
-    int64_t now = clock_wall_ms() / 1000;
-    if (now != s->date_s) {
+    int64_t now = core_now(s->core);
+    if (now >= s->date_until) {
+        int64_t wall = clock_wall_ms();
         struct str d = STR_INIT(s->date);
-        clock_add_http_date(&d, now * 1000);
+        str_add(&d, SPAN("Date: "));
+        clock_add_http_date(&d, wall);
+        str_add(&d, SPAN("\r\n"));
         s->date_n = d.n;
-        s->date_s = now;
+        s->date_until = now + 1000 - wall % 1000;
     }
-    str_add(out, SPAN("Date: "));
     str_add(out, span_of(s->date, s->date_n));
-    str_add(out, SPAN("\r\n"));
 }
 
 static const char *reason_of(unsigned status)
@@ -887,7 +888,6 @@ struct server *server_new(struct core *core, const struct server_config *config)
     NEW(s);
     s->core = core;
     s->config = *config;
-    s->date_s = -1;
     list_init(&s->free);
     list_init(&s->ports);
     for (size_t i = 0; i < ARRAY_LEN(s->conns); i++)
