@@ -41,6 +41,8 @@
     X(upstream_active, gauge, "upstream_requests_active", "Requests to upstream in progress")                \
     X(upstream_side_fetches, counter, "upstream_side_fetches_total",                                         \
       "Ranges fetched ahead of a fill because a client asked for them")                                      \
+    X(passes, counter, "store_passes_total",                                                                 \
+      "Requests to upstream for one client alone, because the store took no more")                           \
     X(digest_mismatches, counter, "digest_mismatches_total",                                                 \
       "Upstream contents that did not match their digest")                                                   \
     X(flights_open, gauge, "fetches_in_flight", "Fetches from upstream in progress")                         \

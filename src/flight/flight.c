@@ -50,6 +50,7 @@ struct flight {
     struct partial partial;
     bool has_partial;
     struct flight_answer answer;
+    struct hasher upto; /* UNKEPT: at the front */
     char text[];
 };
 
@@ -294,7 +295,7 @@ static bool join_here(struct flight_view *v, struct flight_seat *seat)
 {
     struct flight *f = v->flight;
     pthread_mutex_lock(&f->lock);
-    bool open = f->now.state != FLIGHT_DONE && f->now.state != FLIGHT_FAILED;
+    bool open = f->now.state < FLIGHT_DONE;
     if (open)
         f->n_readers++;
     pthread_mutex_unlock(&f->lock);
@@ -373,6 +374,17 @@ struct span flight_repo(const struct flight_seat *seat)
     return seat->view->flight->repo;
 }
 
+uint64_t flight_front(const struct flight_seat *seat)
+{
+    return seat->view->seen.front;
+}
+
+const struct hasher *flight_upto(const struct flight_seat *seat)
+{
+    MUST(seat->view->seen.state == FLIGHT_UNKEPT);
+    return &seat->view->flight->upto;
+}
+
 struct flight *flight_of(const struct flight_seat *seat)
 {
     return seat->view->flight;
@@ -425,7 +437,7 @@ enum body_status flight_bytes(struct flight_seat *seat, uint64_t off, uint64_t e
         *piece = (struct body_piece){.fd = v->flight->partial.fd, .off = (off_t)off, .len = have};
         return BODY_PIECE;
     }
-    if (p->state == FLIGHT_FAILED)
+    if (p->state == FLIGHT_FAILED || p->state == FLIGHT_UNKEPT)
         return BODY_FAIL;
     if (!whole && end != FLIGHT_UNKNOWN && off > p->front + SIDE_MIN)
         want_add(v->flight, off, end);
@@ -562,6 +574,13 @@ void flight_done(struct flight *f)
 void flight_fail(struct flight *f, const struct flight_failure *why)
 {
     flight_end(f, FLIGHT_FAILED, why);
+}
+
+void flight_unkept(struct flight *f, const struct hasher *upto)
+{
+    MUST(f->now.state == FLIGHT_HEAD);
+    f->upto = *upto;
+    flight_end(f, FLIGHT_UNKEPT, NULL);
 }
 
 unsigned flight_readers(struct flight *f)

@@ -18,6 +18,10 @@
  *      BUSY --head--> HEAD --verified--> VERIFIED --done--> DONE          (stream)
  *      BUSY -------------answer--------> VERIFIED --done--> DONE          (answer)
  *      BUSY, HEAD --fail--> FAILED
+ *      HEAD --unkept--> UNKEPT                                            (stream)
+ *
+ * UNKEPT: the store takes no more of it, and nothing else is wrong. Readers still get what is in the file, [0, front) and what is
+ * ahead; whoever wants more goes on alone, with the state of the digest at the front.
  *
  * The leader makes the index entry visible before DONE, and DONE takes the flight out of the table; so whoever finds no
  * flight under the table's lock and then looks at the index again cannot fetch a thing twice (flight_join's `recheck`).
@@ -42,7 +46,7 @@
 #define FLIGHT_KEY_MAX 2400
 #define FLIGHT_UNKNOWN UINT64_MAX
 
-enum flight_state { FLIGHT_BUSY, FLIGHT_HEAD, FLIGHT_VERIFIED, FLIGHT_DONE, FLIGHT_FAILED };
+enum flight_state { FLIGHT_BUSY, FLIGHT_HEAD, FLIGHT_VERIFIED, FLIGHT_DONE, FLIGHT_FAILED, FLIGHT_UNKEPT };
 
 /* Why it failed; plain data. */
 struct flight_failure {
@@ -60,6 +64,7 @@ struct flight_answer {
     uint64_t length; /* of the thing that was asked about, FLIGHT_UNKNOWN */
     char link[2048]; /* Link header of a list */
     bool filtered;   /* referrers: upstream has filtered by artifactType */
+    bool unkept;     /* the store did not take it */
     bool stored;     /* a check: the tag names `digest`, which the store has; no bytes here */
 };
 
@@ -105,10 +110,14 @@ const struct flight_failure *flight_failure(const struct flight_seat *seat);
 const struct flight_answer *flight_answer(const struct flight_seat *seat); /* from VERIFIED on */
 uint64_t flight_length(const struct flight_seat *seat); /* from HEAD on; or FLIGHT_UNKNOWN */
 struct span flight_repo(const struct flight_seat *seat);
+/* UNKEPT: the front, and the digest's state there. */
+uint64_t flight_front(const struct flight_seat *seat);
+const struct hasher *flight_upto(const struct flight_seat *seat);
 struct flight *flight_of(const struct flight_seat *seat);
 
 /* Bytes of a stream that may be sent now from `off`, as a piece of the partial file. `whole`: part of a whole-object
- * response, so the tail is withheld. BODY_END: off is at the end. BODY_WAIT: the seat's wake will come. When the
+ * response, so the tail is withheld. BODY_END: off is at the end. BODY_WAIT: the seat's wake will come. BODY_FAIL: FAILED or UNKEPT, and
+ * nothing more is there. When the
  * wait may be long because off lies far ahead of the front, the leader is told what is wanted ([off, end)). */
 enum body_status flight_bytes(struct flight_seat *seat, uint64_t off, uint64_t end, bool whole,
                               struct body_piece *piece);
@@ -139,6 +148,8 @@ void flight_verified(struct flight *f, uint64_t length);               /* stream
 void flight_answered(struct flight *f, const struct flight_answer *a); /* answer: takes over a->bytes */
 void flight_done(struct flight *f);                                    /* out of the table */
 void flight_fail(struct flight *f, const struct flight_failure *why);  /* out of the table */
+/* Out of the table. What was published stays readable in the file as long as there are readers: it is not cut below that. */
+void flight_unkept(struct flight *f, const struct hasher *upto);
 
 unsigned flight_readers(struct flight *f);
 /* True: nobody reads; the flight is out of the table now and failed, nobody can join any more. */

@@ -400,6 +400,7 @@ static enum step step_write(struct ask *a)
         COUNT(core_counters(a->px->core), store_errors, 1);
         log_error("store", "manifest not stored", LOG_D("digest", &a->answer.digest),
                   LOG_S("why", a->write_why));
+        a->answer.unkept = true;
         return ask_done(a);
     }
     COUNT(core_counters(a->px->core), stored_objects, 1);
@@ -449,6 +450,7 @@ static enum step step_store(struct ask *a)
         COUNT(core_counters(a->px->core), store_errors, 1);
         log_error("store", "index not updated", LOG_D("digest", &a->answer.digest),
                   LOG_S("repository", a->repo_key));
+        a->answer.unkept = a->kind == ASK_MANIFEST;
     }
     return ask_done(a);
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "proxy/pass.h"
 #include "proxy/proxy_int.h"
 
 enum part { PART_HEAD, PART_BYTES, PART_TAIL, PART_END };
@@ -16,6 +17,7 @@ struct content_body {
     struct content *content;
     char boundary[BOUNDARY_LEN];
     bool multipart, whole;
+    bool passed; /* the last piece came from the pass */
     enum part part;
     char text[512];
     size_t text_n, text_at;
@@ -74,13 +76,80 @@ static void range_next(struct content_body *c)
         part_enter(c, c->multipart ? PART_TAIL : PART_END);
 }
 
+/* ---- going on alone ---- */
+
+static void on_pass(void *arg)
+{
+    struct content *content = arg;
+    if (content->body != NULL && content->body->wake != NULL)
+        content->body->wake(content->body->wake_arg);
+}
+
+void content_pass_end(struct content *content)
+{
+    struct pass *p = content->pass;
+    content->pass = NULL;
+    pass_close(p);
+}
+
+static void pass_begin(struct content *content, uint64_t from, uint64_t end, const struct hasher *upto)
+{
+    struct pass_part part = {
+        .from = from, .end = end, .length = content->length, .upto = upto, .headed = true};
+    content_pass_end(content);
+    content->pass = pass_start(content->alone, &part, on_pass, content);
+}
+
+/* A part of the blob: whatever is missing of it. */
+static enum body_status part_pull(struct content *content, uint64_t off, uint64_t end,
+                                  struct body_piece *piece)
+{
+    if (content->pass == NULL || !pass_is_at(content->pass, off, end))
+        pass_begin(content, off, end, NULL);
+    return pass_bytes(content->pass, off, piece);
+}
+
+/* The whole blob, behind what is in the file: [front, end), with all of the digest. What the file has of the tail is withheld until
+ * the pass has a tail of its own. Several ranges that make a whole cannot be verified in the order in which they go out. */
+static enum body_status whole_pull(struct content_body *c, uint64_t off, struct body_piece *piece)
+{
+    struct content *from = c->content;
+    uint64_t front = from->seat != NULL ? flight_front(from->seat) : 0;
+    if (c->n > 1)
+        return BODY_FAIL;
+    if (from->pass == NULL || pass_verifies(from->pass) != front) {
+        struct hasher fresh;
+        hasher_init(&fresh, (enum digest_alg)from->alone->digest.alg);
+        pass_begin(from, front, UINT64_MAX, from->seat != NULL ? flight_upto(from->seat) : &fresh);
+    }
+    if (off >= front)
+        return pass_bytes(from->pass, off, piece);
+    if (pass_verified(from->pass) || pass_got(from->pass) >= FLIGHT_TAIL)
+        return flight_bytes(from->seat, off, front, false, piece);
+    return pass_failure(from->pass) != NULL ? BODY_FAIL : BODY_WAIT;
+}
+
+static enum body_status alone_pull(struct content_body *c, uint64_t off, uint64_t end,
+                                   struct body_piece *piece)
+{
+    struct content *from = c->content;
+    if (from->seat != NULL) {
+        enum body_status status = flight_bytes(from->seat, off, end, c->whole, piece);
+        if (status != BODY_FAIL || flight_seen(from->seat) != FLIGHT_UNKEPT || from->alone == NULL)
+            return status;
+    }
+    c->passed = !c->whole || off >= (from->seat != NULL ? flight_front(from->seat) : 0);
+    return c->whole ? whole_pull(c, off, piece) : part_pull(from, off, end, piece);
+}
+
 static enum body_status bytes_pull(struct content_body *c, struct body_piece *piece)
 {
     struct content *from = c->content;
     const struct range *r = &c->ranges[c->i];
     uint64_t off = r->off + c->at, left = r->len - c->at;
-    if (from->seat != NULL)
-        return flight_bytes(from->seat, off, r->off + r->len, c->whole, piece);
+    c->passed = false;
+    if (from->seat != NULL || from->alone != NULL)
+        return alone_pull(c, off, r->off + r->len, piece);
     struct open_object *object = from->object;
     const char *mem = object != NULL ? object->bytes : from->bytes.p;
     if (mem != NULL) {
@@ -111,6 +180,8 @@ static void content_took(struct body *b, uint64_t n)
 {
     struct content_body *c = body_of(b);
     if (c->part == PART_BYTES) {
+        if (c->passed)
+            pass_took(c->content->pass, n);
         c->at += n;
         if (c->at == c->ranges[c->i].len)
             range_next(c);
@@ -125,6 +196,7 @@ static void content_stop(struct body *b)
 {
     struct content_body *c = body_of(b);
     c->content->body = NULL;
+    content_pass_end(c->content);
     mem_free(c);
 }
 
@@ -176,6 +248,7 @@ struct body *content_body(struct content *content, const struct range *ranges, s
     c->n = count;
     c->i = 0;
     c->at = 0;
+    c->passed = false;
     c->multipart = n > 1;
     if (n > 0)
         memcpy(c->ranges, ranges, n * sizeof ranges[0]);

@@ -72,7 +72,8 @@ struct fetch {
     const struct conf_policy *policy; /* of the rule; in the setup */
     bool ended;
     bool has_partial, discard, tidied, paused;
-    bool sided; /* there may be extents ahead of the front: see partial_write */
+    bool unkept; /* the store takes no more: its readers go on alone */
+    bool sided;  /* there may be extents ahead of the front: see partial_write */
     bool eof;
     struct transfer x; /* its front: see the invariants */
 
@@ -147,10 +148,14 @@ static enum step fetch_fail(struct fetch *f, int err, unsigned status, int64_t a
     return op_go(&f->op, FETCH_FAIL);
 }
 
+/* Not the end of the blob for those who want it: whoever has the head of an answer goes on from the front, and whoever has not
+ * begins anew (pass.c). */
 static enum step store_failed(struct fetch *f)
 {
     COUNT(core_counters(f->px->core), store_errors, 1);
-    log_error("store", "blob not stored", LOG_D("digest", &f->x.digest), LOG_S("why", f->job_why));
+    log_error("store", "blob not stored", LOG_D("digest", &f->x.digest), LOG_U("bytes", f->x.front),
+              LOG_S("why", f->job_why));
+    f->unkept = f->x.headed;
     return fetch_fail(f, ERR_STORE, 0, -1);
 }
 
@@ -556,7 +561,7 @@ static void keep_work(struct job *j)
         f->x.front > f->rehash_to ? f->x.front : f->rehash_to; /* of an earlier fill, not looked at yet */
     if (f->x.t.failure.err == ERR_CLIENT_GONE) /* somebody may still come, and then it goes on */
         f->job_err = partial_cut(p, good, &why);
-    else if (f->discard)
+    else if (f->discard || (f->unkept && f->sided)) /* nothing of an unkept file may be cut: it has readers */
         partial_discard(p);
     else
         partial_keep(p, good);
@@ -597,6 +602,11 @@ static enum step step_fail(struct fetch *f)
     if (f->x.t.failure.err == ERR_CLIENT_GONE) {
         f->ended = flight_abandon(f->flight);
         return f->ended ? op_go(&f->op, FETCH_END) : go_on(f);
+    }
+    if (f->unkept) {
+        flight_unkept(f->flight, &f->hasher);
+        f->ended = true;
+        return op_go(&f->op, FETCH_END);
     }
     bool unknown = f->x.t.failure.err == ERR_BLOB_UNKNOWN;
     upstream_log(&f->x.t, unknown ? LOG_DEBUG : LOG_WARN, "blob not fetched");

@@ -203,19 +203,27 @@ void serve_forget(struct proxy *px); /* gives back what is kept for further requ
 
 /* ---- content.c: bodies that are made of ranges of an object ---- */
 
-/* Where bytes come from: exactly one of object, seat, bytes. The body borrows it; the owner keeps it until the body has
- * stopped. */
+struct pass;
+struct pass_what;
+
+/* Where bytes come from: exactly one of object, seat, pass, bytes; from a seat it may come to a pass. The body borrows it; the owner
+ * keeps it until the body has stopped. */
 struct content {
     struct open_object *object; /* stored */
     struct flight_seat *seat;   /* arriving */
-    struct span bytes;          /* an answer, in memory */
-    uint64_t length;            /* or LENGTH_UNKNOWN (then only the whole can be sent) */
+    const struct pass_what
+        *alone;        /* how to go on when a seat's flight cannot be kept, or a pass does not fit */
+    struct pass *pass; /* see pass.h; content_pass_end */
+    struct span bytes; /* an answer, in memory */
+    uint64_t length;   /* or LENGTH_UNKNOWN (then only the whole can be sent) */
     struct span media;
     struct body *body; /* the one that is being sent: the owner wakes it when the seat has news; NULL: none */
 };
 
 #define BOUNDARY_LEN 24
 
+/* Closes the pass, if there is one. */
+void content_pass_end(struct content *content);
 /* A body of one range, of several as multipart/byteranges with that boundary, or (n == 0) of the whole. *total is the body's
  * length. */
 struct body *content_body(struct content *content, const struct range *ranges, size_t n, struct span boundary,

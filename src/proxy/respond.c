@@ -111,7 +111,7 @@ static void cache_status(struct serve *s, struct str *out)
     }
     if (s->collapsed && s->result != RESULT_HIT && s->result != RESULT_STALE)
         str_add(out, SPAN("; collapsed"));
-    if (s->result == RESULT_MISS || s->result == RESULT_COLLAPSED)
+    if ((s->result == RESULT_MISS || s->result == RESULT_COLLAPSED) && !s->unkept)
         str_add(out, s->asked == ASK_MANIFEST || s->kind == KIND_BLOB ? SPAN("; stored") : SPAN(""));
     str_add(out, SPAN("\r\n"));
 }

@@ -5,7 +5,9 @@
  *                                                              is not here)
  *   ASK      seated in an answer flight                     -> LOOKUP (linked now) | OPEN (confirmed, or stale) | SEND
  *   OPEN     the object's file is being opened              -> SEND | LOOKUP (it was damaged: a miss)
- *   JOIN     seated in a stream flight, no head yet         -> SEND | LOOKUP (fetched for another repository, in vain)
+ *   JOIN     seated in a stream flight, no head yet         -> SEND | LOOKUP (fetched for another repository, in vain) |
+ *                                                              PASS (the store takes nothing)
+ *   PASS     a pass is begun, no head yet                   -> SEND
  *   SEND     the answer is going out                        -> END
  *   END
  *
@@ -55,6 +57,19 @@ static void on_seat(struct flight_seat *seat)
     if (!op_expects(&s->op, SERVE_O_SEAT))
         return;
     op_clear(&s->op, SERVE_O_SEAT);
+    op_run(&s->op);
+}
+
+static void on_pass(void *arg)
+{
+    struct serve *s = arg;
+    if (s->content.body != NULL && s->content.body->wake != NULL) {
+        s->content.body->wake(s->content.body->wake_arg);
+        return;
+    }
+    if (!op_expects(&s->op, SERVE_O_PASS))
+        return;
+    op_clear(&s->op, SERVE_O_PASS);
     op_run(&s->op);
 }
 
@@ -213,6 +228,7 @@ static enum step step_ask(struct serve *s)
         return open_tag(s);
     }
     s->digest = a->digest;
+    s->unkept = a->unkept;
     s->content =
         (struct content){.bytes = span_of(a->bytes, a->n), .length = a->n, .media = span_str(a->media)};
     return respond_content(s);
@@ -264,8 +280,7 @@ static enum step open_object(struct serve *s)
 {
     (void)op_go(&s->op, SERVE_OPEN);
     s->open = (struct open_wait){.done = on_open};
-    switch (
-        open_get(s->px->open, &s->digest, s->record.size, s->kind == KIND_MANIFEST, &s->open, &s->object)) {
+    switch (open_get(s->px->open, &s->digest, s->record.size, s->kind == KIND_MANIFEST, &s->open, &s->object)) {
     case OPEN_OK:
         return respond_object(s);
     case OPEN_WAIT:
@@ -397,11 +412,64 @@ static enum step step_lookup(struct serve *s)
     return lookup_digest(s);
 }
 
+/* ---- a blob that cannot be stored ---- */
+
+static void pass_prepare(struct serve *s)
+{
+    s->unkept = true;
+    s->alone = (struct pass_what){.px = s->px,
+                                  .setup = s->setup,
+                                  .rule = s->rule,
+                                  .repo = span_of(s->repo, s->repo_n),
+                                  .digest = s->digest};
+}
+
+/* From the beginning, on our own. */
+static enum step pass_begin(struct serve *s)
+{
+    struct hasher fresh;
+    struct pass_part all = {.from = 0, .end = UINT64_MAX, .length = LENGTH_UNKNOWN, .upto = &fresh};
+    leave(s);
+    pass_prepare(s);
+    s->collapsed = false;
+    hasher_init(&fresh, (enum digest_alg)s->digest.alg);
+    s->content = (struct content){.pass = pass_start(&s->alone, &all, on_pass, s)};
+    return op_go(&s->op, SERVE_PASS);
+}
+
+static enum step pass_failed(struct serve *s, struct flight_failure f)
+{
+    content_pass_end(&s->content);
+    if (f.err == ERR_BLOB_UNKNOWN) {
+        char key[FLIGHT_KEY_MAX];
+        struct str k = STR_INIT(key);
+        fetch_verdict_key(repo_key(s), &s->digest, &k);
+        verdict_put(s->px->shared->verdicts, str_span(&k), &f, s->rule->policy.negative_ttl_ms,
+                    s->rule->policy.negative_ttl_ms);
+    }
+    return respond_failure(s, &f);
+}
+
+static enum step step_pass(struct serve *s)
+{
+    struct pass *p = s->content.pass;
+    if (pass_failure(p) != NULL)
+        return pass_failed(s, *pass_failure(p));
+    uint64_t length = pass_length(p);
+    if (!pass_headed(p) || (length <= FLIGHT_TAIL && !pass_verified(p))) /* as in step_join */
+        return op_wait(&s->op, SERVE_O_PASS);
+    s->result = RESULT_MISS;
+    s->content = (struct content){.pass = p, .alone = &s->alone, .length = length, .media = TYPE_BLOB};
+    return respond_content(s);
+}
+
 /* ---- a blob on its way ---- */
 
 static enum step join_failed(struct serve *s)
 {
     struct flight_failure f = *flight_failure(&s->seat);
+    if (f.err == ERR_STORE)
+        return pass_begin(s);
     bool ours = span_eq(flight_repo(&s->seat), repo_key(s));
     if ((!ours || f.err == ERR_CLIENT_GONE) && s->rounds < ROUNDS_MAX)
         return again(s);
@@ -420,8 +488,12 @@ static enum step step_join(struct serve *s)
     /* An object that is all tail can wait for its verdict: a bad one gets a status instead of a short body. */
     if (state == FLIGHT_HEAD && length <= FLIGHT_TAIL)
         return op_wait(&s->op, SERVE_O_SEAT);
+    if (state == FLIGHT_UNKEPT && length <= FLIGHT_TAIL)
+        return pass_begin(s);
+    pass_prepare(s); /* also later its flight may end unkept */
+    s->unkept = state == FLIGHT_UNKEPT;
     s->result = s->lead ? RESULT_MISS : s->verified ? RESULT_HIT : RESULT_COLLAPSED;
-    s->content = (struct content){.seat = &s->seat, .length = length, .media = TYPE_BLOB};
+    s->content = (struct content){.seat = &s->seat, .alone = &s->alone, .length = length, .media = TYPE_BLOB};
     return respond_content(s);
 }
 
@@ -510,6 +582,9 @@ static void serve_drop(struct serve *s)
     open_cancel(&s->open);
     if (op_expects(&s->op, SERVE_O_OPEN))
         op_clear(&s->op, SERVE_O_OPEN);
+    if (op_expects(&s->op, SERVE_O_PASS))
+        op_clear(&s->op, SERVE_O_PASS);
+    content_pass_end(&s->content);
     struct exchange *x = s->x;
     s->x = NULL;
     if (x != NULL)
@@ -534,6 +609,8 @@ static enum step serve_step(struct op *op)
         return step_open(s);
     case SERVE_JOIN:
         return step_join(s);
+    case SERVE_PASS:
+        return step_pass(s);
     case SERVE_SEND:
         if (op_expects(op, SERVE_O_SEND))
             return STEP_WAIT;
@@ -549,6 +626,7 @@ static void serve_free(struct op *op)
     struct serve *s = CONTAINER_OF(op, struct serve, op);
     MUST(s->x == NULL);
     leave(s);
+    content_pass_end(&s->content);
     if (s->object != NULL)
         open_put(s->px->open, s->object);
     lists_release(s->list);
@@ -581,7 +659,7 @@ void serve_forget(struct proxy *px)
 
 static const char *serve_state_name(unsigned state)
 {
-    static const char *const names[] = {"route", "lookup", "ask", "open", "join", "send", "end"};
+    static const char *const names[] = {"route", "lookup", "ask", "open", "join", "pass", "send", "end"};
     return state < ARRAY_LEN(names) ? names[state] : "?";
 }
 

@@ -2,17 +2,28 @@
 #ifndef LARDER_PROXY_SERVE_INT_H
 #define LARDER_PROXY_SERVE_INT_H
 
+#include "proxy/pass.h"
 #include "proxy/proxy_int.h"
 #include "registry/name.h"
 
 #define TYPE_BLOB SPAN("application/octet-stream")
 
-enum serve_state { SERVE_ROUTE, SERVE_LOOKUP, SERVE_ASK, SERVE_OPEN, SERVE_JOIN, SERVE_SEND, SERVE_END };
+enum serve_state {
+    SERVE_ROUTE,
+    SERVE_LOOKUP,
+    SERVE_ASK,
+    SERVE_OPEN,
+    SERVE_JOIN,
+    SERVE_PASS,
+    SERVE_SEND,
+    SERVE_END
+};
 
 #define SERVE_O_SEAT 1u
 #define SERVE_O_OPEN 2u
 #define SERVE_O_SEND 4u
 #define SERVE_O_FIX  8u /* a damaged object is put away, and the index told */
+#define SERVE_O_PASS 16u
 
 struct serve {
     struct op op;
@@ -31,6 +42,7 @@ struct serve {
     unsigned rounds;
     bool collapsed, linked, lead;
     bool damaged;           /* what the index named was not good: what it says of a tag is no use */
+    bool unkept;            /* it is not stored on its way */
     bool by_source;         /* the rule was found by ?ns= */
     bool verified;          /* when it joined, all bytes were here and right: a hit */
     struct list_kept *list; /* a reference: what was kept of a list */
@@ -46,6 +58,7 @@ struct serve {
     struct open_wait open;
     struct flight_seat seat;
     struct content content;
+    struct pass_what alone; /* how to fetch it without the store */
 
     /* From here on nothing is zeroed for each request. */
     struct job put_away;

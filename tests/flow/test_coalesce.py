@@ -303,6 +303,32 @@ def test_abandoned_fill_is_kept_and_resumed(upstream, start_larder, percent):
     gate.release()
 
 
+@pytest.mark.parametrize("size, percent, finished", [(2 * MIB, 1, True), (36 * MIB, 2, False), (36 * MIB, 60, True)])
+def test_an_abandoned_fill_of_which_little_is_missing_is_finished(upstream, start_larder, size, percent, finished):
+    larder = start_larder(upstream, defaults={"on_abandoned": "auto"})
+    thing = Thing(upstream, size)
+    at = size * percent // 100
+    gate = upstream.hold(thing.theirs, at=at, nth=1)
+    only = Fetch(larder.address, thing.ours)
+    gate.wait_reached()
+    only.wait_got(min(at, size - TAIL))
+    only.leave()
+    only.result()
+    first = upstream.requests("GET", thing.theirs)[0]
+    if finished:
+        wait_until(lambda: larder.connections() == 0, "larder has noticed")
+        gate.release()
+        larder.wait_stored(thing.digest)
+    else:
+        assert first.done.wait(60) and first.aborted, "upstream is let go"
+        gate.release()
+        larder.wait_idle()
+        assert len(larder.partials()) == 1 and not larder.stored(thing.digest)
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data
+    larder.wait_stored(thing.digest)
+
+
 @pytest.mark.parametrize("policy", ["finish", "keep"])
 @pytest.mark.parametrize("percent", [1, 95])
 @pytest.mark.parametrize("pause", [0, 0.005, 0.05])

@@ -490,6 +490,52 @@ static void test_failure(void **state)
     end_leader();
 }
 
+static void do_unkept(struct step *s)
+{
+    struct hasher h;
+    UNUSED(s);
+    hasher_init(&h, DIGEST_SHA256);
+    hasher_update(&h, "abc", 3);
+    flight_unkept(world->flight, &h);
+}
+
+/* The store takes no more: what is in the file may be had, whole responses have no more than the front, the digest's state is there
+ * for who goes on, and a newcomer begins anew. */
+static void test_unkept(void **state)
+{
+    UNUSED(state);
+    const uint64_t length = 1 << 20, front = 300000;
+    struct reader a = {.wakes = 0}, next = {.wakes = 0};
+    struct digest d, abc;
+    assert_int_equal(join(&a), FLIGHT_LEAD);
+    open_partial();
+    head(length);
+    assert_true(publish(0, front));
+    assert_true(publish(524288, 600000));
+    act(do_unkept, &(struct step){.n = 0});
+    assert_int_equal(flight_seen(&a.seat), FLIGHT_UNKEPT);
+    assert_int_equal(flight_front(&a.seat), front);
+    assert_int_equal(bytes(&a, 0, length, true, BODY_PIECE), front);
+    assert_int_equal(bytes(&a, front, length, true, BODY_FAIL), 0);
+    assert_int_equal(bytes(&a, 10, length, false, BODY_PIECE), front - 10);
+    assert_int_equal(bytes(&a, 524288, length, true, BODY_FAIL), 0);
+    assert_int_equal(bytes(&a, 524288, length, false, BODY_PIECE), 600000 - 524288);
+    assert_int_equal(bytes(&a, 600000, length, false, BODY_FAIL), 0);
+    struct hasher h = *flight_upto(&a.seat);
+    hasher_finish(&h, &d);
+    hasher_init(&h, DIGEST_SHA256);
+    hasher_update(&h, "abc", 3);
+    hasher_finish(&h, &abc);
+    assert_true(digest_eq(&d, &abc));
+    assert_int_equal(flights_count(world->table), 0);
+    end_leader();
+    assert_int_equal(join(&next), FLIGHT_LEAD);
+    leave(&a);
+    leave(&next);
+    assert_true(abandon());
+    end_leader();
+}
+
 /* ---- an answer ---- */
 
 static void do_answered(struct step *s)
@@ -683,6 +729,7 @@ int main(void)
         TEST(test_an_object_that_is_all_tail),
         TEST(test_nothing_is_there_after_all),
         TEST(test_failure),
+        TEST(test_unkept),
         TEST(test_answer),
         TEST(test_all_leave_from_within_their_wake),
         TEST(test_a_wake_makes_another_leave),
