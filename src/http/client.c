@@ -17,8 +17,9 @@
  * Connections are shared by the calls that name the same origin and the same way of dialling: that is a place. A place
  * of https stays for a while when its last connection has gone, for its TLS session.
  *
- * Calls wait in the order in which they came. Invariant: while one waits, no connection is idle and none may be added.
- * Whoever gives a connection up gives it to the first that waits (place_serve), which goes on later in the turn.
+ * Each call says how many connections may be busy when it gets one: what is small may have the last of them, so that no manifest waits
+ * for layers. Calls wait in the order in which they came. Invariant: while one waits, as many are busy as it may have.
+ * Whoever gives a connection up gives it to the first that may have it (place_serve), which goes on later in the turn.
  *
  * What came with the head, but behind it, waits in `spill`; after that call_read reads from the socket into the caller's
  * memory and lets the parser find the body in place: with Content-Length nothing is copied. */
@@ -276,17 +277,17 @@ static void upconn_keep(struct upconn *u)
         place_serve(pl);
 }
 
-/* Gives the call an idle connection, or a new one that is still to be connected. False: there may be no more. */
+/* Gives the call an idle connection, or a new one that is still to be connected. False: as many as it may have beside it are busy. */
 static bool place_give(struct place *pl, struct call *call)
 {
     struct upconn *u;
+    if (pl->n_conns - pl->n_idle >= call->origin.max_connections)
+        return false;
     if (!list_empty(&pl->idle)) {
         u = CONTAINER_OF(list_first(&pl->idle), struct upconn, node);
         upconn_not_idle(u);
-    } else if (pl->n_conns < call->origin.max_connections) {
-        u = upconn_new(pl);
     } else {
-        return false;
+        u = upconn_new(pl);
     }
     u->call = call;
     call->conn = u;
@@ -296,15 +297,14 @@ static bool place_give(struct place *pl, struct call *call)
 /* A connection became idle or went. */
 static void place_serve(struct place *pl)
 {
-    struct list_node *n;
-    while ((n = list_first(&pl->waiting)) != NULL) {
+    LIST_FOREACH_SAFE (n, tmp, &pl->waiting) {
         struct call *call = CONTAINER_OF(n, struct call, node);
         if (!place_give(pl, call))
-            return;
+            continue; /* its limit is reached; one behind it may have a higher one */
         call_wait_over(call);
         call_tell(call);
     }
-    if (pl->n_conns > 0)
+    if (pl->n_conns > 0 || pl->n_waiting > 0)
         return;
     if (pl->tls && !pl->forgotten && !pl->pool->draining)
         timer_arm(pl->pool->core, &pl->rest, KEEP_SESSION_MS);
@@ -457,7 +457,7 @@ static bool call_place(struct call *call)
         return false;
     }
     struct place *pl = place_of(call->pool, o);
-    if (list_empty(&pl->waiting) && place_give(pl, call))
+    if (place_give(pl, call)) /* nobody is passed over: whoever waits may not have one now */
         return true;
     if (pl->n_waiting >= WAITING_MAX) {
         call_fail(call, ERR_BUSY, "too many requests wait for a connection to the registry", NULL);

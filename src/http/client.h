@@ -35,7 +35,7 @@ struct origin {
     struct span host; /* name or address, lower case, without brackets */
     uint16_t port;
     bool tls;
-    unsigned max_connections;   /* on this core; at least 1 */
+    unsigned max_connections;   /* that may be busy on this core, this call's among them; at least 1 */
     const struct dial_how *how; /* stays as long as calls name it. NULL: http only, no proxy, no map */
     bool guarded;               /* these two as in struct dial, and part of what makes an origin */
     enum address_kind near;

@@ -711,6 +711,40 @@ static void test_queue_in_order(void **state)
     played(1, 4);
 }
 
+/* A call that may have more connections beside it does not wait behind those that may have fewer, and leaves them theirs. */
+
+static void do_end_first(void *arg)
+{
+    (void)arg;
+    call_end(&asked[0].call);
+    asked[0].ended = true;
+}
+
+static void test_a_higher_limit_overtakes(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT},           {.does = READ},          {.does = NEXT},
+                                        {.does = READ},           {SAY, LENGTH(1) "a", 0}, {.does = READ},
+                                        {SAY, LENGTH(2) "ab", 0}, {.does = END_OF_SCRIPT}};
+    play(script);
+    max_connections = 1;
+    start(0, 1);
+    sent(0);
+    start(1, 1);
+    max_connections = 2;
+    start(2, 1);
+    finish(2, 1);
+    assert_int_equal(asked[2].err, 0);
+    assert_int_equal(asked[2].body, 1);
+    assert_false(asked[1].ended); /* a connection is idle now, and still one is busy */
+    rig_do(&rig, do_end_first, NULL);
+    finish(1, 1);
+    assert_int_equal(asked[1].err, 0);
+    assert_int_equal(asked[1].body, 2);
+    assert_true(asked[1].reused);
+    played(2, 3);
+}
+
 /* The limit holds while the name is still being looked up. */
 static void test_limit_while_resolving(void **state)
 {
@@ -1343,6 +1377,7 @@ int main(void)
         TEST(test_not_used_again),
         TEST(test_more_behind_a_small_read),
         TEST(test_queue_in_order),
+        TEST(test_a_higher_limit_overtakes),
         TEST(test_limit_while_resolving),
         TEST(test_queue_timeout),
         TEST(test_ended_while_given_the_place),
