@@ -275,14 +275,20 @@ static enum step open_damaged(struct serve *s)
     return STEP_WAIT;
 }
 
+static enum step opened(struct serve *s)
+{
+    store_touch(s->px->reader, &s->digest, core_now(s->op.core));
+    return respond_object(s);
+}
+
 /* s->digest, s->record, s->link are set. */
 static enum step open_object(struct serve *s)
 {
     (void)op_go(&s->op, SERVE_OPEN);
     s->open = (struct open_wait){.done = on_open};
-    switch (open_get(s->px->open, &s->digest, s->record.size, s->kind == KIND_MANIFEST, &s->open, &s->object)) {
+    switch (open_get(s->px->open, &s->digest, &s->record, s->kind == KIND_MANIFEST, &s->open, &s->object)) {
     case OPEN_OK:
-        return respond_object(s);
+        return opened(s);
     case OPEN_WAIT:
         return op_wait(&s->op, SERVE_O_OPEN);
     case OPEN_GONE:
@@ -297,7 +303,7 @@ static enum step step_open(struct serve *s)
         return STEP_WAIT;
     s->object = s->open.object;
     if (s->object != NULL)
-        return respond_object(s);
+        return opened(s);
     return s->open.err != 0 ? respond_error(s, s->open.err) : open_damaged(s);
 }
 

@@ -1,24 +1,30 @@
 /* The store's folders: opening, the lock, names, and moving files about. Nothing here knows the index.
  *
- * The lock is a flock on <path>/lock, which holds the process id of its holder as text. It belongs to the open file,
- * so it goes with the process however that ends; a left-over file locks nothing.
+ * The lock is a flock on <path>/lock, which holds the process id of its holder and since when, as text. It belongs to the open
+ * file, so it goes with the process however that ends; a left-over file locks nothing. A proper end empties the file: one that
+ * has text and no holder tells of an unclean stop. (A file and not a record of the index: this needs no room on a full disk.)
  *
  * Only tmp/ is cleared at start: what lies there was never whole. Partial files are kept for resume. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "store/store_int.h"
+#include "store/index_int.h"
 
 /* More than any real path needs, and leaves room for what is appended below it. */
 #define STORE_PATH_MAX (PATH_MAX - 256)
+
+/* Room is made for more than the one file that found none. */
+#define RELIEF (UINT64_C(1) << 20)
 
 #define OCI_LAYOUT "{\"imageLayoutVersion\":\"1.0.0\"}"
 #define PROBE      ".probe"
@@ -62,6 +68,37 @@ void store_flat_name(const struct digest *d, char name[STORE_NAME_MAX])
     str_addc(&s, '-');
     digest_addhex(&s, d);
     MUST(!s.cut);
+}
+
+/* Lower-case hexadecimal of the right length, or not. */
+bool store_name_digest(struct span name, enum digest_alg alg, struct digest *d)
+{
+    char text[DIGEST_TEXT_MAX];
+    struct str t = STR_INIT(text);
+    struct digest kind = {.alg = (uint8_t)alg};
+    str_addz(&t, digest_alg_name(&kind));
+    str_addc(&t, ':');
+    str_add(&t, name);
+    return !t.cut && digest_parse(str_span(&t), d) == DIGEST_OK;
+}
+
+bool store_flat_digest(struct span name, struct digest *d)
+{
+    if (span_starts(name, SPAN("sha256-")))
+        return store_name_digest(span_from(name, 7), DIGEST_SHA256, d);
+    return span_starts(name, SPAN("sha512-")) && store_name_digest(span_from(name, 7), DIGEST_SHA512, d);
+}
+
+/* ---- threads ---- */
+
+int store_thread(pthread_t *thread, void *(*run)(void *arg), void *arg)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(thread, NULL, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
 }
 
 /* ---- messages ---- */
@@ -144,9 +181,58 @@ int store_move(const struct store *s, enum store_dir from, const char *from_name
     return renameat(s->dirs[from], from_name, s->dirs[to], to_name) == 0 ? 0 : errno;
 }
 
+int store_each_file(const struct store *s, enum store_dir dir, bool (*each)(const char *name, void *arg),
+                    void *arg)
+{
+    int fd = openat(s->dirs[dir], ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    if (d == NULL) {
+        int error = errno;
+        if (fd >= 0)
+            close(fd);
+        return error;
+    }
+    struct dirent *e;
+    errno = 0;
+    while ((e = readdir(d)) != NULL) {
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && !each(e->d_name, arg)) {
+            errno = 0;
+            break;
+        }
+        errno = 0;
+    }
+    int error = errno;
+    closedir(d);
+    return error;
+}
+
+uint64_t store_taken(const struct stat *st)
+{
+    uint64_t blocks = (uint64_t)st->st_blocks * 512, size = (uint64_t)st->st_size;
+    return blocks < size ? blocks : size;
+}
+
+/* Makes tmp/<tmp> with the content; 0 or the errno value, and `what` could not be done. */
+static int write_tmp(struct store *s, const char *tmp, struct span content, const char **what)
+{
+    *what = "create";
+    int fd = openat(s->dirs[STORE_DIR_TMP], tmp, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, STORE_FILE_MODE);
+    if (fd < 0)
+        return errno;
+    *what = "write";
+    int error = store_write_all(fd, 0, content.p, content.n);
+    if (error == 0 && fdatasync(fd) != 0)
+        error = errno;
+    close(fd);
+    if (error != 0)
+        unlinkat(s->dirs[STORE_DIR_TMP], tmp, 0);
+    return error;
+}
+
 int store_write_object(struct store *s, const struct digest *d, struct span content, struct str *why)
 {
     char name[STORE_NAME_MAX], tmp[STORE_NAME_MAX];
+    const char *what;
     enum store_dir blobs = store_blobs_dir(d);
     store_blob_name(d, name);
     store_flat_name(d, tmp);
@@ -155,37 +241,56 @@ int store_write_object(struct store *s, const struct digest *d, struct span cont
     str_addu(&t, atomic_fetch_add_explicit(&s->tmp_names, 1, memory_order_relaxed));
     MUST(!t.cut);
 
-    int fd = openat(s->dirs[STORE_DIR_TMP], tmp, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, STORE_FILE_MODE);
-    if (fd < 0)
-        return store_fail(s, why, errno, "create", STORE_DIR_TMP, tmp);
-    int error = store_write_all(fd, 0, content.p, content.n);
-    if (error == 0 && fdatasync(fd) != 0)
-        error = errno;
-    close(fd);
+    int error = write_tmp(s, tmp, content, &what);
+    if (error != 0 && store_fault_of(error) == FAULT_FULL && store_relieve(s, content.n + RELIEF) > 0)
+        error = write_tmp(s, tmp, content, &what);
     if (error != 0) {
-        unlinkat(s->dirs[STORE_DIR_TMP], tmp, 0);
-        return store_fail(s, why, error, "write", STORE_DIR_TMP, tmp);
+        (void)health_note(s, error);
+        return store_fail(s, why, error, what, STORE_DIR_TMP, tmp);
     }
+    hold_place(s, d);
     error = store_move(s, STORE_DIR_TMP, tmp, blobs, name);
     if (error != 0) {
+        hold_not_placed(s, d);
+        (void)health_note(s, error);
         unlinkat(s->dirs[STORE_DIR_TMP], tmp, 0);
         return store_fail(s, why, error, "move a file to", blobs, name);
     }
-    if (fsync(s->dirs[blobs]) != 0)
-        return store_fail(s, why, errno, "sync", blobs, NULL);
+    if (fsync(s->dirs[blobs]) != 0) {
+        error = errno;
+        hold_not_placed(s, d);
+        (void)health_note(s, error);
+        return store_fail(s, why, error, "sync", blobs, NULL);
+    }
     return 0;
+}
+
+/* What replaces another file there was counted with it. */
+static void count_quarantined(struct store *s, const char *flat, const struct stat *before)
+{
+    struct stat st;
+    if (fstatat(s->dirs[STORE_DIR_QUARANTINE], flat, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return;
+    if (before->st_nlink == 0)
+        atomic_fetch_add(&s->quarantined, 1);
+    uint64_t was = before->st_nlink > 0 ? store_taken(before) : 0;
+    atomic_fetch_add(&s->quarantined_bytes, store_taken(&st) - was);
 }
 
 void store_quarantine(struct store *s, const struct digest *d)
 {
     char name[STORE_NAME_MAX], flat[STORE_NAME_MAX];
+    struct stat before = {0};
     enum store_dir blobs = store_blobs_dir(d);
     store_blob_name(d, name);
     store_flat_name(d, flat);
+    if (fstatat(s->dirs[STORE_DIR_QUARANTINE], flat, &before, AT_SYMLINK_NOFOLLOW) != 0)
+        before.st_nlink = 0;
     int error = store_move(s, blobs, name, STORE_DIR_QUARANTINE, flat);
     if (error == ENOENT)
         return;
     if (error == 0) {
+        count_quarantined(s, flat, &before);
         log_warn("store", "moved a damaged object to quarantine", LOG_D("digest", d));
         return;
     }
@@ -217,19 +322,35 @@ static int make_path(struct store *s, struct str *why)
     return path_fail(s, why, errno, "create the folder", "");
 }
 
+/* The lock's text: a process id, a blank, and since when. */
+static size_t read_lock(const struct store *s, char *text, size_t cap, struct span *pid, struct span *since)
+{
+    ssize_t n = pread(s->lock, text, cap, 0);
+    struct span rest = span_of(text, n > 0 ? (size_t)n : 0);
+    if (rest.n > 0 && rest.p[rest.n - 1] == '\n')
+        rest.n--;
+    if (!span_next(&rest, ' ', pid))
+        *pid = span_of("", 0);
+    *since = rest;
+    return n > 0 ? (size_t)n : 0;
+}
+
 static int lock_refused(struct store *s, struct str *why)
 {
-    char pid[24] = "";
-    ssize_t n = pread(s->lock, pid, sizeof pid - 1, 0);
+    char text[64];
+    struct span pid, since;
     uint64_t holder = 0;
-    struct span text = span_trim(span_of(pid, n > 0 ? (size_t)n : 0));
-    if (text.n > 0 && text.p[text.n - 1] == '\n')
-        text.n--;
+    (void)read_lock(s, text, sizeof text, &pid, &since);
     str_addf(why, "the store %s is used by ", s->path);
-    if (span_u64(text, INT_MAX, &holder))
+    if (span_u64(pid, INT_MAX, &holder)) {
         str_addf(why, "process %d", (int)holder);
-    else
+        if (since.n > 0) {
+            str_addz(why, " since ");
+            str_add(why, since);
+        }
+    } else {
         str_addz(why, "another process");
+    }
     str_addf(why, " (it holds %s/lock); stop that process, or set store.path to another folder", s->path);
     return ERR_STORE;
 }
@@ -241,16 +362,30 @@ static int take_lock(struct store *s, struct str *why)
         return path_fail(s, why, errno, "open", "lock");
     if (flock(s->lock, LOCK_EX | LOCK_NB) != 0)
         return errno == EWOULDBLOCK ? lock_refused(s, why) : path_fail(s, why, errno, "lock", "lock");
-    char text[24];
+    char text[64];
+    struct span pid, since;
+    s->unclean = read_lock(s, text, sizeof text, &pid, &since) > 0;
     struct str t = STR_INIT(text);
     str_addi(&t, getpid());
+    str_addc(&t, ' ');
+    clock_add_rfc3339(&t, clock_wall_ms());
     str_addc(&t, '\n');
     /* On a full disk this may fail. The lock holds all the same; only a second process cannot name us. */
     int error = store_write_all(s->lock, 0, t.p, t.n);
-    if (error != 0 || ftruncate(s->lock, (off_t)t.n) != 0)
+    if (error == 0 && (ftruncate(s->lock, (off_t)t.n) != 0 || fsync(s->lock) != 0))
+        error = errno;
+    if (error != 0)
         log_warn("store", "cannot write the process id into the lock file", LOG_S("path", s->path),
-                 LOG_S("error", store_errno_words(error != 0 ? error : errno)));
+                 LOG_S("error", store_errno_words(error)));
     return 0;
+}
+
+/* A proper end: nothing to look after at the next start. */
+static void clear_lock(struct store *s)
+{
+    if (ftruncate(s->lock, 0) != 0 || fsync(s->lock) != 0)
+        log_warn("store", "cannot empty the lock file; the next start will look at the files again",
+                 LOG_S("path", s->path), LOG_S("error", store_errno_words(errno)));
 }
 
 static int open_folders(struct store *s, struct str *why)
@@ -301,31 +436,31 @@ static int probe_folders(struct store *s, struct str *why)
     return 0;
 }
 
+struct clearing {
+    struct store *store;
+    unsigned removed;
+};
+
+static bool clear_one(const char *name, void *arg)
+{
+    struct clearing *c = arg;
+    if (unlinkat(c->store->dirs[STORE_DIR_TMP], name, 0) == 0)
+        c->removed++;
+    else
+        log_warn("store", "cannot remove what an earlier run left in tmp/", LOG_S("path", c->store->path),
+                 LOG_S("name", name), LOG_S("error", store_errno_words(errno)));
+    return true;
+}
+
 static int clear_tmp(struct store *s, struct str *why)
 {
-    int fd = openat(s->dirs[STORE_DIR_TMP], ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    if (dir == NULL) {
-        int error = errno;
-        if (fd >= 0)
-            close(fd);
+    struct clearing c = {.store = s};
+    int error = store_each_file(s, STORE_DIR_TMP, clear_one, &c);
+    if (error != 0)
         return store_fail(s, why, error, "list the folder", STORE_DIR_TMP, NULL);
-    }
-    unsigned removed = 0;
-    struct dirent *e;
-    while ((e = readdir(dir)) != NULL) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        if (unlinkat(fd, e->d_name, 0) == 0)
-            removed++;
-        else
-            log_warn("store", "cannot remove what an earlier run left in tmp/", LOG_S("path", s->path),
-                     LOG_S("name", e->d_name), LOG_S("error", store_errno_words(errno)));
-    }
-    closedir(dir);
-    if (removed > 0)
+    if (c.removed > 0)
         log_info("store", "removed unfinished files of an earlier run", LOG_S("path", s->path),
-                 LOG_U("files", removed));
+                 LOG_U("files", c.removed));
     return 0;
 }
 
@@ -358,9 +493,17 @@ static int layout_open(struct store *s, struct str *why)
     if (s->root < 0)
         return path_fail(s, why, errno, "open the folder", "");
     if ((err = take_lock(s, why)) != 0 || (err = open_folders(s, why)) != 0 ||
-        (err = probe_folders(s, why)) != 0 || (err = clear_tmp(s, why)) != 0)
+        (err = probe_folders(s, why)) != 0 || (err = clear_tmp(s, why)) != 0 ||
+        (err = evict_count_files(s, why)) != 0)
         return err;
     return write_oci_layout(s, why);
+}
+
+/* A file system may tell another number of blocks when it is asked again: a sum of them may be a little below nothing. */
+static uint64_t count_of(const _Atomic uint64_t *sum)
+{
+    uint64_t n = atomic_load_explicit(sum, memory_order_relaxed);
+    return n <= INT64_MAX ? n : 0;
 }
 
 static void store_free(struct store *s)
@@ -372,9 +515,30 @@ static void store_free(struct store *s)
         close(s->lock);
     if (s->root >= 0)
         close(s->root);
+    hold_end(s);
+    pthread_mutex_destroy(&s->evict);
+    pthread_mutex_destroy(&s->holds_lock);
+    pthread_mutex_destroy(&s->health_lock);
+    pthread_cond_destroy(&s->unclaimed);
     mem_free(s->path);
     s->magic = 0;
     mem_free(s);
+}
+
+void store_totals(struct store *s, struct store_totals *out)
+{
+    const struct index *x = s->index;
+    *out =
+        (struct store_totals){.objects = atomic_load_explicit(&x->objects, memory_order_relaxed),
+                              .bytes = atomic_load_explicit(&x->bytes, memory_order_relaxed),
+                              .damaged = atomic_load_explicit(&x->damaged, memory_order_relaxed),
+                              .partials = atomic_load_explicit(&s->partials, memory_order_relaxed),
+                              .partial_bytes = count_of(&s->partial_bytes),
+                              .quarantined = atomic_load_explicit(&s->quarantined, memory_order_relaxed),
+                              .quarantined_bytes = count_of(&s->quarantined_bytes),
+                              .evicted = atomic_load_explicit(&s->evicted, memory_order_relaxed),
+                              .evicted_bytes = atomic_load_explicit(&s->evicted_bytes, memory_order_relaxed)};
+    out->used = out->bytes + out->partial_bytes + out->quarantined_bytes;
 }
 
 struct store *store_open_sized(struct span path, size_t index_max, struct str *why)
@@ -395,9 +559,20 @@ struct store *store_open_sized(struct span path, size_t index_max, struct str *w
     for (enum store_dir d = 0; d < STORE_DIRS; d++)
         s->dirs[d] = -1;
     atomic_init(&s->tmp_names, 0);
+    pthread_mutex_init(&s->evict, NULL);
+    pthread_mutex_init(&s->holds_lock, NULL);
+    pthread_cond_init(&s->unclaimed, NULL);
+    map_init(&s->holds);
+    list_init(&s->sets);
+    health_init(s);
+    store_set_limits(s, &(struct store_limits){0});
     if (layout_open(s, why) == 0)
         s->index = index_open(s, index_max, why);
-    if (s->index == NULL) {
+    if (s->index != NULL)
+        s->keeper = keeper_start(s, why);
+    if (s->keeper == NULL) {
+        if (s->index != NULL)
+            index_close(s->index);
         store_free(s);
         return NULL;
     }
@@ -412,6 +587,9 @@ struct store *store_open(struct span path, struct str *why)
 void store_close(struct store *s)
 {
     CHECK_MAGIC(s, STORE_MAGIC);
+    keeper_stop(s->keeper);
     index_close(s->index);
+    keeper_free(s->keeper);
+    clear_lock(s);
     store_free(s);
 }

@@ -8,6 +8,8 @@
  *     OPENING -> USED (delivery, by opened) -> IDLE (last open_put) -> USED ...
  *     OPENING -> freed (it could not be opened), IDLE -> CLOSING -> freed
  *
+ * An entry holds its digest (hold.c) from beginning to end, and says so while it is USED: then it is not evicted.
+ *
  * Besides, an entry is in the map or detached: detached ones are no longer found, and end with the last user or with
  * their job. An entry is detached when its file is not what is asked for any more (replaced, another size, not yet
  * verified), and when it is evicted.
@@ -39,6 +41,8 @@ struct entry {
     enum entry_state state;
     bool mapped;
     bool verify;  /* the content is (or is being) compared with the digest */
+    bool suspect; /* the index was not sure: verified before the file is opened */
+    struct store_hold *hold;
     bool retried; /* the job runs again after descriptors were given back */
     unsigned users;
     int64_t looked_ms; /* core_now of the last look */
@@ -60,10 +64,12 @@ struct open_set {
     unsigned max_files;
     struct map map;
     struct list idle;
-    unsigned files; /* entries with a descriptor */
-    unsigned used;  /* entries USED */
-    unsigned jobs;  /* entries OPENING or CLOSING */
-    uint64_t bytes; /* of content in memory */
+    unsigned files;        /* entries with a descriptor */
+    unsigned used;         /* entries USED */
+    unsigned jobs;         /* entries OPENING or CLOSING */
+    uint64_t bytes;        /* of content in memory */
+    struct store_set told; /* about what was removed from the pool */
+    bool dead;             /* freed when that message has come */
 };
 
 /* ---- the job: on a thread of the pool ---- */
@@ -123,6 +129,23 @@ static void open_work(struct job *j)
     char name[STORE_NAME_MAX];
     store_blob_name(&e->object.digest, name);
     e->error = 0;
+    if (e->suspect) {
+        switch (store_verify(s, &e->object.digest, false)) {
+        case VERIFY_GOOD:
+            break;
+        case VERIFY_FAILED:
+            e->error = EMFILE;
+            e->found = FOUND_NO_DESCRIPTOR;
+            return;
+        case VERIFY_MISSING:
+        case VERIFY_UNKNOWN:
+            e->found = FOUND_NOTHING;
+            return;
+        case VERIFY_DAMAGED:
+            e->found = FOUND_DAMAGED;
+            return;
+        }
+    }
     /* O_NONBLOCK: a pipe that has the name of an object must not hold the thread. */
     int fd = openat(s->dirs[store_blobs_dir(&e->object.digest)], name,
                     O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -161,6 +184,7 @@ static struct entry *entry_of(struct open_object *object)
 static void entry_free(struct entry *e)
 {
     MUST(!e->mapped && e->users == 0 && list_empty(&e->waiters));
+    store_release(e->set->store, e->hold);
     e->magic = 0;
     mem_free(e);
 }
@@ -224,8 +248,10 @@ static void entry_take(struct entry *e)
 {
     if (e->state == ENTRY_IDLE)
         list_remove(&e->idle);
-    if (e->users++ == 0)
+    if (e->users++ == 0) {
         e->set->used++;
+        hold_use(e->hold);
+    }
     e->state = ENTRY_USED;
 }
 
@@ -236,6 +262,7 @@ static void entry_release(struct entry *e)
     if (--e->users > 0)
         return;
     o->used--;
+    hold_unuse(e->hold);
     if (!e->mapped) {
         entry_close(e);
         return;
@@ -324,14 +351,17 @@ static void opened(struct job *j)
     entry_release(e);
 }
 
-static struct entry *entry_new(struct open_set *o, const struct digest *d, uint64_t size, bool verify)
+static struct entry *entry_new(struct open_set *o, const struct digest *d, const struct store_object *record,
+                               bool verify)
 {
     struct entry *e;
     NEW(e);
     e->magic = ENTRY_MAGIC;
-    e->object = (struct open_object){.digest = *d, .size = size, .fd = -1};
+    e->object = (struct open_object){.digest = *d, .size = record->size, .fd = -1};
     e->set = o;
     e->verify = verify;
+    e->suspect = record->suspect;
+    e->hold = store_hold(o->store, d);
     e->mapped = true;
     list_init(&e->waiters);
     map_put(&o->map, digest_key(&e->object.digest), e);
@@ -352,11 +382,12 @@ static enum open_result look_again(struct entry *e)
     return st.st_nlink > 0 ? OPEN_OK : OPEN_WAIT;
 }
 
-enum open_result open_get(struct open_set *o, const struct digest *d, uint64_t size, bool verify,
-                          struct open_wait *w, struct open_object **out)
+enum open_result open_get(struct open_set *o, const struct digest *d, const struct store_object *record,
+                          bool verify, struct open_wait *w, struct open_object **out)
 {
     core_check(o->core);
     CHECK_MAGIC(o, SET_MAGIC);
+    uint64_t size = record->size;
     struct entry *e = map_get(&o->map, digest_key(d));
     if (e != NULL && (e->object.size != size || (verify && !e->verify))) {
         entry_detach(e);
@@ -378,7 +409,7 @@ enum open_result open_get(struct open_set *o, const struct digest *d, uint64_t s
         e = NULL;
     }
     if (e == NULL) {
-        e = entry_new(o, d, size, verify);
+        e = entry_new(o, d, record, verify);
         start_opening(e);
     }
     w->object = NULL;
@@ -402,6 +433,23 @@ void open_put(struct open_set *o, struct open_object *object)
 
 /* ---- the set ---- */
 
+/* Something was removed from the pool: what is only kept open is let go. What is in use goes when it is put. */
+static void on_removed(struct core_msg *m)
+{
+    struct open_set *o = CONTAINER_OF(CONTAINER_OF(m, struct store_set, msg), struct open_set, told);
+    CHECK_MAGIC(o, SET_MAGIC);
+    if (o->dead) {
+        o->magic = 0;
+        mem_free(o);
+        return;
+    }
+    LIST_FOREACH_SAFE (n, next, &o->idle) {
+        struct entry *e = CONTAINER_OF(n, struct entry, idle);
+        if (hold_gone(o->store, e->hold))
+            entry_detach(e);
+    }
+}
+
 struct open_set *open_set_new(struct core *c, struct store *s, unsigned max_files)
 {
     struct open_set *o;
@@ -412,6 +460,9 @@ struct open_set *open_set_new(struct core *c, struct store *s, unsigned max_file
     o->max_files = max_files;
     map_init(&o->map);
     list_init(&o->idle);
+    o->told.core = c;
+    core_msg_init(&o->told.msg, on_removed);
+    hold_add_set(s, &o->told);
     return o;
 }
 
@@ -435,6 +486,11 @@ void open_set_free(struct open_set *o)
         entry_free(e);
     }
     map_free(&o->map);
+    hold_remove_set(o->store, &o->told);
+    if (!core_msg_idle(&o->told.msg)) { /* it is on its way */
+        o->dead = true;
+        return;
+    }
     o->magic = 0;
     mem_free(o);
 }

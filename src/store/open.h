@@ -5,7 +5,10 @@
  * Trust, but look: the size is compared with the index when a file is opened, and again (fstat: size and link count)
  * when an open file is taken for a new response, at most once a millisecond (once a second for what is held in memory). A file that was truncated or removed behind our back is a
  * miss before any head goes out; one that was replaced (stored again) is opened anew. A manifest is hashed when it is
- * opened. For blobs that would cost as much as a fetch; scrubbing finds those.
+ * opened. For blobs that would cost as much as a fetch; scrubbing finds those. But a suspect is verified when it is opened, whatever it
+ * is: by its content sum, or by the digest where that is not known.
+ *
+ * An object that is in use is not evicted. One that is only open may be; the set is told, and closes it.
  *
  * Thread: the core's. */
 #ifndef LARDER_STORE_OPEN_H
@@ -29,7 +32,8 @@ struct open_set;
 
 /* `max_files` descriptors at most are kept; objects in use count too, but are never refused. */
 struct open_set *open_set_new(struct core *c, struct store *s, unsigned max_files);
-/* Nothing may be in use or being opened; see open_set_idle. */
+/* Nothing may be in use or being opened; see open_set_idle. On the core's thread, and its loop still runs (a last message may be on its
+ * way to the set). */
 void open_set_free(struct open_set *o);
 bool open_set_idle(const struct open_set *o);
 
@@ -46,9 +50,9 @@ struct open_wait {
 
 /* OPEN_OK: *out is taken. OPEN_WAIT: w->done will run once, unless open_cancel comes first. OPEN_GONE: the file that is
  * open has another size by now: a miss; it is dropped from the set. `verify`: a manifest: its content is compared with
- * the digest when it is opened, and its bytes are kept in memory if it is small. `size` is what the index says. */
-enum open_result open_get(struct open_set *o, const struct digest *d, uint64_t size, bool verify,
-                          struct open_wait *w, struct open_object **out) MUSTCHECK;
+ * the digest when it is opened, and its bytes are kept in memory if it is small. `record` is what the index says. */
+enum open_result open_get(struct open_set *o, const struct digest *d, const struct store_object *record,
+                          bool verify, struct open_wait *w, struct open_object **out) MUSTCHECK;
 /* Not waiting: a no-op. */
 void open_cancel(struct open_wait *w);
 void open_put(struct open_set *o, struct open_object *object);

@@ -16,16 +16,28 @@
 /* What writes ahead of the front are aligned to at most: extents ahead begin on multiples of it. */
 #define BLOCK_MAX (UINT64_C(64) << 10)
 
+/* A fill that finds the disk full will write on: room is made for some time. */
+#define RELIEF (UINT64_C(16) << 20)
+
 static void partial_name(const struct partial *p, char name[STORE_NAME_MAX])
 {
     store_flat_name(&p->digest, name);
 }
 
-static int fail(const struct partial *p, struct str *why, int error, const char *what)
+static int fail(struct partial *p, struct str *why, int error, const char *what)
 {
     char name[STORE_NAME_MAX];
     partial_name(p, name);
+    p->fault = health_note(p->store, error);
     return store_fail(p->store, why, error, what, STORE_DIR_PARTIAL, name);
+}
+
+/* What it takes on disk is what the store counts. */
+static void count(struct partial *p)
+{
+    struct stat st;
+    if (fstat(p->fd, &st) == 0)
+        hold_fill_is(p->store, p->hold, st.st_nlink > 0 ? store_taken(&st) : 0);
 }
 
 /* No file system tells holes in smaller pieces than this: the preferred block size (which may be far larger, or odd), as
@@ -50,24 +62,52 @@ static uint64_t find_front(int fd, uint64_t size, uint64_t block)
     return whole > 0 ? (whole - 1) * block : 0;
 }
 
+/* Opens what is there, or creates it: then it is counted. The descriptor, or -1 and errno. */
+static int open_file(struct partial *p, const char *name)
+{
+    const struct store *s = p->store;
+    int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
+    int fd = openat(s->dirs[STORE_DIR_PARTIAL], name, flags);
+    struct stat st;
+    if (fd >= 0 && fstat(fd, &st) == 0)
+        hold_fill_from(p->store, p->hold, store_taken(&st));
+    if (fd >= 0 || errno != ENOENT)
+        return fd;
+    fd = openat(s->dirs[STORE_DIR_PARTIAL], name, flags | O_CREAT | O_EXCL, STORE_FILE_MODE);
+    if (fd >= 0) {
+        hold_fill_from(p->store, p->hold, 0);
+        atomic_fetch_add(&p->store->partials, 1);
+    }
+    return fd;
+}
+
+static int not_opened(struct partial *p, int fd, int error, struct str *why)
+{
+    if (fd >= 0)
+        close(fd);
+    hold_fill_end(p->store, p->hold);
+    p->hold = NULL;
+    return fail(p, why, error, "open");
+}
+
 int partial_open(struct store *s, const struct digest *d, struct partial *out, struct str *why)
 {
     CHECK_MAGIC(s, STORE_MAGIC);
     *out = (struct partial){.store = s, .digest = *d, .fd = -1};
     char name[STORE_NAME_MAX];
     partial_name(out, name);
-    int fd =
-        openat(s->dirs[STORE_DIR_PARTIAL], name, O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, STORE_FILE_MODE);
+    out->hold = hold_fill(s, d);
+    int fd = open_file(out, name);
+    if (fd < 0 && store_fault_of(errno) == FAULT_FULL && store_relieve(s, RELIEF) > 0) /* no inodes */
+        fd = open_file(out, name);
     if (fd < 0)
-        return fail(out, why, errno, "open");
+        return not_opened(out, -1, errno, why);
     struct stat st;
     int error = fstat(fd, &st) != 0 ? errno : 0;
     if (error == 0 && !S_ISREG(st.st_mode))
         error = EEXIST;
-    if (error != 0) {
-        close(fd);
-        return fail(out, why, error, "open");
-    }
+    if (error != 0)
+        return not_opened(out, fd, error, why);
     out->block = hole_block((uint64_t)st.st_blksize);
     out->front = find_front(fd, (uint64_t)st.st_size, out->block);
     if (out->block > BLOCK_MAX)
@@ -79,12 +119,17 @@ int partial_open(struct store *s, const struct digest *d, struct partial *out, s
 int partial_write(struct partial *p, uint64_t off, const void *bytes, size_t n, struct str *why)
 {
     int error = store_write_all(p->fd, off, bytes, n);
+    if (error != 0 && store_fault_of(error) == FAULT_FULL && store_relieve(p->store, n + RELIEF) > 0)
+        error = store_write_all(p->fd, off, bytes, n);
+    count(p);
+    if (evict_is_due(p->store))
+        keeper_wake(p->store);
     return error != 0 ? fail(p, why, error, "write") : 0;
 }
 
 int partial_commit(struct partial *p, uint64_t size, struct str *why)
 {
-    const struct store *s = p->store;
+    struct store *s = p->store;
     struct stat st;
     if (fstat(p->fd, &st) != 0)
         return fail(p, why, errno, "look at");
@@ -100,22 +145,34 @@ int partial_commit(struct partial *p, uint64_t size, struct str *why)
     enum store_dir blobs = store_blobs_dir(&p->digest);
     partial_name(p, from);
     store_blob_name(&p->digest, to);
+    hold_place(s, &p->digest);
     int error = store_move(s, STORE_DIR_PARTIAL, from, blobs, to);
-    if (error != 0)
+    if (error != 0) {
+        hold_not_placed(s, &p->digest);
+        p->fault = health_note(s, error);
         return store_fail(s, why, error, "move a file to", blobs, to);
-    if (fsync(s->dirs[blobs]) != 0)
-        return store_fail(s, why, errno, "sync", blobs, NULL);
-    if (fsync(s->dirs[STORE_DIR_PARTIAL]) != 0)
-        return store_fail(s, why, errno, "sync", STORE_DIR_PARTIAL, NULL);
-    return 0;
+    }
+    hold_fill_is(s, p->hold, 0);
+    atomic_fetch_sub(&s->partials, 1);
+    enum store_dir sync = blobs;
+    if (fsync(s->dirs[sync]) == 0)
+        sync = STORE_DIR_PARTIAL;
+    if (sync == STORE_DIR_PARTIAL && fsync(s->dirs[sync]) == 0)
+        return 0;
+    error = errno;
+    hold_not_placed(s, &p->digest);
+    p->fault = health_note(s, error);
+    return store_fail(s, why, error, "sync", sync, NULL);
 }
 
 void partial_keep(struct partial *p, uint64_t front)
 {
     struct stat st;
     if (front > 0 && fstat(p->fd, &st) == 0 && SOFT(front <= (uint64_t)st.st_size) &&
-        ftruncate(p->fd, (off_t)front) == 0)
+        ftruncate(p->fd, (off_t)front) == 0) {
+        count(p);
         return;
+    }
     if (front > 0)
         log_warn("store", "cannot shorten a partial file to what is known good, removing it",
                  LOG_D("digest", &p->digest), LOG_S("error", store_errno_words(errno)));
@@ -127,30 +184,41 @@ int partial_renew(struct partial *p, struct str *why)
     partial_discard(p);
     struct partial fresh;
     int err = partial_open(p->store, &p->digest, &fresh, why);
-    if (err != 0)
+    if (err != 0) {
+        p->fault = fresh.fault;
         return err;
-    close(p->fd);
+    }
+    partial_close(p);
     *p = fresh;
     return 0;
 }
 
 int partial_cut(struct partial *p, uint64_t front, struct str *why)
 {
-    return ftruncate(p->fd, (off_t)front) == 0 ? 0 : fail(p, why, errno, "cannot shorten");
+    if (ftruncate(p->fd, (off_t)front) != 0)
+        return fail(p, why, errno, "cannot shorten");
+    count(p);
+    return 0;
 }
 
 void partial_discard(struct partial *p)
 {
     char name[STORE_NAME_MAX];
     partial_name(p, name);
-    if (unlinkat(p->store->dirs[STORE_DIR_PARTIAL], name, 0) != 0 && errno != ENOENT)
+    if (unlinkat(p->store->dirs[STORE_DIR_PARTIAL], name, 0) == 0) {
+        atomic_fetch_sub(&p->store->partials, 1);
+        hold_fill_is(p->store, p->hold, 0);
+    } else if (errno != ENOENT)
         log_error("store", "cannot remove a partial file", LOG_D("digest", &p->digest),
                   LOG_S("error", store_errno_words(errno)));
 }
 
 void partial_close(struct partial *p)
 {
-    if (p->fd >= 0)
-        close(p->fd);
+    if (p->fd < 0)
+        return;
+    close(p->fd);
+    hold_fill_end(p->store, p->hold);
     p->fd = -1;
+    p->hold = NULL;
 }

@@ -13,10 +13,18 @@
  *   tag       (repo, tag) -> digest, media type, when upstream last confirmed it
  *   link      (repo, digest) -> media type: this upstream repository has this content. Content is only served through
  *             a rule whose repository is linked to it
- *   object    digest -> size: the content is in blobs/
+ *   object    digest -> size, content sum, when it was stored and last asked for: the content is in blobs/
+ *   refs      digest of a manifest -> the digests it names, with their roles: so an image is known as a whole
+ *   pin       (repo, tag) or digest: with all it refers to it is never evicted (pin.h)
+ *   suspect   an object that may not be what the index says: stored right before the machine or the process stopped
+ *             uncleanly, or found as a file without an entry. It is verified before it is served
  *
  * An object is durable (fdatasync, rename, directory sync) before the index names it, so a crash leaves nothing, a
- * partial file, or the whole object.
+ * partial file, or the whole object. When objects go, the index forgets them first, and the files follow; what a crash
+ * leaves of that is found at the next start by comparing blobs/ with the index, in the background.
+ *
+ * An index that is lost, unreadable, or of a larder to come is moved aside and made anew from the files: objects come back as
+ * suspects without links (one question to upstream brings a link back); tags come back as they are asked for.
  *
  * Thread: the handle is shared by all cores. Look-ups go through a reader that belongs to one core and never
  * block on a lock. Changes are queued to one writer thread, which commits what has gathered as one transaction. */
@@ -27,6 +35,7 @@
 #include "base/err.h"
 #include "base/span.h"
 #include "core/core.h"
+#include "store/sum.h"
 
 #define STORE_REPO_MAX  517 /* registry (261), "/", repository (255) */
 #define STORE_TAG_MAX   128
@@ -35,7 +44,8 @@
 struct store;
 
 /* Opens or creates; blocking, before the cores start. NULL: `why` says what failed, with the path (not writable,
- * used by process N, index of another version, a file where a folder is expected, ...). */
+ * used by process N since when, a file where a folder is expected, ...). Nothing that takes long with many objects, but for the
+ * making anew of a lost index. The store's own threads (the writer of the index; the keeper, see evict.h) start here. */
 struct store *store_open(struct span path, struct str *why) MUSTCHECK;
 /* After the cores have ended. Waits for queued changes. */
 void store_close(struct store *s);
@@ -43,6 +53,10 @@ void store_close(struct store *s);
 struct store_totals {
     uint64_t objects, bytes; /* whole objects */
     uint64_t damaged;        /* times a record of the index was found damaged since start */
+    uint64_t partials, partial_bytes;
+    uint64_t quarantined, quarantined_bytes;
+    uint64_t evicted, evicted_bytes; /* objects, since start */
+    uint64_t used;                   /* bytes of all of these: what the limit is about */
 };
 void store_totals(struct store *s, struct store_totals *out); /* any thread, cheap */
 
@@ -65,9 +79,16 @@ struct store_link {
     char media[STORE_MEDIA_MAX + 1];
 };
 
+enum store_kind { STORE_BLOB, STORE_CONFIG, STORE_MANIFEST, STORE_INDEX, STORE_KINDS };
+
 struct store_object {
     uint64_t size;
     int64_t stored_ms;
+    int64_t access_ms; /* coarse: see store_touch */
+    uint32_t hits;     /* touches, about as old as access_ms */
+    enum store_kind kind;
+    bool suspect;           /* to be verified before it is served (open_get does) */
+    struct content_sum sum; /* known or not */
 };
 
 /* False: not there (a damaged record counts as not there and is logged). */
@@ -77,7 +98,21 @@ bool store_get_link(struct store_reader *r, struct span repo, const struct diges
                     struct store_link *out) MUSTCHECK;
 bool store_get_object(struct store_reader *r, const struct digest *d, struct store_object *out) MUSTCHECK;
 
+/* The object was asked for, at core_now. A few instructions in a table of the reader: the index hears of it within a
+ * minute or so, and before anything is evicted. */
+void store_touch(struct store_reader *r, const struct digest *d, int64_t now_ms);
+
 /* ---- changes ---- */
+
+enum store_role { REF_CONFIG, REF_LAYER, REF_MANIFEST, REF_SUBJECT, STORE_ROLES };
+
+#define STORE_REFS_MAX 10000
+
+struct store_ref {
+    struct digest digest;
+    enum store_role role;
+    uint64_t size; /* as the manifest says; 0: it does not */
+};
 
 /* One atomic change of the index, embedded in its owner, with everything it needs by value. `done` runs on `core`
  * when the change is durable (or failed: err), exactly once. */
@@ -88,14 +123,22 @@ struct store_change {
     void (*done)(struct store_change *c);
     int err; /* 0 or ERR_STORE */
 
-    unsigned what;            /* CHANGE_ bits, carried out in this order */
-#define CHANGE_PUT_OBJECT 1u  /* digest, size */
-#define CHANGE_PUT_LINK   2u  /* repo, digest, media */
+    unsigned what;           /* CHANGE_ bits, carried out in this order */
+#define CHANGE_PUT_OBJECT 1u /* digest, size, kind, sum */
+#define CHANGE_PUT_LINK                                                                                      \
+    2u /* repo, digest, media; with a media type a blob of the index becomes a manifest or index */
 #define CHANGE_PUT_TAG    4u  /* repo, tag, digest, media, checked_ms */
 #define CHANGE_DEL_TAG    8u  /* repo, tag */
 #define CHANGE_DEL_OBJECT 16u /* digest: its file is gone or damaged */
+#define CHANGE_PUT_REFS                                                                                      \
+    32u /* digest (of a manifest), refs: all that it names; more than STORE_REFS_MAX are cut */
     struct digest digest;
     uint64_t size;
+    enum store_kind
+        kind; /* what is known; a blob that a manifest named as configuration becomes one by itself */
+    struct content_sum sum;       /* if the job that hashed computed it; else verifying fills it in */
+    const struct store_ref *refs; /* the caller's, until `done` */
+    size_t n_refs;
     int64_t checked_ms;
     char repo[STORE_REPO_MAX + 1];
     char tag[STORE_TAG_MAX + 1];
@@ -108,6 +151,16 @@ void store_apply(struct store *s, struct core *core, struct store_change *c,
 
 /* ---- partial files: blocking calls, for jobs only ---- */
 
+/* Why a file could not be written. A full disk has been answered already: what can be evicted has been, and the write was tried
+ * again. So with any of them the bytes go to the client and are not kept. See health.h. */
+enum store_fault {
+    FAULT_NONE,
+    FAULT_FULL,     /* no space, no inodes, or the quota is used up */
+    FAULT_READONLY, /* the file system takes no writes */
+    FAULT_FAILING,  /* input/output errors and all else */
+    FAULT_BUSY      /* no descriptors or no memory just now: the store is not to blame */
+};
+
 /* One fill's file. Owner: the flight. Calls on one partial must not overlap, except that readers may read from fd at
  * any time, and that two writes may overlap in time if they do not overlap in place. */
 struct partial {
@@ -116,6 +169,8 @@ struct partial {
     int fd;         /* open for reading and writing */
     uint64_t front; /* at open: bytes from 0 on that an earlier fill left (never more than were written) */
     uint64_t block; /* what the file system tells holes in; a power of two, mostly 4096 */
+    enum store_fault fault;  /* of the last call that failed */
+    struct store_hold *hold; /* the store's */
 };
 
 /* Opens what an earlier fill left, or creates. The front after a kill is found with SEEK_HOLE and rounded down so
@@ -138,7 +193,10 @@ int partial_renew(struct partial *p, struct str *why) MUSTCHECK;
 void partial_discard(struct partial *p); /* removes the file, closes nothing */
 void partial_close(struct partial *p);   /* the descriptor; after the last reader */
 
-/* A small object that is whole in memory (a manifest) and verified: written, synced, renamed over whatever is there,
+/* After partial_commit or store_write_object comes CHANGE_PUT_OBJECT, soon: until then the file is nobody's, and after ten
+ * minutes it may be taken for a leftover.
+ *
+ * A small object that is whole in memory (a manifest) and verified: written, synced, renamed over whatever is there,
  * directory synced. Blocking. */
 int store_write_object(struct store *s, const struct digest *d, struct span content,
                        struct str *why) MUSTCHECK;

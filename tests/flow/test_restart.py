@@ -10,7 +10,7 @@ import pytest
 from lib import paths
 from lib.client import Fetch
 from lib.images import KIB, MIB, Image, Index, blob
-from lib.larder import cache_status, run
+from lib.larder import cache_status
 from lib.upstream import Fault
 
 APP = "t/app"
@@ -227,17 +227,35 @@ def test_a_store_from_nothing_and_one_that_exists(start_larder, upstream, tmp_pa
     assert larder.get(thing.ours).good and (store / "README").read_text() == "mine"
 
 
-def test_a_damaged_index_does_not_serve_wrong(larder, upstream):
-    """The start is refused with the reason; moved away, all is as before, because the content lies beside it."""
-    thing = Thing(upstream, 1000)
-    assert larder.get(thing.ours).good
+@pytest.mark.parametrize("damage", ["random", "emptied", "removed"])
+def test_a_damaged_index_is_made_anew(larder, upstream, damage):
+    """What lies beside it is served after one question to upstream, without being fetched, and then without any."""
+    thing = Thing(upstream, 100 * KIB)
+    image = upstream.add("app", Image("index", (10 * KIB,)), tag="v1")
+    targets = {thing.ours: thing.data, paths.manifest(APP, "v1"): image.manifest, paths.manifest(APP, image.digest): image.manifest}
+    targets.update((paths.blob(APP, d), data) for d, data in image.blobs.items())
+    for target, data in targets.items():
+        assert larder.get(target).body == data
+    larder.wait_idle()
     larder.stop()
     directory = os.path.join(larder.store, "index")
     for name in os.listdir(directory):
-        with open(os.path.join(directory, name), "r+b") as file:
-            file.write(os.urandom(min(8192, os.path.getsize(file.name))))
-    r = run("serve", "-f", larder.file)
-    assert r.returncode == 1 and directory in r.stderr and "Sanitizer" not in r.stderr
-    os.rename(directory, directory + ".old")
+        path = os.path.join(directory, name)
+        if damage == "random":
+            with open(path, "r+b") as file:
+                file.write(os.urandom(min(8192, os.path.getsize(path))))
+        elif damage == "emptied":
+            os.truncate(path, 0)
+        else:
+            os.unlink(path)
     larder.start()
-    assert larder.get(thing.ours).body == thing.data
+    upstream.forget()
+    for target, data in targets.items():
+        r = larder.get(target)
+        assert r.good and r.body == data
+    assert upstream.sent(thing.theirs) <= 1, "the content is here: at most a byte is asked for"
+    larder.wait_idle()
+    upstream.forget()
+    for target, data in targets.items():
+        assert larder.get(target).body == data
+    assert upstream.count() == 0

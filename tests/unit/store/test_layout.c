@@ -77,10 +77,12 @@ static void test_trailing_slashes(void **state)
     ASSERT_REFUSED(path, "store.path", "longer");
 }
 
+#define HEX64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
 static void test_only_tmp_is_cleared(void **state)
 {
     struct rig *r = *state;
-    static const char *const kept[] = {"partial/sha256-aa", "blobs/sha256/bb", "quarantine/sha256-cc",
+    static const char *const kept[] = {"partial/sha256-" HEX64, "blobs/sha256/bb", "quarantine/sha256-" HEX64,
                                        "other"};
     rig_open(r);
     rig_close(r);
@@ -340,7 +342,13 @@ static void test_write_that_fails_leaves_nothing(void **state)
     assert_non_null(strstr(why, path));
     assert_non_null(strstr(why, "Is a directory"));
     below(r, "tmp", path);
-    assert_int_equal(rmdir(path), 0);
+    int rc = -1;
+    for (int i = 0; i < 5000 && rc != 0;
+         i++) { /* the keeper may be trying right now whether the store has healed */
+        rc = rmdir(path);
+        usleep(1000);
+    }
+    assert_int_equal(rc, 0);
 }
 
 static void test_quarantine(void **state)

@@ -42,7 +42,8 @@ static void ask_on_core(void *arg)
 {
     struct asker *a = arg;
     a->w = (struct open_wait){.done = on_opened};
-    a->result = open_get(set_of(a->r), &a->digest, a->size, a->verify, &a->w, &a->object);
+    struct store_object record = {.size = a->size};
+    a->result = open_get(set_of(a->r), &a->digest, &record, a->verify, &a->w, &a->object);
 }
 
 static struct asker asker_of(struct rig *r, const struct digest *d, uint64_t size, bool verify)
