@@ -21,6 +21,12 @@ enum command_option {
     OPT_DRY_RUN,
     OPT_YES,
     OPT_SCHEMA,
+    OPT_RULE,
+    OPT_FORCE,
+    OPT_LIST,
+    OPT_DEEP,
+    OPT_ALL,
+    OPT_BY,
     OPT_HELP,
     OPT_VERSION,
     OPT_COUNT
@@ -32,6 +38,7 @@ enum command_values {
     VALUES_FILE,
     VALUES_WORDS,  /* what `value` lists */
     VALUES_SETS,   /* names of credential sets */
+    VALUES_RULES,  /* names of rules */
     VALUES_ENTRIES /* names of what the command is about */
 };
 
@@ -100,6 +107,14 @@ int run_set_delete(const struct command_args *args);
 int run_set_show(const struct command_args *args);
 int run_set_list(const struct command_args *args);
 int run_explain(const struct command_args *args);
+int run_ls(const struct command_args *args);
+int run_du(const struct command_args *args);
+int run_purge(const struct command_args *args);
+int run_pin(const struct command_args *args);
+int run_unpin(const struct command_args *args);
+int run_verify(const struct command_args *args);
+int run_gc(const struct command_args *args);
+int run_status(const struct command_args *args);
 int run_completion(const struct command_args *args);
 int run_man(const struct command_args *args);
 

@@ -29,6 +29,15 @@ const struct command_option_info command_options[OPT_COUNT] = {
     [OPT_YES] = {'y', "yes", NULL, NULL, VALUES_ANY, "accepted for scripts; larder asks nothing"},
     [OPT_SCHEMA] = {0, "schema", NULL, NULL, VALUES_ANY,
                     "print every configuration key with type, default and meaning"},
+    [OPT_RULE] = {0, "rule", NULL, "NAME", VALUES_RULES, "all that the rule's source has brought"},
+    [OPT_FORCE] = {0, "force", NULL, NULL, VALUES_ANY, "also what is pinned"},
+    [OPT_LIST] = {0, "list", NULL, NULL, VALUES_ANY, "print what is pinned"},
+    [OPT_DEEP] = {0, "deep", NULL, NULL, VALUES_ANY,
+                  "compute every digest anew, instead of comparing content sums"},
+    [OPT_ALL] = {'a', "all", NULL, NULL, VALUES_ANY,
+                 "also manifests without a tag: pulled by digest, or parts of an index"},
+    [OPT_BY] = {0, "by", NULL, "rule|repository", VALUES_WORDS,
+                "what the bytes are summed up by (default: rule)"},
     [OPT_HELP] = {'h', "help", NULL, NULL, VALUES_ANY, "print what a command does and which options it has"},
     [OPT_VERSION] = {0, "version", NULL, NULL, VALUES_ANY, "print larder's version"},
 };
@@ -130,6 +139,64 @@ const struct command commands[] = {
      .argument_required = true,
      .optional = LOOK,
      .run = run_explain},
+    {.words = "status",
+     .doc = "say how the running server is",
+     .more = "Version, configuration, store, connections, and what is out of order.",
+     .optional = LOOK,
+     .run = run_status},
+    {.words = "ls",
+     .doc = "list the images in the store",
+     .more =
+         "PREFIX is how their names begin: with the registry (docker.io/library/), or as clients ask larder "
+         "for them. SIZE is what the store has of an image; COMPLETE says of how many of its platforms it "
+         "has "
+         "everything.",
+     .argument = "PREFIX",
+     .optional = LOOK | O(ALL),
+     .run = run_ls},
+    {.words = "du",
+     .doc = "say what uses the store's space",
+     .more = "What several have is counted in each of them, and SHARED says how much that is.",
+     .optional = LOOK | O(BY),
+     .run = run_du},
+    {.words = "purge",
+     .doc = "remove an image from the store",
+     .more = "A tag goes with its manifest and what no other image needs, unless another tag names it; a "
+             "digest goes "
+             "with its tags; with --rule goes all that its source has brought. It is not served from that "
+             "moment on; "
+             "what is pinned stays.",
+     .argument = "IMAGE|DIGEST",
+     .optional = LOOK | O(RULE) | O(FORCE),
+     .run = run_purge},
+    {.words = "pin",
+     .doc = "keep an image: it is not evicted",
+     .more = "A tag keeps whatever it names, now and later; a digest keeps that. All that it refers to is "
+             "kept, too. "
+             "It need not be in the store yet.",
+     .argument = "IMAGE|DIGEST",
+     .optional = LOOK | O(LIST),
+     .run = run_pin},
+    {.words = "unpin",
+     .doc = "let a pinned image be evicted again",
+     .argument = "IMAGE|DIGEST",
+     .argument_required = true,
+     .optional = LOOK,
+     .run = run_unpin},
+    {.words = "verify",
+     .doc = "read the store, and compare",
+     .more = "All of it, or one image. What is damaged goes to quarantine, and the next pull fetches it "
+             "again; the "
+             "exit code is 1 then. Ctrl-C ends it.",
+     .argument = "IMAGE|DIGEST",
+     .optional = LOOK | O(DEEP),
+     .run = run_verify},
+    {.words = "gc",
+     .doc = "tidy the store now",
+     .more =
+         "Evicts what is above the limits and removes what lies around, which otherwise happens by and by.",
+     .optional = LOOK,
+     .run = run_gc},
     {.words = "completion",
      .doc = "print the completion script of a shell",
      .more = "For bash: eval \"$(larder completion bash)\". For zsh: larder completion zsh > "

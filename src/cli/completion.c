@@ -101,6 +101,8 @@ static void print_values(const struct shell *sh)
             offer_words(sh, i->value);
         } else if (i->values == VALUES_SETS) {
             puts("        _larder_names credential-set list");
+        } else if (i->values == VALUES_RULES) {
+            puts("        _larder_names cache list");
         } else if (i->values == VALUES_ENTRIES) {
             puts("        case $command in");
             print_entries("cache list");

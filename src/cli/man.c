@@ -95,7 +95,10 @@ static void print_program(const char *version)
          "The commands that change the configuration change only the bytes they must: comments, order, "
          "quotes and blank lines stay. The\n"
          "result is validated before it takes the file\\(aqs place, and two commands at once cannot lose a "
-         "change.\n"
+         "change.\n.PP\n"
+         "The commands about the store ask the larder that runs, on the admin address of its configuration. "
+         "What changes something is\n"
+         "taken from the same machine only.\n"
          ".SH COMMANDS");
     for (size_t i = 0; i < n_commands; i++)
         print_command(&commands[i]);
@@ -116,6 +119,9 @@ static void print_program(const char *version)
          "file:/run/secrets/hub\n"
          "larder cache update \\-n hello \\-c hub \\-\\-dry\\-run\n"
          "larder explain cache.example:5000/hello\\-world:latest\n"
+         "larder ls \\-\\-all docker.io/library/\n"
+         "larder purge hello\\-world:latest\n"
+         "larder verify \\-\\-deep\n"
          ".fi\n.SH SEE ALSO\n.BR larder\\-config (5)");
 }
 

@@ -1,30 +1,17 @@
 /* See calls.h. Each call reads its parameters, asks its room, and says in words what was wrong. */
 #include "main/calls.h"
 
-#include "base/clock.h"
+#include "admin/store_calls.h"
 #include "proxy/proxy.h"
 #include "proxy/report.h"
+#include "proxy/setup.h"
 #include "registry/name.h"
-#include "store/store.h"
 
 static unsigned no(struct str *out, unsigned status, const char *why)
 {
     str_reset(out);
     str_addz(out, why);
     return status;
-}
-
-static unsigned status(void *arg, struct span query, struct str *out)
-{
-    struct calls_context *c = arg;
-    struct store_totals totals;
-    UNUSED(query);
-    store_totals(c->store, &totals);
-    str_addf(out, "{\"version\":\"%s\",\"started_ms\":%lld,\"now_ms\":%lld,\"workers\":%u,", c->version,
-             (long long)c->started_ms, (long long)clock_wall_ms(), c->workers);
-    str_addf(out, "\"objects\":%llu,\"bytes\":%llu}\n", (unsigned long long)totals.objects,
-             (unsigned long long)totals.bytes);
-    return 200;
 }
 
 static unsigned credential_sets(void *arg, struct span query, struct str *out)
@@ -59,15 +46,28 @@ static unsigned image(void *arg, struct span query, struct str *out)
     return 200;
 }
 
+const struct conf *calls_hold_conf(void *arg, void **held)
+{
+    struct calls_context *c = arg;
+    struct setup *setup = proxy_setup(c->shared);
+    *held = setup;
+    return setup_conf(setup);
+}
+
+void calls_release_conf(void *held)
+{
+    setup_unref(held);
+}
+
 size_t calls_fill(struct calls_context *context, struct api_call calls[CALLS_MAX])
 {
     const struct api_call table[] = {
-        {"status", false, false, status, context},
+        {"status", false, false, status_call, context},
         {"credential-sets", false, false, credential_sets, context},
         {"upstreams", false, false, upstreams, context},
         {"image", false, true, image, context},
     };
-    _Static_assert(ARRAY_LEN(table) <= CALLS_MAX, "room for all calls");
+    _Static_assert(ARRAY_LEN(table) + STORE_CALLS_MAX <= CALLS_MAX, "room for all calls");
     memcpy(calls, table, sizeof table);
-    return ARRAY_LEN(table);
+    return ARRAY_LEN(table) + store_calls_fill(context->store_calls, calls + ARRAY_LEN(table));
 }

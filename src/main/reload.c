@@ -40,6 +40,7 @@ struct reload {
 
     bool good;
     int64_t good_ms; /* wall clock */
+    char why[1024];  /* not good: the first complaint */
     uint64_t n_good, n_bad;
 };
 
@@ -214,7 +215,11 @@ static void round_end(struct reload *r)
 
 static void round_refused(struct reload *r)
 {
+    struct span rest = str_span(&r->next.complaints), line = SPAN("");
+    struct str why = STR_INIT(r->why);
     log_complaints(r);
+    (void)span_next(&rest, '\n', &line);
+    str_add(&why, line);
     r->good = false;
     r->n_bad++;
     next_drop(r);
@@ -329,4 +334,9 @@ void reload_metrics(const struct reload *r, struct str *out)
                       "# TYPE larder_config_reloads_total counter\n"));
     str_addf(out, "larder_config_reloads_total{result=\"taken\"} %llu\n", (unsigned long long)r->n_good);
     str_addf(out, "larder_config_reloads_total{result=\"refused\"} %llu\n", (unsigned long long)r->n_bad);
+}
+
+void reload_look(const struct reload *r, struct reload_state_now *out)
+{
+    *out = (struct reload_state_now){.good = r->good, .good_ms = r->good_ms, .why = r->why};
 }

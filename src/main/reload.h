@@ -37,4 +37,11 @@ void reload_stop(struct reload *r);
 
 void reload_metrics(const struct reload *r, struct str *out);
 
+struct reload_state_now {
+    bool good;       /* the file, as it is now, is in force */
+    int64_t good_ms; /* wall clock: when what is in force was taken */
+    const char *why; /* not good: the first complaint */
+};
+void reload_look(const struct reload *r, struct reload_state_now *out);
+
 #endif

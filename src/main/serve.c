@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "admin/admin.h"
+#include "admin/store_calls.h"
 #include "base/mem.h"
 #include "cli/config_file.h"
 #include "core/resolve.h"
@@ -46,6 +47,7 @@ struct main {
     struct core *core;
     struct admin *admin;
     struct calls_context calls_context;
+    struct store_calls *store_calls;
     struct api_call calls[CALLS_MAX];
     int admin_fd;
     struct worker *workers;
@@ -135,7 +137,8 @@ static void on_signal(int signum, void *arg)
              LOG_I("limit_ms", mn->conf->client.drain_ms));
     admin_stopping(mn->admin);
     reload_stop(mn->reload);
-    mn->reload = NULL;
+    mn->calls_context.reload = mn->reload = NULL;
+    store_calls_stop(mn->store_calls);
     for (unsigned i = 0; i < mn->n_workers; i++)
         core_post(mn->workers[i].core, &mn->workers[i].stop);
 }
@@ -183,14 +186,21 @@ static void start_reload(struct main *mn)
                                    .spread = spread,
                                    .took = took,
                                    .arg = mn};
-    mn->reload = reload_start(&config);
+    mn->calls_context.reload = mn->reload = reload_start(&config);
 }
 
 static void on_main_start(struct core_msg *m)
 {
     struct main *mn = CONTAINER_OF(m, struct main, start);
+    struct store_calls_config store_config = {.store = mn->store,
+                                              .hold = calls_hold_conf,
+                                              .release = calls_release_conf,
+                                              .arg = &mn->calls_context};
+    mn->store_calls = store_calls_new(&store_config);
     mn->calls_context = (struct calls_context){.shared = mn->shared,
                                                .store = mn->store,
+                                               .store_calls = mn->store_calls,
+                                               .cores = mn->cores,
                                                .version = mn->version,
                                                .started_ms = clock_wall_ms(),
                                                .workers = mn->n_workers};
@@ -323,6 +333,7 @@ static void take_apart(struct main *mn)
     mem_free(mn->cores);
     mem_free(mn->workers);
     sockets_free(mn->sockets);
+    store_calls_free(mn->store_calls);
     proxy_shared_free(mn->shared);
     store_close(mn->store);
 }

@@ -80,6 +80,38 @@ void report_upstreams(struct proxy_shared *s, struct str *out)
     setup_unref(setup);
 }
 
+#define TROUBLES_MAX 50
+
+static void list_name(struct str *out, struct span name, unsigned *n)
+{
+    if ((*n)++ >= TROUBLES_MAX)
+        return;
+    str_addz(out, *n > 1 ? ",\"" : "\"");
+    str_addjson(out, name);
+    str_addc(out, '"');
+}
+
+void report_troubles(struct proxy_shared *s, struct str *out)
+{
+    struct setup *setup = proxy_setup(s);
+    const struct conf *conf = setup_conf(setup);
+    struct credential_health h;
+    unsigned n_down = 0, n_bad = 0;
+    str_add(out, SPAN("\"upstreams_down\":["));
+    for (size_t i = 0; i < conf->n_upstreams; i++) {
+        if (upstream_is_down(setup, &conf->upstreams[i], &(int){0}, &(unsigned){0}))
+            list_name(out, conf->upstreams[i].registry, &n_down);
+    }
+    str_add(out, SPAN("],\"credential_sets_unhealthy\":["));
+    for (size_t i = 0; i < conf->n_credential_sets; i++) {
+        credential_health(setup_secrets(setup), &conf->credential_sets[i], &h);
+        if (!h.healthy)
+            list_name(out, conf->credential_sets[i].name, &n_bad);
+    }
+    str_addc(out, ']');
+    setup_unref(setup);
+}
+
 /* ---- an image ---- */
 
 struct image {

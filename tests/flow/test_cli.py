@@ -495,6 +495,8 @@ def test_bash_completes(config, tmp_path):
     assert complete(config, "credential-set", "update", "-n", "") == ["hub"]
     assert complete(config, "cache", "list", "-o", "") == ["table", "json", "yaml", "tsv"]
     assert complete(config, "completion", "") == ["bash", "zsh"]
+    assert complete(config, "purge", "--rule", "") == ["dotnet", "hello"]
+    assert complete(config, "du", "--by", "r") == ["rule", "repository"]
     other = tmp_path / "other.yaml"
     other.write_text("rules: [{name: only, source: quay.io/x, target: x}]\n")
     assert complete(config, "-f", str(other), "cache", "show", "-n", "") == ["only"]

@@ -45,7 +45,8 @@ class Faults:
         os.replace(new, os.path.join(self.directory, "names"))
 
     def hold(self, call):
-        """From now on this call on a partial file, or on a new configuration file, waits: "pread", "ftruncate" or "fsync"."""
+        """From now on this call on a partial file, or on a new configuration file, waits: "pread", "ftruncate" or "fsync";
+        "preadv2": on a whole object of the store."""
         with open(self._path("hold", call), "w"):
             pass
 

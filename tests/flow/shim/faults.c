@@ -3,7 +3,7 @@
  * system with another preferred block size; a clock that is off; names that DNS does not have.
  *
  *   LARDER_FAULTS        a folder. While it has a file hold-pread, hold-ftruncate or hold-fsync, such calls wait, and say so by making
- *                        held-pread and so on. Its file names has a line
+ *                        held-pread and so on; with hold-preadv2, reads of the store's whole objects. Its file names has a line
  *                        "HOST ADDRESS..." for each name that is looked up otherwise: without an address there is no such name,
  *                        and the address "wait" waits while there is a file hold-names
  *   LARDER_FAULT_CREATE  the error number with which every file that is opened to be made fails
@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,7 +32,8 @@ static long number(const char *variable)
     return text == NULL ? 0 : strtol(text, NULL, 10);
 }
 
-static int is_watched(int fd)
+/* The path has one of two parts. */
+static int is_watched(int fd, const char *one, const char *other)
 {
     char link[64], path[PATH_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -39,14 +41,14 @@ static int is_watched(int fd)
     if (n < 0)
         return 0;
     path[n] = 0;
-    return strstr(path, "/partial/") != NULL || strstr(path, "/.larder-") != NULL;
+    return strstr(path, one) != NULL || strstr(path, other) != NULL;
 }
 
-static void wait_if_held(const char *call, int fd)
+static void wait_while_held(const char *call)
 {
     char hold[PATH_MAX], held[PATH_MAX];
     const char *folder = getenv("LARDER_FAULTS");
-    if (folder == NULL || !is_watched(fd))
+    if (folder == NULL)
         return;
     snprintf(hold, sizeof hold, "%s/hold-%s", folder, call);
     snprintf(held, sizeof held, "%s/held-%s", folder, call);
@@ -55,6 +57,24 @@ static void wait_if_held(const char *call, int fd)
     close(open(held, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
     while (access(hold, F_OK) == 0)
         usleep(1000);
+}
+
+static void wait_if_held(const char *call, int fd)
+{
+    if (is_watched(fd, "/partial/", "/.larder-"))
+        wait_while_held(call);
+}
+
+ssize_t preadv2(int fd, const struct iovec *parts, int n, off_t at, int flags)
+{
+    if (is_watched(fd, "/blobs/sha256/", "/blobs/sha512/"))
+        wait_while_held("preadv2");
+    return syscall(SYS_preadv2, fd, parts, (long)n, at, 0L, flags);
+}
+
+ssize_t preadv64v2(int fd, const struct iovec *parts, int n, off64_t at, int flags)
+{
+    return preadv2(fd, parts, n, at, flags);
 }
 
 ssize_t pread(int fd, void *bytes, size_t n, off_t at)
