@@ -4,7 +4,7 @@
 #   gcc     Release: unit, flow, lint          clang   Release: that it compiles without a warning
 #   asan    address and undefined behaviour: unit, flow
 #   tsan    threads: unit, and the flows of tests/flow/threads.list
-#   fuzz    clang, libFuzzer, address and undefined behaviour: ten seconds for each fuzzer
+#   fuzz    clang, libFuzzer, address and undefined behaviour: six seconds for each fuzzer
 #
 # One ctest run over all of them gives one summary, which is the last thing printed. Needs Debian 12; installs what is missing
 # (deps/install.sh). Environment: LARDER_BUILD (where to build, default build/), LARDER_JOBS (default: number of processors).

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs one fuzzer for ten seconds: run.sh PROGRAM CORPUS WORK. The corpus is copied into WORK first, so that the source tree is only
+# Runs one fuzzer for some seconds: run.sh PROGRAM CORPUS WORK. The corpus is copied into WORK first, so that the source tree is only
 # read; an input that fails stays in WORK, and its path is in the output.
 set -euo pipefail
 program=$1 corpus=$2 work=$3
@@ -12,4 +12,4 @@ mkdir -p "$work/corpus"
 cp -r "$corpus/." "$work/corpus"
 # Twice: the seeds alone first, so that a seed that fails is named, then the search.
 "$program" -timeout=5 -artifact_prefix="$work/" "$work"/corpus/* >"$work/seeds.log" 2>&1 || { cat "$work/seeds.log"; exit 1; }
-exec "$program" -max_total_time=10 -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$work/" "$work/corpus"
+exec "$program" -max_total_time=6 -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$work/" "$work/corpus"
