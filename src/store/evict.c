@@ -381,6 +381,12 @@ static bool step(struct store *s, struct walk *w)
     uint64_t tags = 0, bytes = 0;
     if (n > 0 && rc == 0)
         rc = forget(s, victims, n, &tags);
+    if (rc == ENOSPC || rc == EDQUOT) {
+        /* On a full disk the index may find no room for so much change: one by one each makes room for the next. */
+        while (n > 1)
+            hold_unclaim(s, &victims[--n].digest, false);
+        rc = n > 0 ? forget(s, victims, n, &tags) : rc;
+    }
     for (size_t i = 0; i < n; i++) {
         if (rc == 0) {
             evict_unlink(s, &victims[i].digest);

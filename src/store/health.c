@@ -53,10 +53,28 @@ void health_init(struct store *s)
     s->health = (struct store_health){.since_ms = clock_wall_ms()};
 }
 
+/* Is it about the file system, and not about one file (a folder that has its name, say)? */
+static bool is_general(int error)
+{
+    switch (error) {
+    case EACCES:
+    case EPERM:
+    case EIO:
+    case ENXIO:
+    case ENODEV:
+    case ESTALE:
+    case EUCLEAN:
+    case ETIMEDOUT:
+        return true;
+    default:
+        return store_fault_of(error) == FAULT_FULL || store_fault_of(error) == FAULT_READONLY;
+    }
+}
+
 enum store_fault health_note(struct store *s, int error)
 {
     enum store_fault fault = store_fault_of(error);
-    if (fault == FAULT_NONE || fault == FAULT_BUSY)
+    if (!is_general(error))
         return fault;
     pthread_mutex_lock(&s->health_lock);
     bool news = s->health.fault != fault;
@@ -83,6 +101,11 @@ void store_health(struct store *s, struct store_health *out)
     pthread_mutex_lock(&s->health_lock);
     *out = s->health;
     pthread_mutex_unlock(&s->health_lock);
+}
+
+bool health_relieved(struct store *s, int error, uint64_t bytes)
+{
+    return (error == ENOSPC || error == EDQUOT) && store_relieve(s, bytes) > 0;
 }
 
 /* Room for more than the probe itself. */

@@ -196,17 +196,25 @@ void hold_fill_end(struct store *s, struct store_hold *h)
     pthread_mutex_unlock(&s->holds_lock);
 }
 
+/* Only the name goes under the lock: taking a large file apart takes long. */
 bool hold_drop_partial(struct store *s, const struct digest *d, const char *name, uint64_t bytes)
 {
+    char tmp[STORE_NAME_MAX];
+    struct str t = STR_INIT(tmp);
+    str_addz(&t, "dropped.");
+    str_addu(&t, atomic_fetch_add_explicit(&s->tmp_names, 1, memory_order_relaxed));
     pthread_mutex_lock(&s->holds_lock);
     struct store_hold *h = map_get(&s->holds, digest_key(d));
     bool idle = h == NULL || h->fills == 0;
-    bool removed = idle && unlinkat(s->dirs[STORE_DIR_PARTIAL], name, 0) == 0;
+    bool removed = idle && store_move(s, STORE_DIR_PARTIAL, name, STORE_DIR_TMP, tmp) == 0;
     if (removed) {
         atomic_fetch_sub_explicit(&s->partial_bytes, bytes, memory_order_relaxed);
         atomic_fetch_sub_explicit(&s->partials, 1, memory_order_relaxed);
     }
     pthread_mutex_unlock(&s->holds_lock);
+    if (removed && unlinkat(s->dirs[STORE_DIR_TMP], tmp, 0) != 0)
+        log_error("store", "cannot remove a file from tmp/", LOG_S("name", tmp),
+                  LOG_S("error", store_errno_words(errno)));
     return removed;
 }
 

@@ -270,13 +270,17 @@ int itxn_del(struct itxn *t, const struct key *k)
 
 /* ---- objects ---- */
 
+/* Stored in the time that is suspect. */
+static bool index_by_time(const struct index *x, const struct pool_entry *e)
+{
+    int64_t to = atomic_load_explicit(&x->suspect_to, memory_order_relaxed);
+    return to != 0 && e->o.stored_ms <= to &&
+           e->o.stored_ms >= atomic_load_explicit(&x->suspect_from, memory_order_relaxed);
+}
+
 bool index_is_suspect(const struct index *x, const struct pool_entry *e)
 {
-    if (e->flags & RECORD_UNVERIFIED)
-        return true;
-    int64_t to = atomic_load_explicit(&x->suspect_to, memory_order_relaxed);
-    return to != 0 && !(e->flags & RECORD_CHECKED) && e->o.stored_ms <= to &&
-           e->o.stored_ms >= atomic_load_explicit(&x->suspect_from, memory_order_relaxed);
+    return (e->flags & RECORD_UNVERIFIED) != 0 || ((e->flags & RECORD_CHECKED) == 0 && index_by_time(x, e));
 }
 
 /* One with a damaged record never was in the totals, as far as anybody can tell: counting anew mends that. */
@@ -880,7 +884,8 @@ void index_checked(struct index *x, const struct digest *d, uint64_t size, const
     struct itxn t;
     int rc = itxn_write(x, &t);
     if (rc == 0 && itxn_object(&t, d, &e) && e.o.size == size) {
-        e.flags = RECORD_CHECKED;
+        /* Outside of the time it would hide what comes after another unclean stop. */
+        e.flags = index_by_time(x, &e) ? RECORD_CHECKED : 0;
         if (sum->known)
             e.o.sum = *sum;
         rc = itxn_put_object(&t, d, &e);

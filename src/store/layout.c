@@ -242,7 +242,7 @@ int store_write_object(struct store *s, const struct digest *d, struct span cont
     MUST(!t.cut);
 
     int error = write_tmp(s, tmp, content, &what);
-    if (error != 0 && store_fault_of(error) == FAULT_FULL && store_relieve(s, content.n + RELIEF) > 0)
+    if (health_relieved(s, error, content.n + RELIEF))
         error = write_tmp(s, tmp, content, &what);
     if (error != 0) {
         (void)health_note(s, error);

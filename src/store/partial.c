@@ -97,13 +97,15 @@ int partial_open(struct store *s, const struct digest *d, struct partial *out, s
     char name[STORE_NAME_MAX];
     partial_name(out, name);
     out->hold = hold_fill(s, d);
-    int fd = open_file(out, name);
-    if (fd < 0 && store_fault_of(errno) == FAULT_FULL && store_relieve(s, RELIEF) > 0) /* no inodes */
+    int fd = open_file(out, name), error = fd < 0 ? errno : 0;
+    if (health_relieved(s, error, RELIEF)) { /* no inodes */
         fd = open_file(out, name);
+        error = fd < 0 ? errno : 0;
+    }
     if (fd < 0)
-        return not_opened(out, -1, errno, why);
+        return not_opened(out, -1, error, why);
     struct stat st;
-    int error = fstat(fd, &st) != 0 ? errno : 0;
+    error = fstat(fd, &st) != 0 ? errno : 0;
     if (error == 0 && !S_ISREG(st.st_mode))
         error = EEXIST;
     if (error != 0)
@@ -119,7 +121,7 @@ int partial_open(struct store *s, const struct digest *d, struct partial *out, s
 int partial_write(struct partial *p, uint64_t off, const void *bytes, size_t n, struct str *why)
 {
     int error = store_write_all(p->fd, off, bytes, n);
-    if (error != 0 && store_fault_of(error) == FAULT_FULL && store_relieve(p->store, n + RELIEF) > 0)
+    if (health_relieved(p->store, error, n + RELIEF))
         error = store_write_all(p->fd, off, bytes, n);
     count(p);
     if (evict_is_due(p->store))

@@ -24,9 +24,12 @@ static int change_pin(struct store *s, const struct key *k, bool pin, bool *foun
 {
     struct itxn t;
     struct record r;
+    pthread_mutex_lock(&s->evict); /* what is pinned by now is not being evicted any more */
     int rc = itxn_write(s->index, &t);
-    if (rc != 0)
+    if (rc != 0) {
+        pthread_mutex_unlock(&s->evict);
         return fail(s, why, "change a pin", rc);
+    }
     *found = itxn_has(&t, k);
     record_of_pin(&r, k, clock_wall_ms());
     if (pin && !*found)
@@ -37,6 +40,7 @@ static int change_pin(struct store *s, const struct key *k, bool pin, bool *foun
         rc = itxn_commit(&t);
     else
         itxn_end(&t);
+    pthread_mutex_unlock(&s->evict);
     return rc != 0 ? fail(s, why, "change a pin", rc) : 0;
 }
 

@@ -170,6 +170,8 @@ void hold_end(struct store *s);
 void health_init(struct store *s);
 /* A write failed. Returns what kind of failure that is. Any thread. */
 enum store_fault health_note(struct store *s, int error);
+/* The disk is full, and room was made for so many bytes, or some: try again. Blocking. */
+bool health_relieved(struct store *s, int error, uint64_t bytes);
 /* Is it over? Blocking. */
 void health_probe(struct store *s);
 

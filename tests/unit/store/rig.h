@@ -203,4 +203,139 @@ static inline void rig_write_file(const char *path, const void *bytes, size_t n)
     close(fd);
 }
 
+/* ---- whole objects ---- */
+
+/* `size` bytes that only this seed has. */
+static inline char *rig_bytes(unsigned seed, size_t size)
+{
+    char *p = malloc(size > 0 ? size : 1);
+    uint64_t x = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    for (size_t i = 0; i < size; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        p[i] = (char)x;
+    }
+    return p;
+}
+
+/* Stores an object as the proxy does: the file, then `more` with CHANGE_PUT_OBJECT, and waits. */
+static inline struct digest rig_store(struct rig *r, unsigned seed, size_t size,
+                                      const struct store_change *more)
+{
+    char why[1024] = "";
+    struct str w = STR_INIT(why);
+    char *bytes = rig_bytes(seed, size);
+    struct store_change c = *more;
+    c.what |= CHANGE_PUT_OBJECT;
+    c.digest = rig_digest_of(bytes, size);
+    c.size = size;
+    content_sum_of(span_of(bytes, size), &c.sum);
+    if (store_write_object(r->store, &c.digest, span_of(bytes, size), &w) != 0)
+        fail_msg("store_write_object: %s", why);
+    free(bytes);
+    assert_int_equal(rig_apply(r, &c), 0);
+    return c.digest;
+}
+
+static inline struct digest rig_blob(struct rig *r, unsigned seed, size_t size)
+{
+    return rig_store(r, seed, size, &(struct store_change){.repo = ""});
+}
+
+/* A manifest of repo:tag (tag "": none) that refers to these. */
+static inline struct digest rig_image(struct rig *r, unsigned seed, const char *repo, const char *tag,
+                                      const struct store_ref *refs, size_t n)
+{
+    struct store_change c = {.what =
+                                 CHANGE_PUT_LINK | CHANGE_PUT_REFS | (tag[0] != '\0' ? CHANGE_PUT_TAG : 0),
+                             .kind = STORE_MANIFEST,
+                             .refs = refs,
+                             .n_refs = n,
+                             .checked_ms = 1700000000000,
+                             .media = "application/vnd.oci.image.manifest.v1+json"};
+    snprintf(c.repo, sizeof c.repo, "%s", repo);
+    snprintf(c.tag, sizeof c.tag, "%s", tag);
+    return rig_store(r, seed, 1000, &c);
+}
+
+static inline void rig_link(struct rig *r, const struct digest *d, const char *repo)
+{
+    struct store_change c = {.what = CHANGE_PUT_LINK, .digest = *d};
+    snprintf(c.repo, sizeof c.repo, "%s", repo);
+    assert_int_equal(rig_apply(r, &c), 0);
+}
+
+static inline bool rig_object(struct rig *r, const struct digest *d, struct store_object *out)
+{
+    struct store_reader *reader = store_reader_new(r->store);
+    bool found = store_get_object(reader, d, out);
+    store_reader_free(reader);
+    return found;
+}
+
+static inline bool rig_tag(struct rig *r, const char *repo, const char *tag)
+{
+    struct store_tag is;
+    struct store_reader *reader = store_reader_new(r->store);
+    bool found = store_get_tag(reader, span_str(repo), span_str(tag), &is);
+    store_reader_free(reader);
+    return found;
+}
+
+/* In the index and in blobs/, or in neither. */
+static inline bool rig_has(struct rig *r, const struct digest *d)
+{
+    struct store_object o;
+    bool found = rig_object(r, d, &o);
+    assert_int_equal(found, rig_exists(r, d->alg == DIGEST_SHA256 ? STORE_DIR_SHA256 : STORE_DIR_SHA512, d));
+    return found;
+}
+
+/* The index and the folders agree, and the totals are what there is. */
+struct rig_sum {
+    struct rig *r;
+    enum store_dir dir;
+    uint64_t files, bytes;
+};
+
+static inline bool rig_add_file(const char *name, void *arg)
+{
+    struct rig_sum *s = arg;
+    struct stat st;
+    struct digest d;
+    struct store_object o;
+    assert_int_equal(fstatat(s->r->store->dirs[s->dir], name, &st, AT_SYMLINK_NOFOLLOW), 0);
+    s->files++;
+    s->bytes += s->dir == STORE_DIR_SHA256 ? (uint64_t)st.st_size : store_taken(&st);
+    if (s->dir != STORE_DIR_SHA256)
+        return true;
+    if (!store_name_digest(span_str(name), DIGEST_SHA256, &d) || !rig_object(s->r, &d, &o))
+        fail_msg("blobs/sha256/%s is not in the index", name);
+    if (o.size != (uint64_t)st.st_size)
+        fail_msg("blobs/sha256/%s has %lld bytes, the index says %llu", name, (long long)st.st_size,
+                 (unsigned long long)o.size);
+    return true;
+}
+
+static inline void rig_assert_consistent(struct rig *r)
+{
+    struct store_totals t;
+    struct rig_sum blobs = {.r = r, .dir = STORE_DIR_SHA256}, partials = {.r = r, .dir = STORE_DIR_PARTIAL},
+                   quarantine = {.r = r, .dir = STORE_DIR_QUARANTINE}, tmp = {.r = r, .dir = STORE_DIR_TMP};
+    assert_int_equal(store_each_file(r->store, blobs.dir, rig_add_file, &blobs), 0);
+    assert_int_equal(store_each_file(r->store, partials.dir, rig_add_file, &partials), 0);
+    assert_int_equal(store_each_file(r->store, quarantine.dir, rig_add_file, &quarantine), 0);
+    assert_int_equal(store_each_file(r->store, tmp.dir, rig_add_file, &tmp), 0);
+    store_totals(r->store, &t);
+    assert_int_equal(t.objects, blobs.files);
+    assert_int_equal(t.bytes, blobs.bytes);
+    assert_int_equal(t.partials, partials.files);
+    assert_int_equal(t.partial_bytes, partials.bytes);
+    assert_int_equal(t.quarantined, quarantine.files);
+    assert_int_equal(t.quarantined_bytes, quarantine.bytes);
+    assert_int_equal(t.used, blobs.bytes + partials.bytes + quarantine.bytes);
+    assert_int_equal(tmp.files, 0);
+}
+
 #endif
