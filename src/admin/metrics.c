@@ -6,6 +6,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "store/evict.h"
+#include "store/health.h"
 
 #define PAGE_FIRST (256u << 10)
 #define PAGE_MAX   (256u << 20)
@@ -42,6 +44,48 @@ static void store(const struct admin_config *config, struct str *out)
     value(out, "store_objects", (int64_t)t.objects);
     head(out, "store_bytes", "gauge", "Bytes of the objects in the store");
     value(out, "store_bytes", (int64_t)t.bytes);
+    head(out, "store_partial_objects", "gauge", "Partial files in the store");
+    value(out, "store_partial_objects", (int64_t)t.partials);
+    head(out, "store_partial_bytes", "gauge", "Bytes that partial files take");
+    value(out, "store_partial_bytes", (int64_t)t.partial_bytes);
+    head(out, "store_quarantined_objects", "gauge", "Objects that were found damaged and put away");
+    value(out, "store_quarantined_objects", (int64_t)t.quarantined);
+    head(out, "store_quarantined_bytes", "gauge", "Bytes that they take");
+    value(out, "store_quarantined_bytes", (int64_t)t.quarantined_bytes);
+    head(out, "store_used_bytes", "gauge", "Bytes of all that store.max_size is about");
+    value(out, "store_used_bytes", (int64_t)t.used);
+    head(out, "store_evicted_objects_total", "counter",
+         "Objects that went to make room, or because of their age");
+    value(out, "store_evicted_objects_total", (int64_t)t.evicted);
+    head(out, "store_evicted_bytes_total", "counter", "Bytes of these objects");
+    value(out, "store_evicted_bytes_total", (int64_t)t.evicted_bytes);
+    head(out, "store_damaged_records_total", "counter", "Records of the index that were found damaged");
+    value(out, "store_damaged_records_total", (int64_t)t.damaged);
+}
+
+static void scrub(const struct admin_config *config, struct str *out)
+{
+    struct store_scrub s;
+    store_scrub_now(config->store, &s);
+    head(out, "store_scrub_objects", "gauge", "Objects that this round of scrubbing has read");
+    value(out, "store_scrub_objects", (int64_t)s.objects);
+    head(out, "store_scrub_bytes", "gauge", "Bytes that it has read");
+    value(out, "store_scrub_bytes", (int64_t)s.bytes);
+    head(out, "store_scrub_damaged", "gauge", "Objects that it found damaged");
+    value(out, "store_scrub_damaged", (int64_t)s.damaged);
+    head(out, "store_scrub_rounds_total", "counter", "Rounds of scrubbing that have ended");
+    value(out, "store_scrub_rounds_total", (int64_t)s.rounds);
+}
+
+static void health(const struct admin_config *config, struct str *out)
+{
+    struct store_health h;
+    store_health(config->store, &h);
+    head(out, "store_fault", "gauge", "1: this is why the store takes no writes just now");
+    for (enum store_fault f = FAULT_FULL; f <= FAULT_FAILING; f++)
+        str_addf(out, "larder_store_fault{fault=\"%s\"} %d\n", store_fault_name(f), h.fault == f);
+    head(out, "store_write_failures_total", "counter", "Writes of the store that failed");
+    value(out, "store_write_failures_total", (int64_t)h.failures);
 }
 
 static int64_t resident_bytes(void)
@@ -78,6 +122,8 @@ char *metrics_text(const struct admin_config *config, size_t *n)
         struct str out = str_init(page, cap);
         process(config, &out);
         store(config, &out);
+        scrub(config, &out);
+        health(config, &out);
         counters(config, &out);
         config->more_metrics(config->arg, &out);
         if (!out.cut || cap >= PAGE_MAX) {

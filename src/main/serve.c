@@ -26,6 +26,7 @@
 #include "net/listen.h"
 #include "proxy/proxy.h"
 #include "proxy/setup.h"
+#include "store/evict.h"
 
 #define WORKERS_MAX 256
 
@@ -168,11 +169,24 @@ static void spread(void *arg)
         core_post(mn->workers[i].core, &mn->workers[i].spread);
 }
 
+static void limit_store(struct main *mn)
+{
+    const struct conf *c = mn->conf;
+    struct store_limits limits = {.max_size = c->store.max_size,
+                                  .min_free = c->store.min_free,
+                                  .min_free_percent = c->store.min_free_percent,
+                                  .max_age_ms = c->store.max_age_ms,
+                                  .partial_age_ms = c->store.partial_age_ms,
+                                  .scrub_rate = c->store.scrub_rate};
+    store_set_limits(mn->store, &limits);
+}
+
 static void took(struct conf *conf, void *arg)
 {
     struct main *mn = arg;
     conf_unref(mn->conf);
     mn->conf = conf_ref(conf);
+    limit_store(mn);
 }
 
 static void start_reload(struct main *mn)
@@ -381,6 +395,7 @@ int serve_run(const char *config_file, const char *version)
         return 1; /* the process ends: the system takes back what was opened */
     }
     log_start();
+    limit_store(&mn);
     mn.shared = proxy_shared_new(setup, mn.store, mn.n_workers);
     setup_unref(setup);
     log_info("main", "serving", LOG_S("version", version), LOG_SP("store", mn.conf->store_path),

@@ -15,7 +15,7 @@
  * is finished (it is small). */
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
-#include "registry/media.h"
+#include "registry/manifest.h"
 #include "registry/tags.h"
 
 #define LIST_MAX  (16u << 20)
@@ -50,6 +50,10 @@ struct ask {
     char write_why[200];
     int write_err;
     struct store_change change;
+    struct content_sum sum;
+    struct store_ref *refs; /* what the manifest names */
+    size_t n_refs, cap_refs;
+    bool index;
 };
 
 static struct ask *ask_of(struct op *op)
@@ -371,9 +375,35 @@ static enum step judge_list(struct ask *a)
 
 /* ---- keeping ---- */
 
+static void note_ref(void *arg, const struct manifest_child *child)
+{
+    static const enum store_role roles[] = {[CHILD_CONFIG] = REF_CONFIG,
+                                            [CHILD_LAYER] = REF_LAYER,
+                                            [CHILD_MANIFEST] = REF_MANIFEST,
+                                            [CHILD_SUBJECT] = REF_SUBJECT};
+    struct ask *a = arg;
+    if (a->n_refs == a->cap_refs) {
+        a->cap_refs = a->cap_refs == 0 ? 16 : a->cap_refs * 2;
+        a->refs = mem_realloc(a->refs, a->cap_refs * sizeof *a->refs);
+    }
+    a->refs[a->n_refs++] =
+        (struct store_ref){.digest = child->digest, .role = roles[child->role], .size = child->size};
+}
+
+/* What the store wants to know of the content. */
+static void look_into(struct ask *a)
+{
+    struct span content = span_of(a->answer.bytes, a->answer.n);
+    struct manifest_seen seen;
+    (void)manifest_read(span_str(a->answer.media), content, note_ref, a, &seen);
+    a->index = seen.form == MEDIA_INDEX;
+    content_sum_of(content, &a->sum);
+}
+
 static void on_write_work(struct job *j)
 {
     struct ask *a = CONTAINER_OF(j, struct ask, write);
+    look_into(a);
     struct str why = STR_INIT(a->write_why);
     a->write_err = store_write_object(a->px->shared->store, &a->answer.digest,
                                       span_of(a->answer.bytes, a->answer.n), &why);
@@ -427,8 +457,12 @@ static void change_fill(struct ask *a)
     }
     c->what = CHANGE_PUT_LINK;
     if (!a->answer.stored) {
-        c->what |= CHANGE_PUT_OBJECT;
+        c->what |= CHANGE_PUT_OBJECT | CHANGE_PUT_REFS;
         c->size = a->answer.n;
+        c->kind = a->index ? STORE_INDEX : STORE_MANIFEST;
+        c->sum = a->sum;
+        c->refs = a->refs;
+        c->n_refs = a->n_refs;
     }
     if (a->tag[0] != 0) {
         memcpy(c->tag, a->tag, sizeof a->tag);
@@ -493,6 +527,7 @@ static void ask_free(struct op *op)
     flight_unref(a->flight);
     setup_release(a->px, a->t.setup);
     mem_free(a->bytes);
+    mem_free(a->refs);
     mem_free(a);
 }
 

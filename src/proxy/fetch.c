@@ -26,6 +26,7 @@
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
 #include "proxy/side.h"
+#include "store/evict.h"
 #include "proxy/transfer.h"
 
 #define CHUNK        (256u << 10)
@@ -79,6 +80,9 @@ struct fetch {
 
     struct chunk fill, busy;
     struct hasher hasher;
+    struct summer summer; /* of what the hasher has had */
+    bool fits;            /* the length has been compared with the store's limits */
+    bool too_large;
     struct job job;
     int job_err;
     bool job_done;
@@ -152,9 +156,14 @@ static enum step fetch_fail(struct fetch *f, int err, unsigned status, int64_t a
  * begins anew (pass.c). */
 static enum step store_failed(struct fetch *f)
 {
-    COUNT(core_counters(f->px->core), store_errors, 1);
-    log_error("store", "blob not stored", LOG_D("digest", &f->x.digest), LOG_U("bytes", f->x.front),
-              LOG_S("why", f->job_why));
+    if (f->too_large) {
+        log_info("store", "blob not stored: it is larger than the store may be (store.max_size, or the disk)",
+                 LOG_D("digest", &f->x.digest), LOG_U("bytes", f->x.length_known ? f->x.length : f->x.front));
+    } else {
+        COUNT(core_counters(f->px->core), store_errors, 1);
+        log_error("store", "blob not stored", LOG_D("digest", &f->x.digest), LOG_U("bytes", f->x.front),
+                  LOG_S("why", f->job_why));
+    }
     f->unkept = f->x.headed;
     return fetch_fail(f, ERR_STORE, 0, -1);
 }
@@ -179,6 +188,18 @@ static void job_run(struct fetch *f, void (*work)(struct job *j))
     job_start(f->op.core, &f->job, work, on_job);
 }
 
+static void hash_init(struct fetch *f)
+{
+    hasher_init(&f->hasher, (enum digest_alg)f->x.digest.alg);
+    summer_init(&f->summer);
+}
+
+static void hash_busy(struct fetch *f)
+{
+    hasher_update(&f->hasher, f->busy.buf, f->busy.n);
+    summer_update(&f->summer, f->busy.buf, f->busy.n);
+}
+
 static enum step step_open(struct fetch *f)
 {
     if (op_expects(&f->op, FETCH_O_JOB))
@@ -191,7 +212,7 @@ static enum step step_open(struct fetch *f)
     if (f->job_err != 0)
         return store_failed(f);
     f->has_partial = true;
-    hasher_init(&f->hasher, (enum digest_alg)f->x.digest.alg);
+    hash_init(f);
     f->rehash_to = flight_partial(f->flight)->front;
     return op_go(&f->op, f->rehash_to > 0 ? FETCH_REHASH : FETCH_SEND);
 }
@@ -202,7 +223,7 @@ static void rehash_work(struct job *j)
     size_t want = f->rehash_to - f->rehashed < CHUNK ? (size_t)(f->rehash_to - f->rehashed) : CHUNK;
     ssize_t n = pread(flight_partial(f->flight)->fd, f->busy.buf, want, (off_t)f->rehashed);
     f->busy.n = n > 0 ? (size_t)n : 0;
-    hasher_update(&f->hasher, f->busy.buf, f->busy.n);
+    hash_busy(f);
 }
 
 static enum step step_rehash(struct fetch *f)
@@ -243,7 +264,7 @@ static enum step step_restart(struct fetch *f)
     if (f->job_err != 0)
         return store_failed(f);
     f->x.front = f->rehashed = f->rehash_to = 0;
-    hasher_init(&f->hasher, (enum digest_alg)f->x.digest.alg);
+    hash_init(f);
     flight_unpublish(f->flight);
     return op_go(&f->op, FETCH_SEND);
 }
@@ -300,14 +321,29 @@ static enum step step_head(struct fetch *f)
 
 /* ---- BODY ---- */
 
+/* What is larger than the store may ever become is not begun. */
+static void check_size(struct fetch *f)
+{
+    if (f->fits)
+        return;
+    uint64_t size = f->x.length_known ? f->x.length : f->x.front;
+    f->too_large = !store_fits(f->px->shared->store, size);
+    f->fits = f->x.length_known && !f->too_large;
+}
+
 static void chunk_work(struct job *j)
 {
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct str why = STR_INIT(f->job_why);
+    check_size(f);
+    if (f->too_large) {
+        f->job_err = ERR_STORE;
+        return;
+    }
     f->job_err =
         partial_write(flight_partial(f->flight), f->x.front - f->busy.n, f->busy.buf, f->busy.n, &why);
     if (f->job_err == 0)
-        hasher_update(&f->hasher, f->busy.buf, f->busy.n);
+        hash_busy(f);
 }
 
 static bool side_in_the_way(const struct fetch *f, uint64_t from, uint64_t to)
@@ -483,7 +519,10 @@ static void commit_work(struct job *j)
 {
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct str why = STR_INIT(f->job_why);
-    f->job_err = partial_commit(flight_partial(f->flight), f->x.front, &why);
+    struct partial *p = flight_partial(f->flight);
+    f->job_err = partial_commit(p, f->x.front, &why);
+    if (f->job_err != 0 && p->fault == FAULT_FAILING)
+        partial_discard(p); /* what the disk has of it is not known */
 }
 
 /* From the end: a side that is gone at once takes itself out of the array. */
@@ -530,6 +569,7 @@ static enum step step_index(struct fetch *f)
     if (f->change.done == NULL) {
         f->change = (struct store_change){
             .what = CHANGE_PUT_OBJECT | CHANGE_PUT_LINK, .digest = f->x.digest, .size = f->x.front};
+        summer_finish(&f->summer, &f->change.sum);
         memcpy(f->change.repo, f->repo_key, sizeof f->repo_key);
         op_expect(&f->op, FETCH_O_STORE);
         store_apply(f->px->shared->store, f->op.core, &f->change, on_indexed);

@@ -122,7 +122,8 @@ static enum step step_head(struct pass *p)
         return broke(p);
     }
     (void)op_go(&p->op, PASS_BODY);
-    if (!p->seen) {
+    if (!p->seen) { /* who waits for a connection needs no buffer */
+        p->buf = mem_alloc(PASS_BUF);
         p->seen = true;
         tell(p);
     }
@@ -293,7 +294,6 @@ struct pass *pass_start(const struct pass_what *what, const struct pass_part *pa
     if (p->verify)
         p->hasher = *part->upto;
     p->x.progress_ms = core_now(p->op.core);
-    p->buf = mem_alloc(PASS_BUF);
     timer_init(&p->pause, on_pause);
     COUNT(core_counters(p->px->core), passes, 1);
     op_expect(&p->op, PASS_O_READER);

@@ -195,6 +195,25 @@ def test_every_write_may_fail(disk, start_larder, upstream, call, after, error):
     assert larder.get(paths.manifest(APP, "v1")).body == image.manifest
 
 
+@pytest.mark.parametrize("error, name", [(errno.ENOSPC, "full"), (errno.EDQUOT, "full"), (errno.EROFS, "read-only"), (errno.EIO, "failing")])
+def test_the_store_says_how_it_is(disk, start_larder, upstream, error, name):
+    """In the metrics; ready all the while, because every client is served; and well again by itself, without a request."""
+    larder = start_larder(upstream)
+    faults = {n: 'larder_store_fault{fault="%s"}' % n for n in ("full", "read-only", "failing")}
+    thing = Thing(upstream, MIB)
+    assert [larder.metrics()[f] for f in faults.values()] == [0, 0, 0]
+    disk.fail("pwrite", error)
+    assert_served(larder, thing)
+    assert {n: larder.metrics()[f] for n, f in faults.items()} == {n: n == name for n in faults}
+    assert larder.metric("store_write_failures_total") >= 1
+    assert larder.metric("store_passes_total") >= 1
+    assert larder.admin("/readyz")[0] == 200 and larder.admin("/healthz")[0] == 200
+    disk.heal_all()
+    wait_until(lambda: larder.metrics()[faults[name]] == 0, "it is well again")
+    assert_served(larder, thing)
+    larder.wait_stored(thing.digest)
+
+
 @pytest.mark.parametrize("size", [0, 1, TAIL - 1, TAIL, TAIL + 1, 128 * KIB, 128 * KIB + 1, 3 * MIB])
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_sizes_without_a_store(disk, start_larder, upstream, size, algorithm):
