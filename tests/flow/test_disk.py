@@ -72,6 +72,21 @@ def test_a_blob_of_twice_the_disk(small, start_larder, upstream):
     wait_until(kept, "what is small is kept again")
 
 
+def test_a_full_disk_makes_room_first(small, start_larder, upstream):
+    """Without any limit: what was asked for longest ago goes, and all that comes is kept."""
+    larder = on(small, start_larder, upstream)
+    things = [Thing(upstream, 2 * MIB, "room-%d" % n) for n in range(25)]
+    for thing in things:
+        r = assert_served(larder, thing)
+        assert "stored" in cache_status(r)[1]
+        larder.wait_stored(thing.digest)
+    assert larder.metric("store_passes_total") == 0 and larder.metric("store_evicted_objects_total") >= 13
+    assert not larder.stored(things[0].digest)
+    image = upstream.add("app", Image("room", (10,)), tag="v1")
+    assert larder.get(paths.manifest(APP, "v1")).body == image.manifest
+    larder.wait_stored(image.digest)
+
+
 def test_many_clients_of_a_blob_that_the_disk_cannot_take(small, start_larder, upstream):
     """Fast ones, slow ones, ranges, one that leaves: nobody notices."""
     larder = on(small, start_larder, upstream)
@@ -202,7 +217,8 @@ def test_the_store_says_how_it_is(disk, start_larder, upstream, error, name):
     faults = {n: 'larder_store_fault{fault="%s"}' % n for n in ("full", "read-only", "failing")}
     thing = Thing(upstream, MIB)
     assert [larder.metrics()[f] for f in faults.values()] == [0, 0, 0]
-    disk.fail("pwrite", error)
+    for call in ("pwrite", "openat"):
+        disk.fail(call, error)
     assert_served(larder, thing)
     assert {n: larder.metrics()[f] for n, f in faults.items()} == {n: n == name for n in faults}
     assert larder.metric("store_write_failures_total") >= 1
