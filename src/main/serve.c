@@ -137,6 +137,7 @@ static void on_signal(int signum, void *arg)
     log_info("main", "stopping: no new connections, answers under way may finish", LOG_I("signal", signum),
              LOG_I("limit_ms", mn->conf->client.drain_ms));
     admin_stopping(mn->admin);
+    store_stopping(mn->store);
     reload_stop(mn->reload);
     mn->calls_context.reload = mn->reload = NULL;
     store_calls_stop(mn->store_calls);

@@ -46,6 +46,10 @@ uint64_t store_relieve(struct store *s, uint64_t bytes);
 /* All that the keeper would do by and by, but for scrubbing, now. Blocking, for jobs and tests. */
 void store_tidy(struct store *s);
 
+/* The process is about to end: the keeper ends what it is at, and whoever waits in store_tidy goes on. Any thread; store_close is still
+ * due. */
+void store_stopping(struct store *s);
+
 /* Where the scrubber is. */
 struct store_scrub {
     uint64_t objects, bytes, damaged; /* of this round */

@@ -204,6 +204,16 @@ void store_tidy(struct store *s)
     pthread_mutex_unlock(&k->lock);
 }
 
+void store_stopping(struct store *s)
+{
+    struct keeper *k = s->keeper;
+    pthread_mutex_lock(&k->lock);
+    atomic_store(&k->stop, true);
+    pthread_cond_signal(&k->wake);
+    pthread_cond_broadcast(&k->tidied);
+    pthread_mutex_unlock(&k->lock);
+}
+
 void store_scrub_now(struct store *s, struct store_scrub *out)
 {
     struct keeper *k = s->keeper;
@@ -252,11 +262,7 @@ void keeper_stop(struct keeper *k)
 {
     if (k == NULL)
         return;
-    pthread_mutex_lock(&k->lock);
-    atomic_store(&k->stop, true);
-    pthread_cond_signal(&k->wake);
-    pthread_cond_broadcast(&k->tidied);
-    pthread_mutex_unlock(&k->lock);
+    store_stopping(k->store);
     pthread_join(k->thread, NULL);
     scrub_free(k->suspects);
     pthread_mutex_lock(&k->lock);
