@@ -226,11 +226,16 @@ def hammer(bench, server, paths, connections=64):
 SIZES = {"": 1, "K": KIB, "M": MIB, "G": GIB}
 
 
-def wrk(bench, server, paths, connections=64):
+def wrk_tls(bench, server, paths, connections=64):
+    """By TLS."""
+    return wrk(bench, server, paths, connections, f"https://127.0.0.1:{server.tls_port}")
+
+
+def wrk(bench, server, paths, connections=64, url=None):
     """The same by another program."""
     seconds = max(1, round(bench.scale.seconds))
     def run():
-        text = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", server.url + server.path(paths[0])],
+        text = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", (url or server.url) + server.path(paths[0])],
                               stdout=subprocess.PIPE, text=True, check=True).stdout
         number, unit = re.search(r"Transfer/sec:\s+([\d.]+)([KMG]?)B", text).groups()
         bad = re.search(r"Non-2xx or 3xx responses: \d+", text) or re.search(
@@ -333,7 +338,6 @@ class Figure:
         self.rounds = {}  # server -> what it did in each round
         self.no = {}      # server -> why not
         self.notes = {}   # server -> what to know about its number
-        self.not_yet = None  # why larder has no number yet
         self.impossible = None  # why nobody has: this machine cannot do it
 
     def add(self, server, value):
@@ -358,8 +362,6 @@ class Figure:
 
     def verdict(self, sharp_only=False):
         """(text, met): met is None when there is nothing to meet or it cannot be told."""
-        if self.not_yet:
-            return "not yet", None
         if self.impossible:
             return "no", None
         if "larder" not in self.rounds:
@@ -377,7 +379,7 @@ class Figure:
         text, met = self.verdict(sharp_only)
         return {"scenario": self.scenario, "figure": self.name, "unit": self.unit, "target": self.target.text if self.target else None,
                 "measured": text, "met": met, "medians": self.values(), "rounds": self.rounds, "no": self.no, "notes": self.notes,
-                "not_yet": self.not_yet, "impossible": self.impossible,
+                "impossible": self.impossible,
                 "spread_percent": round(self.spread(), 1)}
 
 
@@ -394,6 +396,17 @@ class Bench:
         self.running = None
         self.workers = max(1, (os.cpu_count() or 1) - 1)  # of each server: the load generator has a processor of its own
         self.folders = 0
+
+    def certificate(self):
+        """(certificate, key): an ECDSA P-256 certificate for 127.0.0.1 that everybody shows."""
+        pair = self.tmp / "tls.crt", self.tmp / "tls.key"
+        if not pair[0].exists():
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                            "-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1", "-out", pair[0], "-keyout", pair[1]],
+                           check=True, stderr=subprocess.DEVNULL)
+            for path in pair:
+                path.chmod(0o644)
+        return pair
 
     def folder(self, name):
         self.folders += 1
@@ -440,7 +453,7 @@ class Bench:
                 function(self)
             except Impossible as e:
                 for f in self.figures[before:] or [self.figure(name, "count")]:
-                    f.impossible = None if f.not_yet or f.rounds else str(e)
+                    f.impossible = None if f.rounds else str(e)
             except (Failed, OSError, ValueError, subprocess.SubprocessError) as e:
                 if len(self.figures) == before:
                     self.figure(name, "count")
@@ -448,5 +461,5 @@ class Bench:
         for f in self.figures[before:]:
             values = ", ".join(f"{s} {UNITS[f.unit](v)}" for s, v in f.values().items())
             text, met = f.verdict(self.scale.quick)
-            say(f"  {f.name}: {values or f.impossible or f.not_yet or 'nothing'}" + (f"; {text}" if text else "")
+            say(f"  {f.name}: {values or f.impossible or 'nothing'}" + (f"; {text}" if text else "")
                 + {True: ", met", False: ", NOT met", None: ""}[met])

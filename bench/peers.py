@@ -17,6 +17,7 @@ from pathlib import Path
 from harness import GIB, OPEN_FILES, Failed, Process, free_port, get, program
 
 ROOT = os.geteuid() == 0
+TLS_CIPHER = "ECDHE-ECDSA-AES128-GCM-SHA256"  # what larder chooses with a client that offers AES-GCM
 
 
 class Origin(Process):
@@ -106,6 +107,7 @@ class Larder(Peer):
         super().__init__(bench, name)
         self.rules, self.access, self.store = rules, access, store
         self.admin = free_port()
+        self.tls_port = free_port()
 
     def path(self, path):
         return path.replace("/v2/", "/v2/b/", 1)
@@ -115,6 +117,7 @@ class Larder(Peer):
         config = self.folder / "config.yaml"
         config.write_text(
             f"listen:\n  - address: 127.0.0.1:{self.port}\n"
+            f"  - address: 127.0.0.1:{self.tls_port}\n    tls: {{certificate: {self.bench.certificate()[0]}, key: {self.bench.certificate()[1]}}}\n"
             f"admin:\n  address: 127.0.0.1:{self.admin}\n"
             f"workers: {self.bench.workers}\n"
             f"store:\n  path: {self.store or self.folder / 'store'}\n"
@@ -140,6 +143,10 @@ class Nginx(Peer):
     name = "nginx"
     needs = "nginx"
 
+    def __init__(self, bench, name=None):
+        super().__init__(bench, name)
+        self.tls_port = free_port()
+
     def common(self):
         paths = "".join(f"  {kind}_temp_path {self.folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         return (f"daemon off;\nworker_processes {self.bench.workers};\npid {self.folder}/pid;\nerror_log stderr warn;\n"
@@ -160,6 +167,9 @@ class Nginx(Peer):
         www = world.www()
         types = "".join(f"    location = {path} {{ default_type {kind}; }}\n" for path, kind in world.types.items())
         return self.begin(self.common() + f"  server {{\n    listen 127.0.0.1:{self.port} reuseport backlog=4096;\n"
+                          f"    listen 127.0.0.1:{self.tls_port} ssl reuseport backlog=4096;\n"
+                          f"    ssl_certificate {self.bench.certificate()[0]};\n    ssl_certificate_key {self.bench.certificate()[1]};\n"
+                          f"    ssl_protocols TLSv1.2;\n    ssl_ciphers {TLS_CIPHER};\n    ssl_session_cache shared:s:10m;\n"
                           f"    root {www};\n{types}  }}\n}}\n")
 
 
@@ -169,12 +179,18 @@ class H2o(Peer):
     name = "h2o"
     needs = "h2o"
 
+    def __init__(self, bench, name=None):
+        super().__init__(bench, name)
+        self.tls_port = free_port()
+
     def start(self, world):
         www = world.www()
         folders = {path.rpartition("/")[0]: kind for path, kind in world.types.items() if "/manifests/" in path}
         config = self.folder / "h2o.conf"
         config.write_text(
-            f"listen: {{host: 127.0.0.1, port: {self.port}}}\nnum-threads: {self.bench.workers}\nmax-connections: 20000\n"
+            f"listen: {{host: 127.0.0.1, port: {self.port}}}\nlisten:\n  host: 127.0.0.1\n  port: {self.tls_port}\n  ssl:\n"
+            f"    certificate-file: {self.bench.certificate()[0]}\n    key-file: {self.bench.certificate()[1]}\n"
+            f"    minimum-version: TLSv1.2\n    maximum-version: TLSv1.2\n    cipher-suite: {TLS_CIPHER}\nnum-threads: {self.bench.workers}\nmax-connections: 20000\n"
             "http1-request-timeout: 3600\nhttp1-upgrade-to-http2: OFF\n" + ("user: root\n" if ROOT else "") +
             "hosts:\n  default:\n    paths:\n"
             + "".join(f"      {f}:\n        file.dir: {www}{f}\n        file.mime.setdefaulttype: {kind}\n" for f, kind in folders.items())

@@ -33,7 +33,7 @@ def table(figures, sharp_only):
     lines = [("figure", "target", "reached", "met", *servers, "rounds")]
     for f in figures:
         text, met = f.verdict(sharp_only)
-        why = f.not_yet or f.impossible
+        why = f.impossible
         reached = f"{text} {note(why)}" if why else text
         apart = f"+-{f.spread() / 2:.0f} %" if any(len(r) > 1 for r in f.rounds.values()) else ""
         lines.append((f.name, f.target.text if f.target else "", reached, MARK[met], *(cell(f, s) for s in servers), apart))

@@ -1,15 +1,18 @@
 """What is measured. A scenario is a function that takes a Bench, starts servers, and adds figures with their targets; its first line of
 documentation is its title. The servers take turns within a round (A B C A B C ...), so that what else the machine does meets all."""
+import contextlib
 import hashlib
 import resource
 import shutil
+import socket
+import ssl
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 from harness import (KIB, MIB, Failed, Impossible, MemoryLimit, at_least, at_least_of, at_most, at_most_of, every_second, failures, get,
-                     hammer, load, program, refuse_failures, words, wrk)
+                     hammer, load, program, refuse_failures, words, wrk, wrk_tls)
 from peers import CACHES, NO_FETCH, STATIC, Bare, Direct, Larder, Origin, World
 
 FILES = ("nginx", "h2o")  # what a hit can be at best
@@ -178,13 +181,17 @@ def one_latency(bench, server, path, rate, figures):
 
 
 def tls(bench):
-    """the same over TLS 1.2 with AES-128-GCM"""
-    not_yet(bench, "1 MiB blob over TLS 1.2, AES-128-GCM", "bytes", at_least_of(1.0, "nginx"))
-
-
-def not_yet(bench, name, unit, target):
-    figure = bench.figure(name, unit, target)
-    figure.not_yet = "larder does not speak TLS to its clients in this version"
+    """1 MiB and a manifest over TLS 1.2 with AES-128-GCM, by wrk; nginx and h2o show the same certificate (ECDSA, P-256)"""
+    if program("wrk") is None:
+        raise Impossible("it needs wrk")
+    origin = bench.run(Origin(bench), "--images", "1", "--blob", "1MiB")
+    manifest = f"/v2/img-0/manifests/{origin.images['img-0:latest']}"
+    first = len(bench.figures)
+    world, servers, absent = start(bench, origin, [manifest, blob(origin, 0)], [Larder] + STATIC)
+    measure_hits(bench, world, servers, "1 MiB blob by TLS", blob(origin, 0), MIB, "bytes", at_least_of(1.0, "nginx"),
+                 how=wrk_tls)
+    measure_hits(bench, world, servers, "manifest by TLS", manifest, 0, "requests", None, how=wrk_tls)
+    finish(bench.figures[first:], absent)
 
 
 # --- cold -----------------------------------------------------------------------------------------------------------
@@ -365,8 +372,9 @@ def idle(bench):
     """idle kept-alive connections: resident memory of each"""
     count, limit = bench.scale.idle, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     figure = bench.figure(f"{count} idle connections: each", "KiB", at_most(KIB, "KiB"))
+    by_tls = None
     if not bench.scale.figures:
-        not_yet(bench, f"{count} idle connections over TLS: each", "KiB", at_most(12 * KIB, "KiB"))
+        by_tls = bench.figure(f"{count} idle connections by TLS: each", "KiB", at_most(12 * KIB, "KiB"))
     if count + 500 > limit:
         raise Impossible(f"{count} connections need a limit of open files above {count + 500}, and it is {limit}: raise it with ulimit -n")
     origin = bench.run(Origin(bench), "--images", "1")
@@ -376,9 +384,34 @@ def idle(bench):
         for server in bench.servers([kind], world, [figure]):
             try:
                 figure.add(server.name, idle_one(bench, server, server.url + server.path(path), count))
+                if by_tls and type(server) in (Larder, *STATIC):
+                    by_tls.add(server.name, idle_by_tls(bench, server, path, count))
             except Failed as e:
                 bench.refuse([figure], server.name, e)
             server.stop()
+
+
+def idle_by_tls(bench, server, path, count):
+    """A request on each of so many connections, which then stay."""
+    trust = ssl.create_default_context(cafile=bench.certificate()[0])
+    trust.maximum_version = ssl.TLSVersion.TLSv1_2
+    request = f"GET {server.path(path)} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        def connect(n):
+            for _ in range(n):
+                plain = stack.enter_context(socket.create_connection(("127.0.0.1", server.tls_port), timeout=60))
+                sock = stack.enter_context(trust.wrap_socket(plain, server_hostname="127.0.0.1"))
+                sock.sendall(request)
+                if not sock.recv(65536).startswith(b"HTTP/1.1 200"):
+                    raise Failed("an answer by TLS is no 200")
+        try:
+            connect(64)  # what a server allocates once is not counted per connection
+            before = server.memory()
+            connect(count)
+        except OSError as e:
+            raise Failed(f"by TLS: {e}") from e
+        time.sleep(bench.scale.settle)
+        return max(0, server.memory() - before) / count
 
 
 def idle_one(bench, server, url, count):
