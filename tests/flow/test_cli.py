@@ -599,3 +599,14 @@ def test_the_admin_api_is_for_commands(larder):
                                    ("GET", "/api/v1/image?" + "x" * 5000, 414)):
         status, told = ask(method, path)
         assert status == expected and list(told) == ["error"], (method, path, status, told)
+
+
+def test_the_example_has_every_key():
+    """Each key of the schema stands in examples/config.yaml, in force or in a comment."""
+    example = os.path.join(os.path.dirname(__file__), "..", "..", "examples", "config.yaml")
+    with open(example) as file:
+        text = file.read()
+    schema = run("check", "--schema").stdout
+    keys = [line.split()[0].rpartition(".")[2] for line in schema.splitlines() if line.strip()]
+    assert len(keys) > 40
+    assert [key for key in keys if not re.search(r"(^|[ #{,])%s:" % re.escape(key), text, re.M)] == []
