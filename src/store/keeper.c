@@ -117,8 +117,9 @@ static void turn(struct keeper *k)
 {
     struct store *s = k->store;
     int64_t now = clock_mono_ms();
-    if ((evict_is_due(s) && now >= k->evict_at) || now >= k->limits_at) {
-        if (!evict_by_limits(s, &k->stop))
+    bool due = evict_is_due(s);
+    if ((due && now >= k->evict_at) || now >= k->limits_at) {
+        if (!evict_by_limits(s, &k->stop) && due)
             k->evict_at = now + IN_VAIN_MS;
         k->limits_at = now + LIMITS_MS;
     }
@@ -157,6 +158,8 @@ static int64_t next_due(const struct keeper *k)
         at = k->read_at;
     if (atomic_load(&k->store->fault) != FAULT_NONE && k->probe_at < at)
         at = k->probe_at;
+    if (k->evict_at < at && evict_is_due(k->store))
+        at = k->evict_at;
     return at;
 }
 
