@@ -123,6 +123,25 @@ def test_a_blob_that_is_none_any_more(larder, upstream, damage, running):
     settle(larder)
 
 
+@pytest.mark.parametrize("damage", [flip, zero, swap])
+def test_a_blob_that_was_written_to(larder, upstream, damage):
+    """Its length is right, its time is not: it is read before it is served."""
+    thing = Thing(upstream)
+    assert larder.get(thing.ours).body == thing.data
+    larder.wait_stored(thing.digest)
+    larder.expect_damage = True
+    larder.stop()
+    damage(larder.blob_path(thing.digest))
+    larder.start()
+    for _ in range(2):
+        assert larder.get(thing.ours).body == thing.data
+        larder.wait_idle()
+    assert len(put_away(larder)) == 1
+    upstream.stop()
+    assert larder.get(thing.ours).body == thing.data
+    settle(larder)
+
+
 def test_scrubbing_finds_what_cannot_be_seen(start_larder, upstream):
     """Content that changed under an unchanged length: found without anybody's asking, and then fetched again."""
     larder = start_larder(upstream, run=False)

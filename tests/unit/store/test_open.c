@@ -42,7 +42,7 @@ static void ask_on_core(void *arg)
 {
     struct asker *a = arg;
     a->w = (struct open_wait){.done = on_opened};
-    struct store_object record = {.size = a->size};
+    struct store_object record = {.size = a->size, .stored_ms = clock_wall_ms()};
     a->result = open_get(set_of(a->r), &a->digest, &record, a->verify, &a->w, &a->object);
 }
 
