@@ -1,7 +1,8 @@
 #!/bin/bash
 # Builds larder in every way it is tested and runs all tests: tests/run.sh [unit|flow|fuzz|lint]...   (default: all)
 #
-#   gcc     Release: unit, flow, lint          clang   Release: that it compiles without a warning
+#   gcc     Release: unit, lint, and the flows of tests/flow/release.list
+#   clang   Release: that it compiles without a warning
 #   asan    address and undefined behaviour: unit, flow
 #   tsan    threads: unit, and the flows of tests/flow/threads.list
 #   fuzz    clang, libFuzzer, address and undefined behaviour: six seconds for each fuzzer
@@ -59,7 +60,7 @@ make_build() {
 # ctest goes where CTestTestfile.cmake sends it: one that names the other builds makes one run of them.
 mkdir -p "$out/all"
 : >"$out/all/CTestTestfile.cmake"
-make_build gcc gcc Release "-DLARDER_TESTS=unit;flow;lint"
+make_build gcc gcc Release "-DLARDER_TESTS=unit;flow-release;lint"
 make_build clang clang Release
 make_build asan gcc Asan "-DLARDER_TESTS=unit;flow" -DLARDER_TEST_SUFFIX=.asan -DLARDER_BENCH=OFF
 make_build tsan gcc Tsan "-DLARDER_TESTS=unit;flow-threads" -DLARDER_TEST_SUFFIX=.tsan -DLARDER_BENCH=OFF

@@ -179,8 +179,6 @@ static bool log_field_absent(const struct log_field *f)
 
 static void log_add_value(struct str *s, enum log_format format, const struct log_field *f)
 {
-    struct span text = SPAN_NONE;
-
     switch (f->kind) {
     case LOG_FIELD_INT:
         str_addi(s, f->i);
@@ -195,9 +193,9 @@ static void log_add_value(struct str *s, enum log_format format, const struct lo
         log_add_digest(s, format, f->d);
         return;
     case LOG_FIELD_SPAN:
-        text = f->s;
         break;
     }
+    struct span text = f->s;
     if (format == LOG_FORMAT_TEXT && log_text_plain(text))
         str_add(s, text);
     else

@@ -372,7 +372,7 @@ static const struct op_class login_class = {"token", login_step, login_free, log
 static void copy(char *to, size_t cap, struct span s)
 {
     MUST(s.n < cap);
-    if (s.n > 0)
+    if (s.p != NULL)
         memcpy(to, s.p, s.n);
     to[s.n] = 0;
 }

@@ -13,8 +13,10 @@
 #define TABLES_MAX  16
 #define MAX_LEAST   ((size_t)64 << 20) /* no smaller limit is tried where the address space is small */
 
+/* NOLINTBEGIN(misc-redundant-expression): they are the same, and have to stay so */
 _Static_assert(DB_NOTFOUND == MDB_NOTFOUND, "db_int.h repeats it");
 _Static_assert(DB_KEYEXIST == MDB_KEYEXIST, "db_int.h repeats it");
+/* NOLINTEND(misc-redundant-expression) */
 
 struct db {
     MDB_env *env;

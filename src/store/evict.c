@@ -155,6 +155,7 @@ static int list_leftovers(struct store *s, enum store_dir dir, struct leftovers 
 static bool remove_partial(struct store *s, const struct leftover *f)
 {
     struct digest d;
+    MUST(f != NULL);
     if (store_flat_digest(span_str(f->name), &d))
         return hold_drop_partial(s, &d, f->name, f->bytes);
     if (unlinkat(s->dirs[STORE_DIR_PARTIAL], f->name, 0) != 0)

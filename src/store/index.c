@@ -476,6 +476,7 @@ static void names_add(struct names *s, struct span a, struct span b)
         s->cap = need * 2;
         s->p = mem_realloc(s->p, s->cap);
     }
+    MUST(s->p != NULL);
     le_store((unsigned char *)s->p + s->n, a.n, 2);
     le_store((unsigned char *)s->p + s->n + 2, b.n, 2);
     memcpy(s->p + s->n + 4, a.p, a.n);
@@ -1168,31 +1169,44 @@ static void index_free(struct index *x)
     mem_free(x);
 }
 
+static int open_once(struct index *x, size_t max, enum format *format, struct str *why)
+{
+    int err = open_db(x, max, why);
+    return err != 0 ? err : open_format(x, format, why);
+}
+
+static void close_db(struct index *x)
+{
+    db_close(x->db);
+    x->db = NULL;
+}
+
+/* *format is what was there at first. */
+static int open_any(struct index *x, size_t max, enum format *format, struct str *why)
+{
+    int err = open_once(x, max, format, why);
+    if (err != 0 || *format != FORMAT_OTHER)
+        return err;
+    close_db(x);
+    char reason[128];
+    struct str r = STR_INIT(reason);
+    str_add(&r, str_span(why));
+    str_reset(why);
+    err = set_aside(x->store, reason, why);
+    return err != 0 ? err : open_once(x, max, format, why);
+}
+
 static int open_all(struct index *x, size_t max, struct str *why)
 {
     struct store *s = x->store;
     enum format format;
-    int err = open_db(x, max, why);
-    if (err == 0)
-        err = open_format(x, &format, why);
-    if (err == 0 && format == FORMAT_OTHER) {
-        db_close(x->db);
-        x->db = NULL;
-        char reason[128];
-        struct str r = STR_INIT(reason);
-        str_add(&r, str_span(why));
-        str_reset(why);
-        err = set_aside(s, reason, why);
-        if (err == 0)
-            err = open_db(x, max, why);
-        if (err == 0)
-            err = open_format(x, &format, why);
-    }
+    int err = open_any(x, max, &format, why);
     if (err != 0)
         return err;
     int dead = db_clear_readers(x->db);
     if (dead > 0)
         log_info("store", "cleared readers of an earlier run from the index", LOG_I("readers", dead));
+    bool large = format != FORMAT_OURS || atomic_load(&x->recount);
     if (atomic_load(&x->recount)) {
         int rc = index_recount(x);
         if (rc != 0)
@@ -1203,7 +1217,11 @@ static int open_all(struct index *x, size_t max, struct str *why)
         str_addf(why, "cannot make the index %s/index anew from the files", s->path);
         return ERR_STORE;
     }
-    return 0;
+    if (!large)
+        return 0;
+    /* LMDB keeps the memory that a large transaction took for the next one; closed, it gives it back. */
+    close_db(x);
+    return open_once(x, max, &format, why);
 }
 
 struct index *index_open(struct store *s, size_t index_max, struct str *why)
