@@ -4,6 +4,7 @@
  * In batches, each under s->evict: what is being removed just now has no entry any more and has its file still. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -11,16 +12,19 @@
 #include "base/mem.h"
 #include "store/index_int.h"
 
-#define BATCH       1000
-#define SAY_EACH_MS 2000
+/* Beside serving, small transactions, which hardly ever change something. For an index made anew large ones: digests come in no order, so
+ * each transaction rewrites as many pages as it adds records, until there are more records than pages. */
+#define BATCH_BESIDE 1000
+#define BATCH_ANEW   100000
+#define SAY_EACH_MS  2000
 
 struct adoption {
     struct store *store;
     const atomic_bool *stop;
     enum store_dir dir;
     enum digest_alg alg;
-    struct digest batch[BATCH];
-    size_t n;
+    struct digest *batch;
+    size_t n, max;
     int64_t adopted, looked, said_ms;
     int rc;
 };
@@ -45,10 +49,17 @@ static int adopt_one(struct adoption *a, struct itxn *t, const struct digest *d)
     return rc == 0 ? itxn_put_object(t, d, &e) : rc;
 }
 
+/* In the order of the index. */
+static int by_digest(const void *x, const void *y)
+{
+    return memcmp(x, y, sizeof(struct digest));
+}
+
 static void adopt_batch(struct adoption *a)
 {
     struct itxn t;
     pthread_mutex_lock(&a->store->evict);
+    qsort(a->batch, a->n, sizeof *a->batch, by_digest);
     a->rc = itxn_write(a->store->index, &t);
     for (size_t i = 0; i < a->n && a->rc == 0; i++)
         a->rc = adopt_one(a, &t, &a->batch[i]);
@@ -73,7 +84,7 @@ static bool look_at_file(const char *name, void *arg)
         log_warn("store", "a file in blobs/ is none of larder's; it is left alone", LOG_S("name", name));
         return true;
     }
-    if (++a->n == BATCH)
+    if (++a->n == a->max)
         adopt_batch(a);
     return a->rc == 0 && (a->stop == NULL || !atomic_load(a->stop));
 }
@@ -90,6 +101,8 @@ int64_t adopt_files(struct store *s, const atomic_bool *stop)
     a->store = s;
     a->stop = stop;
     a->said_ms = clock_mono_ms();
+    a->max = stop == NULL ? BATCH_ANEW : BATCH_BESIDE;
+    a->batch = mem_alloc(a->max * sizeof *a->batch);
     for (size_t i = 0; i < ARRAY_LEN(pools) && error == 0 && a->rc == 0; i++) {
         a->dir = pools[i].dir;
         a->alg = pools[i].alg;
@@ -105,6 +118,7 @@ int64_t adopt_files(struct store *s, const atomic_bool *stop)
         log_info("store", "took files that the index did not know; they are verified before they are served",
                  LOG_I("files", a->adopted));
     int64_t adopted = error != 0 || a->rc != 0 || stopped ? -1 : a->adopted;
+    mem_free(a->batch);
     mem_free(a);
     return adopted;
 }

@@ -9,8 +9,9 @@
 #include "base/mem.h"
 #include "store/index_int.h"
 
-#define HOUSEWORK_MS 60000 /* touches, leftovers, pages */
-#define LIMITS_MS    5000  /* what others do to the file system, and ages */
+#define HOUSEWORK_MS 60000 /* touches, leftovers */
+#define LIMITS_MS                                                                                            \
+    5000 /* what others do to the file system, and ages; pages of the index that are not in use */
 #define PROBE_MS     2000
 #define IN_VAIN_MS   1000
 #define SUSPECT_RATE (UINT64_C(64) << 20) /* bytes a second */
@@ -29,7 +30,7 @@ struct keeper {
     struct scrub *suspects; /* while there are any */
     bool adopt;             /* files are still to be compared with the index */
     /* clock_mono_ms. evict_at: nothing could be evicted, no sooner again; read_at: for scrub and suspects. */
-    int64_t housework_at, limits_at, evict_at, probe_at, read_at;
+    int64_t housework_at, limits_at, evict_at, pages_at, probe_at, read_at;
 };
 
 void keeper_wake(struct store *s)
@@ -52,7 +53,6 @@ static void housework(struct keeper *k)
     if (rc != 0)
         log_warn("store", "cannot write down what was asked for", LOG_S("error", db_words(rc)));
     evict_leftovers(k->store);
-    db_let_go(x->db);
 }
 
 static void count_anew(struct keeper *k)
@@ -122,6 +122,10 @@ static void turn(struct keeper *k)
         if (!evict_by_limits(s, &k->stop) && due)
             k->evict_at = now + IN_VAIN_MS;
         k->limits_at = now + LIMITS_MS;
+    }
+    if (now >= k->pages_at) {
+        db_let_go(s->index->db);
+        k->pages_at = now + LIMITS_MS;
     }
     if (atomic_load(&s->fault) != FAULT_NONE && now >= k->probe_at) {
         health_probe(s);
