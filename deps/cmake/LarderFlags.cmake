@@ -33,6 +33,7 @@ target_link_options(larder_flags INTERFACE -Wl,--as-needed)
 add_library(larder_lto INTERFACE)
 if(CMAKE_BUILD_TYPE STREQUAL "Release" AND CMAKE_C_COMPILER_ID STREQUAL "GNU")
     target_compile_options(larder_flags INTERFACE -flto=auto -ffat-lto-objects)
+    target_link_options(larder_flags INTERFACE -fno-lto)
     target_link_options(larder_lto INTERFACE -flto=auto)
 endif()
 

@@ -139,15 +139,31 @@ bool vault_ask(struct vault *v, struct span url, struct span assertion, void (*e
 
 /* ---- answers ---- */
 
-static const char *advice(const struct vault *v, unsigned status)
+/* Who we are for Azure. */
+static void add_identity(const struct vault *v, struct str *why)
 {
-    if (v->for_token && v->exchange)
-        return "check the federated credential of the identity, its tenant and its client id";
-    if (v->for_token)
-        return "give this machine a managed identity, and set AZURE_CLIENT_ID when it has several";
-    if (status == 404)
-        return "the vault has no such secret, or no enabled version of it";
-    return "give the identity the role Key Vault Secrets User (get)";
+    struct span client = variable("AZURE_CLIENT_ID");
+    str_addz(why, v->exchange ? "the workload identity" : "the managed identity");
+    if (client.n > 0)
+        str_addf(why, " with the client id " SPAN_FMT, SPAN_ARG(client));
+    else
+        str_addz(why, " of this machine");
+}
+
+static void add_advice(const struct vault *v, unsigned status, struct str *why)
+{
+    if (v->for_token && !v->exchange) {
+        str_addz(why, "give this machine a managed identity, and set AZURE_CLIENT_ID when it has several");
+    } else if (v->for_token) {
+        str_addz(why, "check the federated credential, the tenant and the client id of ");
+        add_identity(v, why);
+    } else if (status == 404) {
+        str_addz(why, "the vault has no such secret, or no enabled version of it");
+    } else {
+        str_addz(why, "give ");
+        add_identity(v, why);
+        str_addz(why, " the role Key Vault Secrets User (get)");
+    }
 }
 
 static void add_server(const struct vault *v, struct str *why)
@@ -166,8 +182,10 @@ static enum vault_next failed_status(struct vault *v, unsigned status, struct st
     if (why->n == before)
         str_addz(why, "no reason given");
     str_addz(why, ")");
-    if (status >= 400 && status < 500 && status != 429 && status != 408)
-        str_addf(why, ": %s", advice(v, status));
+    if (status >= 400 && status < 500 && status != 429 && status != 408) {
+        str_addz(why, ": ");
+        add_advice(v, status, why);
+    }
     return VAULT_FAILED;
 }
 
