@@ -28,13 +28,11 @@ target_compile_options(larder_flags INTERFACE
 # A library that no object needs is left out of the program.
 target_link_options(larder_flags INTERFACE -Wl,--as-needed)
 
-# The program is optimised across files (a tenth of the time of a small hit, bench/README.md). The objects hold ordinary code as
-# well, so the tests and benchmarks link as quickly as ever.
-add_library(larder_lto INTERFACE)
+# The program is optimised across files (a tenth of the time of a small hit, bench/README.md): the target that has the property
+# LARDER_LTO. The objects hold ordinary code as well, so the tests and benchmarks link as quickly as ever.
 if(CMAKE_BUILD_TYPE STREQUAL "Release" AND CMAKE_C_COMPILER_ID STREQUAL "GNU")
     target_compile_options(larder_flags INTERFACE -flto=auto -ffat-lto-objects)
-    target_link_options(larder_flags INTERFACE -fno-lto)
-    target_link_options(larder_lto INTERFACE -flto=auto)
+    target_link_options(larder_flags INTERFACE $<IF:$<BOOL:$<TARGET_PROPERTY:LARDER_LTO>>,-flto=auto,-fno-lto>)
 endif()
 
 if(LARDER_FUZZ)
