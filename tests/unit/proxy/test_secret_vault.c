@@ -375,9 +375,8 @@ static void test_says_why(void **state)
 {
     struct rig *r = *state;
     answers(200, TOKEN, 403, "{\"error\":{\"code\":\"Forbidden\",\"message\":\"s3cret\"}}", PW);
-    failing(
-        r,
-        "https://v.vault.azure.net/secrets/user: Azure Key Vault answered with status 403 (Forbidden): give the ");
+    failing(r, "https://v.vault.azure.net/secrets/user: Azure Key Vault answered with status 403 "
+               "(Forbidden): give the ");
     answers(200, TOKEN, 404, "{\"error\":{\"code\":\"SecretNotFound\"}}", PW);
     failing(r, "status 404 (SecretNotFound): the vault has no such secret");
     answers(200, TOKEN, 200, "{\"values\":\"s3cret\"}", PW);
