@@ -100,11 +100,6 @@ bool db_is_damage(int rc)
     return rc == MDB_INVALID || rc == MDB_VERSION_MISMATCH || rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND;
 }
 
-bool db_is_fatal(int rc)
-{
-    return rc == MDB_PANIC;
-}
-
 int db_clear_readers(struct db *db)
 {
     int dead = 0;
@@ -124,11 +119,7 @@ void db_let_go(struct db *db)
     while (known && fgets(line, sizeof line, maps) != NULL) {
         unsigned long from, to;
         unsigned long long inode;
-        char rights[5];
-        /* A file of another file system may have the same inode number. Of a shared mapping nothing is lost; a private one would be as
-         * if nothing had ever been written to it. */
-        if (sscanf(line, "%lx-%lx %4s %*s %*s %llu", &from, &to, rights, &inode) == 4 && inode == st.st_ino &&
-            rights[3] == 's')
+        if (sscanf(line, "%lx-%lx %*s %*s %*s %llu", &from, &to, &inode) == 3 && inode == st.st_ino)
             (void)madvise((void *)from, to - from, MADV_DONTNEED);
     }
     (void)fclose(maps);

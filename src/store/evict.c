@@ -364,11 +364,6 @@ void evict_unlink(struct store *s, const struct digest *d)
                   LOG_S("error", store_errno_words(errno)));
 }
 
-static bool is_full(const struct store *s, int rc)
-{
-    return rc > 0 && store_fault_of(health_of_index(s, rc)) == FAULT_FULL;
-}
-
 /* False: there is nothing (more) to evict, or the index takes no changes. Under s->evict. */
 static bool step(struct store *s, struct walk *w)
 {
@@ -387,13 +382,11 @@ static bool step(struct store *s, struct walk *w)
     uint64_t tags = 0, bytes = 0;
     if (n > 0 && rc == 0)
         rc = forget(s, victims, n, &tags);
-    if (n > 0 && is_full(s, rc)) {
+    if (rc == ENOSPC || rc == EDQUOT) {
         /* On a full disk the index may find no room for so much change: one by one each makes room for the next. */
         while (n > 1)
             hold_unclaim(s, &victims[--n].digest, false);
-        rc = forget(s, victims, n, &tags);
-        if (is_full(s, rc) && health_spend_reserve(s))
-            rc = forget(s, victims, n, &tags);
+        rc = n > 0 ? forget(s, victims, n, &tags) : rc;
     }
     for (size_t i = 0; i < n; i++) {
         if (rc == 0) {
@@ -405,7 +398,7 @@ static bool step(struct store *s, struct walk *w)
     mem_free(victims);
     if (rc != 0) {
         if (rc > 0)
-            (void)health_note(s, health_of_index(s, rc));
+            (void)health_note(s, rc);
         log_error("store", "cannot evict: the index did not take the change", LOG_S("error", db_words(rc)));
         return false;
     }

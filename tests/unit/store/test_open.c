@@ -1,6 +1,5 @@
 /* Open objects: hits, waiting, damage behind our back, bounds. */
 #include "rig.h"
-#include "store/evict.h"
 
 #include <dirent.h>
 #include <sys/resource.h>
@@ -458,41 +457,6 @@ static struct rlimit limit_files_to(rlim_t n)
     return before;
 }
 
-static void test_out_of_descriptors_is_no_miss(void **state)
-{
-    struct rig *r = *state;
-    struct digest one = put_blob(r, "one", 3), two = put_blob(r, "two", 3);
-    struct asker a = asker_of(r, &one, 3, false), b = asker_of(r, &two, 3, false);
-    assert_non_null(ask(&a));
-    store_tidy(r->store); /* so that the store's own thread has no need of descriptors for a while */
-    int next = dup(0);
-    close(next);
-    struct rlimit before = limit_files_to((rlim_t)next);
-    int taken[64];
-    unsigned n = 0; /* what the store's own thread had open a moment ago is free now */
-    while (n < ARRAY_LEN(taken) && (taken[n] = dup(0)) >= 0)
-        n++;
-    struct open_object *in_use = ask(&b);
-    int err = b.w.err;
-    put(&a);
-    struct open_object *after_put =
-        NULL; /* the idle one makes room, unless that thread takes it for a moment */
-    for (unsigned i = 0; i < 1000 && after_put == NULL; i++) {
-        after_put = ask(&b);
-        usleep(1000);
-    }
-    setrlimit(RLIMIT_NOFILE, &before);
-    while (n > 0)
-        close(taken[--n]);
-    assert_null(in_use);
-    assert_int_equal(err, ERR_STORE);
-    assert_reads(after_put, "two");
-    put(&b);
-    assert_non_null(ask(&a));
-    assert_int_equal(a.result, OPEN_WAIT);
-    put(&a);
-}
-
 #define MANIFESTS (OPEN_INLINE_TOTAL / OPEN_INLINE_MAX + 6)
 
 static void test_memory_is_bounded(void **state)
@@ -545,7 +509,6 @@ int main(void)
         RIG_TEST(test_waiting_together),
         RIG_TEST(test_nobody_waits_any_more),
         RIG_TEST(test_descriptors_are_bounded),
-        RIG_TEST(test_out_of_descriptors_is_no_miss),
         RIG_TEST(test_memory_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
