@@ -1,7 +1,5 @@
 #include "conf/match.h"
 
-#include "conf/pattern.h"
-
 const struct conf_rule *conf_match_image(const struct conf *c, const struct image_name *image, bool sources,
                                          struct str *upstream_repo, bool *by_source)
 {
@@ -18,9 +16,4 @@ const struct conf_rule *conf_match_image(const struct conf *c, const struct imag
         return rule;
     *by_source = true;
     return conf_match_source(c, SPAN("docker.io"), image->repository, upstream_repo);
-}
-
-bool conf_tag_immutable(const struct conf_policy *p, struct span tag)
-{
-    return p->n_immutable_tags > 0 && pattern_match_any(p->immutable_tags, p->n_immutable_tags, tag);
 }
