@@ -40,10 +40,14 @@ static int adopt_one(struct adoption *a, struct itxn *t, const struct digest *d)
     store_blob_name(d, name);
     if (fstatat(a->store->dirs[a->dir], name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
         return 0;
-    int64_t at = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
-    struct pool_entry e = {
-        .o = {.size = (uint64_t)st.st_size, .stored_ms = at, .access_ms = at, .kind = STORE_BLOB},
-        .flags = RECORD_UNVERIFIED};
+    int64_t now = clock_wall_ms(), at = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
+    if (at < 0) /* the index knows no time before 1970 */
+        at = 0;
+    struct pool_entry e = {.o = {.size = (uint64_t)st.st_size,
+                                 .stored_ms = at,
+                                 .access_ms = at < now ? at : now,
+                                 .kind = STORE_BLOB},
+                           .flags = RECORD_UNVERIFIED};
     a->adopted++;
     int rc = itxn_adopting(t);
     return rc == 0 ? itxn_put_object(t, d, &e) : rc;

@@ -119,7 +119,11 @@ void db_let_go(struct db *db)
     while (known && fgets(line, sizeof line, maps) != NULL) {
         unsigned long from, to;
         unsigned long long inode;
-        if (sscanf(line, "%lx-%lx %*s %*s %*s %llu", &from, &to, &inode) == 3 && inode == st.st_ino)
+        char rights[5];
+        /* A file of another file system may have the same inode number. Of a shared mapping nothing is lost; a private one would be as
+         * if nothing had ever been written to it. */
+        if (sscanf(line, "%lx-%lx %4s %*s %*s %llu", &from, &to, rights, &inode) == 4 && inode == st.st_ino &&
+            rights[3] == 's')
             (void)madvise((void *)from, to - from, MADV_DONTNEED);
     }
     (void)fclose(maps);

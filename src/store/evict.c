@@ -152,12 +152,12 @@ static int list_leftovers(struct store *s, enum store_dir dir, struct leftovers 
     return error;
 }
 
-static bool remove_partial(struct store *s, const struct leftover *f)
+static bool remove_partial(struct store *s, struct leftover *f)
 {
     struct digest d;
     MUST(f != NULL);
     if (store_flat_digest(span_str(f->name), &d))
-        return hold_drop_partial(s, &d, f->name, f->bytes);
+        return hold_drop_partial(s, &d, f->name, &f->bytes);
     if (unlinkat(s->dirs[STORE_DIR_PARTIAL], f->name, 0) != 0)
         return false;
     log_info("store", "removed a file from partial/ that is none of larder's", LOG_S("name", f->name));
@@ -359,9 +359,11 @@ void evict_unlink(struct store *s, const struct digest *d)
     char name[STORE_NAME_MAX];
     enum store_dir dir = store_blobs_dir(d);
     store_blob_name(d, name);
-    if (unlinkat(s->dirs[dir], name, 0) != 0 && errno != ENOENT)
-        log_error("store", "cannot remove a file that the index has forgotten", LOG_D("digest", d),
-                  LOG_S("error", store_errno_words(errno)));
+    if (unlinkat(s->dirs[dir], name, 0) == 0 || errno == ENOENT)
+        return;
+    atomic_store(&s->strays, true);
+    log_error("store", "cannot remove a file that the index has forgotten", LOG_D("digest", d),
+              LOG_S("error", store_errno_words(errno)));
 }
 
 /* False: there is nothing (more) to evict, or the index takes no changes. Under s->evict. */

@@ -12,6 +12,8 @@
  * A reader that comes while the object is claimed has the file open: the unlink does not disturb it. Sets of open objects
  * are told about what is gone, so that idle descriptors do not keep the space. */
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -76,19 +78,15 @@ void hold_place(struct store *s, const struct digest *d)
         pthread_cond_wait(&s->unclaimed, &s->holds_lock);
     h->placed_ms = clock_mono_ms();
     h->gone = false;
-    bool before = h->placed;
-    h->placed = true;
-    if (before)
+    if (h->placed++ > 0)
         drop(s, h); /* one reference is enough */
     pthread_mutex_unlock(&s->holds_lock);
 }
 
 static void not_placed(struct store *s, struct store_hold *h)
 {
-    if (h == NULL || !h->placed)
-        return;
-    h->placed = false;
-    drop(s, h);
+    if (h != NULL && h->placed > 0 && --h->placed == 0)
+        drop(s, h);
 }
 
 void hold_indexed(struct store *s, const struct digest *d)
@@ -100,7 +98,21 @@ void hold_indexed(struct store *s, const struct digest *d)
 
 void hold_not_placed(struct store *s, const struct digest *d)
 {
-    hold_indexed(s, d);
+    pthread_mutex_lock(&s->holds_lock);
+    struct store_hold *h = map_get(&s->holds, digest_key(d));
+    bool placed = h != NULL && h->placed > 0;
+    not_placed(s, h);
+    pthread_mutex_unlock(&s->holds_lock);
+    if (placed)
+        atomic_store(&s->strays, true);
+}
+
+bool hold_strays(struct store *s)
+{
+    pthread_mutex_lock(&s->holds_lock);
+    bool placed = s->holds.used > 0; /* nothing else is held at the end */
+    pthread_mutex_unlock(&s->holds_lock);
+    return placed || atomic_load(&s->strays);
 }
 
 /* ---- removing ---- */
@@ -109,13 +121,15 @@ bool hold_claim(struct store *s, const struct digest *d, bool force)
 {
     pthread_mutex_lock(&s->holds_lock);
     struct store_hold *h = map_get(&s->holds, digest_key(d));
-    if (h != NULL && h->placed && clock_mono_ms() - h->placed_ms > PLACED_MAX_MS) {
+    if (h != NULL && h->placed > 0 && clock_mono_ms() - h->placed_ms > PLACED_MAX_MS) {
         bool last = h->refs == 1;
+        h->placed = 1;
         not_placed(s, h);
+        atomic_store(&s->strays, true);
         if (last)
             h = NULL;
     }
-    bool busy = h != NULL && (h->placed || h->claimed ||
+    bool busy = h != NULL && (h->placed > 0 || h->claimed ||
                               (!force && atomic_load_explicit(&h->users, memory_order_relaxed) > 0));
     if (!busy)
         hold_of(s, d)->claimed = true;
@@ -196,19 +210,23 @@ void hold_fill_end(struct store *s, struct store_hold *h)
     pthread_mutex_unlock(&s->holds_lock);
 }
 
-/* Only the name goes under the lock: taking a large file apart takes long. */
-bool hold_drop_partial(struct store *s, const struct digest *d, const char *name, uint64_t bytes)
+/* Only the name goes under the lock: taking a large file apart takes long. How large it is, too: since it was listed a fill may have come
+ * and gone. */
+bool hold_drop_partial(struct store *s, const struct digest *d, const char *name, uint64_t *bytes)
 {
     char tmp[STORE_NAME_MAX];
+    struct stat st;
     struct str t = STR_INIT(tmp);
     str_addz(&t, "dropped.");
     str_addu(&t, atomic_fetch_add_explicit(&s->tmp_names, 1, memory_order_relaxed));
     pthread_mutex_lock(&s->holds_lock);
     struct store_hold *h = map_get(&s->holds, digest_key(d));
     bool idle = h == NULL || h->fills == 0;
-    bool removed = idle && store_move(s, STORE_DIR_PARTIAL, name, STORE_DIR_TMP, tmp) == 0;
+    bool removed = idle && fstatat(s->dirs[STORE_DIR_PARTIAL], name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                   store_move(s, STORE_DIR_PARTIAL, name, STORE_DIR_TMP, tmp) == 0;
     if (removed) {
-        atomic_fetch_sub_explicit(&s->partial_bytes, bytes, memory_order_relaxed);
+        *bytes = store_taken(&st);
+        atomic_fetch_sub_explicit(&s->partial_bytes, *bytes, memory_order_relaxed);
         atomic_fetch_sub_explicit(&s->partials, 1, memory_order_relaxed);
     }
     pthread_mutex_unlock(&s->holds_lock);
@@ -224,7 +242,7 @@ void hold_end(struct store *s)
     size_t at = 0;
     MUST(list_empty(&s->sets));
     while ((h = map_next(&s->holds, &at)) != NULL) {
-        MUST(h->placed && h->refs == 1);
+        MUST(h->placed > 0 && h->refs == 1);
         mem_free(h);
     }
     map_free(&s->holds);

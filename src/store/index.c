@@ -131,7 +131,7 @@ int itxn_commit(struct itxn *t)
 {
     struct index *x = t->x;
     int rc = 0;
-    if (t->objects != 0 || t->bytes != 0) {
+    if (t->objects != 0 || t->bytes != 0 || t->stored) {
         struct sums sums = {0};
         if (!get_sums(t, &sums))
             t->damage = true;
@@ -737,6 +737,7 @@ static int put_object(struct itxn *t, const struct store_change *c)
         e.o.kind = STORE_CONFIG;
     if (itxn_object(t, &c->digest, &old))
         e.o.hits = old.o.hits;
+    t->stored = true;
     return itxn_put_object(t, &c->digest, &e);
 }
 
@@ -814,8 +815,12 @@ static void commit_batch(struct index *x, struct store_change *const *changes, s
         changes[i]->err = own != 0 ? ERR_STORE : 0;
         if (own != 0)
             failed++;
-        if (changes[i]->what & CHANGE_PUT_OBJECT)
+        if ((changes[i]->what & CHANGE_PUT_OBJECT) == 0)
+            continue;
+        if (own == 0)
             hold_indexed(x->store, &changes[i]->digest);
+        else /* its file is there all the same */
+            hold_not_placed(x->store, &changes[i]->digest);
     }
     if (rc > 0)
         (void)health_note(x->store, rc);

@@ -47,6 +47,7 @@ struct itxn {
     struct db_txn *t;
     uint64_t objects, bytes; /* what it does to the totals; wraps below zero and back: only sums count */
     bool damage;             /* it met a damaged record of the pool */
+    bool stored;             /* something was stored, which may not change the totals */
 };
 
 /* 0 or an rc of db_int.h. */

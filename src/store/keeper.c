@@ -68,8 +68,15 @@ static void count_anew(struct keeper *k)
 
 static void adopt(struct keeper *k)
 {
-    if (k->adopt && adopt_files(k->store, &k->stop) >= 0)
-        k->adopt = false;
+    struct store *s = k->store;
+    if (atomic_load(&s->fault) == FAULT_NONE && atomic_exchange(&s->strays, false))
+        k->adopt = true;
+    if (!k->adopt)
+        return;
+    k->adopt = adopt_files(s, &k->stop) < 0;
+    /* What was found may lie behind where the walk is: it begins again. */
+    scrub_free(k->suspects);
+    k->suspects = NULL;
 }
 
 /* A piece for the walk over suspects, or for the scrubber; how long to rest after it. `pace` of 0: not at all. */
@@ -271,6 +278,8 @@ void keeper_stop(struct keeper *k)
         return;
     store_stopping(k->store);
     pthread_join(k->thread, NULL);
+    if (k->adopt) /* it was stopped before the end: the next start goes on */
+        atomic_store(&k->store->strays, true);
     scrub_free(k->suspects);
     pthread_mutex_lock(&k->lock);
     scrub_free(k->scrub);

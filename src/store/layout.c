@@ -568,9 +568,7 @@ struct store *store_open_sized(struct span path, size_t index_max, struct str *w
     store_set_limits(s, &(struct store_limits){0});
     if (layout_open(s, why) == 0)
         s->index = index_open(s, index_max, why);
-    if (s->index != NULL)
-        s->keeper = keeper_start(s, why);
-    if (s->keeper == NULL) {
+    if (s->index == NULL || keeper_start(s, why) == NULL) {
         if (s->index != NULL)
             index_close(s->index);
         store_free(s);
@@ -590,6 +588,7 @@ void store_close(struct store *s)
     keeper_stop(s->keeper);
     index_close(s->index);
     keeper_free(s->keeper);
-    clear_lock(s);
+    if (!hold_strays(s)) /* else the next start looks at the files, as after an unclean stop */
+        clear_lock(s);
     store_free(s);
 }

@@ -392,7 +392,8 @@ struct repo_purge {
     const struct pinned *pins;
     struct key *keys; /* of tags or links that go */
     size_t n;
-    bool others; /* of the object being looked at: a repository that stays has it, too */
+    bool others;          /* of the object being looked at: a repository that stays has it, too */
+    struct digest pinned; /* the last one that stays: links of one object follow each other */
 };
 
 static bool add_tag(struct span repo, struct span tag, const struct store_tag *is, void *arg)
@@ -455,7 +456,8 @@ static int choose_links(struct itxn *t, struct repo_purge *p, unsigned char from
             !span_starts(repo, p->prefix))
             continue;
         if (!p->force && pinned_has(p->pins, &d)) {
-            out->pinned++;
+            out->pinned += !digest_eq(&p->pinned, &d);
+            p->pinned = d;
             continue;
         }
         key_of_owner(&p->keys[p->n++], &d, repo);
@@ -492,7 +494,7 @@ static int purge_links(struct store *s, struct repo_purge *p, unsigned char from
     else
         itxn_end(&t);
     if (rc == 0)
-        out->links += p->n;
+        out->links += p->n + links; /* and those of forgotten objects that come after this batch */
     end_batch(s, b, rc == 0, out);
     pthread_mutex_unlock(&s->evict);
     mem_free(b);

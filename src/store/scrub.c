@@ -20,8 +20,9 @@ struct scrub {
     struct list_cursor cursor;
     struct list_object batch[BATCH];
     size_t at, n;
-    struct check *check; /* of the object that is being read */
-    struct digest last;  /* the one before: what is written down */
+    struct check *check;  /* of the object that is being read */
+    struct digest now_at; /* that object */
+    struct digest last;   /* the one before: what is written down */
     uint64_t unsaved;
     bool failed; /* something could not be looked at */
 
@@ -101,6 +102,7 @@ static void end_object(struct scrub *c)
 {
     enum verify_found found = check_end(c->check);
     c->check = NULL;
+    c->last = c->now_at;
     c->failed = c->failed || found == VERIFY_FAILED;
     count(c, 0, 1, found == VERIFY_DAMAGED || found == VERIFY_MISSING, false);
     if (c->unsaved >= SAVE_BYTES)
@@ -114,7 +116,7 @@ static bool begin_object(struct scrub *c)
         const struct list_object *o = &c->batch[c->at++];
         if (c->suspects && !o->object.suspect)
             continue;
-        c->last = o->digest;
+        c->now_at = o->digest;
         c->check = check_new(c->store, &o->digest, false);
     }
     return c->check != NULL;

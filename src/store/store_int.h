@@ -64,6 +64,7 @@ struct store {
 
     pthread_mutex_t holds_lock; /* guards holds, sets, and what struct store_hold says */
     pthread_cond_t unclaimed;
+    atomic_bool strays; /* there may be files in blobs/ without an entry: they are to be compared */
     struct map holds;
     struct list sets; /* of open.c: those that may have files open */
 
@@ -115,7 +116,8 @@ struct store_hold {
     atomic_uint users; /* open objects that are being read; changes without the lock */
     unsigned fills;    /* partial files that are open */
     uint64_t partial;  /* bytes of the partial file that the store's sum counts */
-    bool placed;       /* its file is in blobs/, its entry is on the way */
+    unsigned
+        placed; /* its file is in blobs/, its entry is on the way; so many times, as more than one may store it */
     int64_t placed_ms; /* clock_mono_ms */
     bool claimed;      /* being removed */
     bool gone;         /* was removed while somebody had it open */
@@ -140,6 +142,8 @@ void hold_place(struct store *s, const struct digest *d);
 void hold_not_placed(struct store *s, const struct digest *d);
 /* The index has it, or never will. */
 void hold_indexed(struct store *s, const struct digest *d);
+/* At the end: may there be files in blobs/ that have no entry? */
+bool hold_strays(struct store *s);
 /* True: nobody reads it (with `force`: readers do not matter), nobody has just placed it: remove it, and unclaim it. `removed`:
  * those who have it open are told. */
 bool hold_claim(struct store *s, const struct digest *d, bool force) MUSTCHECK;
@@ -150,8 +154,8 @@ struct store_hold *hold_fill(struct store *s, const struct digest *d);
 void hold_fill_from(struct store *s, struct store_hold *h, uint64_t bytes);
 void hold_fill_is(struct store *s, struct store_hold *h, uint64_t bytes);
 void hold_fill_end(struct store *s, struct store_hold *h);
-/* Removes the partial file of that name, of which `bytes` were counted, unless it is being filled. */
-bool hold_drop_partial(struct store *s, const struct digest *d, const char *name, uint64_t bytes);
+/* Removes the partial file of that name, unless it is being filled; *bytes is what it took. */
+bool hold_drop_partial(struct store *s, const struct digest *d, const char *name, uint64_t *bytes);
 
 /* Sets of open objects, which close what is gone when they are told. */
 struct store_set {
