@@ -1,8 +1,8 @@
 /* Name resolution with a small cache per core.
  *
  * An entry is LOOKING (a request is on the pool, waiters are listed) or KNOWN (an answer and when it goes
- * stale). Entries are never removed while LOOKING. The table is bounded: when it is full, a stale entry makes
- * room, or the answer is simply not kept. */
+ * stale). Entries are never removed while LOOKING. The table is bounded: when it is full, the KNOWN entry that goes stale
+ * first makes room, so that whoever makes us look up many names (redirects) keeps nobody else from it. */
 #include <netdb.h>
 #include <stdlib.h>
 #include <uv.h>
@@ -127,29 +127,32 @@ static void on_answer(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
         e->answer = (struct resolve_answer){.why = uv_strerror(status)};
     uv_freeaddrinfo(list);
     e->until = core_now(e->owner->core) + (e->answer.n > 0 ? RESOLVE_KEEP_MS : RESOLVE_FAILED_MS);
+    const struct resolve_answer answer =
+        e->answer; /* whoever is told may begin a look-up for which this entry makes room */
     struct list waiting;
     list_init(&waiting);
     list_move_all(&waiting, &e->waiters);
     struct list_node *n;
     while ((n = list_pop_front(&waiting)) != NULL) {
         struct resolve_wait *w = CONTAINER_OF(n, struct resolve_wait, node);
-        w->answer = e->answer;
+        w->answer = answer;
         set_port(&w->answer, w->port);
         w->done(w);
     }
 }
 
-static void drop_stale(struct resolver *r)
+static void make_room(struct resolver *r)
 {
     size_t pos = 0;
-    struct entry *e;
+    struct entry *e, *first = NULL;
     while ((e = map_next(&r->entries, &pos)) != NULL) {
-        if (!e->looking && e->until <= core_now(r->core)) {
-            map_del(&r->entries, span_of(e->host, e->host_len));
-            mem_free(e);
-            return;
-        }
+        if (!e->looking && (first == NULL || e->until < first->until))
+            first = e;
     }
+    if (first == NULL)
+        return;
+    map_del(&r->entries, span_of(first->host, first->host_len));
+    mem_free(first);
 }
 
 static struct entry *entry_for(struct resolver *r, struct span host)
@@ -158,7 +161,7 @@ static struct entry *entry_for(struct resolver *r, struct span host)
     if (e != NULL)
         return e;
     if (r->entries.used >= RESOLVE_ENTRIES)
-        drop_stale(r);
+        make_room(r);
     if (r->entries.used >= RESOLVE_ENTRIES)
         return NULL;
     NEW(e);

@@ -267,12 +267,109 @@ static void test_many_addresses(void **state)
     }
 }
 
+/* ---- more names than are kept: each is looked up all the same ---- */
+
+#define NAMES 1000
+
+static unsigned n_names, n_found;
+
+static void next_name(void)
+{
+    char name[32];
+    struct str s = STR_INIT(name);
+    for (unsigned bit = 1; bit < 1024; bit <<= 1)
+        str_addc(&s, (n_names & bit) != 0 ? '6' : '4');
+    str_addz(&s, ".test");
+    n_names++;
+    for (unsigned i = 0; i < 2; i++)
+        MUST(!resolve_start(loop.core, str_span(&s), 1, &wait[i]));
+}
+
+static void on_one_of_many_names(struct resolve_wait *w)
+{
+    n_found += w->answer.n > 0;
+    if (list_linked(&wait[0].node) || list_linked(&wait[1].node))
+        return;
+    if (n_names < NAMES)
+        next_name();
+    else
+        core_quit(loop.core);
+}
+
+static void begin_many_names(void *arg)
+{
+    UNUSED(arg);
+    wait[0].done = wait[1].done = on_one_of_many_names;
+    next_name();
+}
+
+static void test_many_names(void **state)
+{
+    UNUSED(state);
+    n_names = n_found = 0;
+    run(begin_many_names, 0);
+    assert_int_equal(n_found, 2 * NAMES);
+}
+
+/* The second of two waiters is told, although the first one's next look-up may have taken the place of theirs. */
+
+static void on_other_name(struct resolve_wait *w)
+{
+    UNUSED(w);
+    if (++n_done == 2)
+        core_quit(loop.core);
+}
+
+static void on_first_of_two(struct resolve_wait *w)
+{
+    UNUSED(w);
+    wait[2] = (struct resolve_wait){.done = on_other_name};
+    MUST(!resolve_start(loop.core, SPAN("=.test"), 1, &wait[2]));
+}
+
+static unsigned n_filled;
+
+static void on_filled(struct resolve_wait *w)
+{
+    UNUSED(w);
+    if (++n_filled < 512) {
+        char name[32];
+        struct str s = STR_INIT(name);
+        for (unsigned bit = 1; bit < 512; bit <<= 1)
+            str_addc(&s, (n_filled & bit) != 0 ? '6' : '4');
+        str_addz(&s, ".test");
+        MUST(!resolve_start(loop.core, str_span(&s), 1, &wait[3]));
+        return;
+    }
+    wait[0].done = on_first_of_two;
+    wait[1].done = on_other_name;
+    for (unsigned i = 0; i < 2; i++)
+        MUST(!resolve_start(loop.core, SPAN("66666666644.test"), 1, &wait[i]));
+}
+
+static void begin_two(void *arg)
+{
+    UNUSED(arg);
+    n_filled = 0;
+    wait[3].done = on_filled;
+    MUST(!resolve_start(loop.core, SPAN("444444444.test"), 1, &wait[3]));
+}
+
+static void test_room_is_made_while_waiters_are_told(void **state)
+{
+    UNUSED(state);
+    run(begin_two, 0);
+    assert_int_equal(wait[1].answer.n, 8);
+    assert_int_equal(wait[2].answer.n, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_at_once),         cmocka_unit_test(test_shared_and_cancelled),
         cmocka_unit_test(test_all_cancelled),   cmocka_unit_test(test_failure_is_kept),
         cmocka_unit_test(test_address_is_kept), cmocka_unit_test(test_many_addresses),
+        cmocka_unit_test(test_many_names),      cmocka_unit_test(test_room_is_made_while_waiters_are_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
