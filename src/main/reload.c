@@ -18,13 +18,20 @@
 
 enum reload_state { RELOAD_IDLE, RELOAD_READING, RELOAD_SPREADING };
 
+/* A file that the configuration names: a certificate, roots. */
+struct named {
+    char *path;
+    struct file_watch *watch;
+    bool wanted;
+};
+
 struct reload {
     struct reload_config c;
     struct conf *conf; /* the one that is in force: a reference */
     enum reload_state state;
     bool again, forced, stopping;
     struct file_watch *watch;
-    struct file_watch *named[WATCHES_MAX]; /* certificates, roots */
+    struct named named[WATCHES_MAX];
     size_t n_named;
 
     struct job job;
@@ -155,35 +162,65 @@ static void on_named_changed(void *arg)
     reload_now(arg);
 }
 
-static void watch_path(struct reload *r, const struct conf_path *p)
+static struct named *named_find(struct reload *r, struct span path)
+{
+    for (size_t i = 0; i < r->n_named; i++) {
+        if (span_eq(span_str(r->named[i].path), path))
+            return &r->named[i];
+    }
+    return NULL;
+}
+
+static void watch_path(struct reload *r, const struct conf *c, const struct conf_path *p)
 {
     char text[8192];
     struct str path = STR_INIT(text);
-    if (p->path.p == NULL || r->n_named == WATCHES_MAX)
+    if (p->path.p == NULL)
         return;
-    conf_path_beside(r->conf->file, p->path, &path);
-    if (!path.cut)
-        r->named[r->n_named++] = file_watch_new(r->c.core, text, false, on_named_changed, r);
+    conf_path_beside(c->file, p->path, &path);
+    struct named *n = named_find(r, str_span(&path));
+    if (path.cut || (n == NULL && r->n_named == WATCHES_MAX))
+        return;
+    if (n == NULL) {
+        n = &r->named[r->n_named++];
+        n->path = mem_strdup(text);
+        n->watch = file_watch_new(r->c.core, text, false, on_named_changed, r);
+    }
+    n->wanted = true;
 }
 
-static void unwatch_named(struct reload *r)
+static void unwatch(struct reload *r, struct named *n)
 {
-    while (r->n_named > 0)
-        file_watch_free(r->named[--r->n_named]);
+    file_watch_free(n->watch);
+    mem_free(n->path);
+    *n = r->named[--r->n_named];
 }
 
-static void watch_named(struct reload *r)
+static void watch_files(struct reload *r, const struct conf *c)
 {
-    unwatch_named(r);
-    const struct conf *c = r->conf;
     for (size_t i = 0; i < c->n_listen; i++) {
-        watch_path(r, &c->listen[i].tls.certificate);
-        watch_path(r, &c->listen[i].tls.key);
+        watch_path(r, c, &c->listen[i].tls.certificate);
+        watch_path(r, c, &c->listen[i].tls.key);
     }
     for (size_t i = 0; i < c->n_upstreams; i++) {
-        watch_path(r, &c->upstreams[i].ca);
-        watch_path(r, &c->upstreams[i].identity.certificate);
-        watch_path(r, &c->upstreams[i].identity.key);
+        watch_path(r, c, &c->upstreams[i].ca);
+        watch_path(r, c, &c->upstreams[i].identity.certificate);
+        watch_path(r, c, &c->upstreams[i].identity.key);
+    }
+}
+
+/* Those of the configuration in force, and of the one that was refused (or NULL): it may have been refused for one of its files. A watch
+ * that stays is not begun anew, because what has happened since the files were read would be lost. */
+static void watch_named(struct reload *r, const struct conf *refused)
+{
+    for (size_t i = 0; i < r->n_named; i++)
+        r->named[i].wanted = false;
+    watch_files(r, r->conf);
+    if (refused != NULL)
+        watch_files(r, refused);
+    for (size_t i = r->n_named; i-- > 0;) {
+        if (!r->named[i].wanted)
+            unwatch(r, &r->named[i]);
     }
 }
 
@@ -222,6 +259,7 @@ static void round_refused(struct reload *r)
     str_add(&why, line);
     r->good = false;
     r->n_bad++;
+    watch_named(r, r->next.conf);
     next_drop(r);
     round_end(r);
 }
@@ -236,7 +274,7 @@ static void round_taken(struct reload *r)
     conf_unref(r->conf);
     r->conf = conf_ref(r->next.conf);
     r->c.took(r->conf, r->c.arg);
-    watch_named(r);
+    watch_named(r, NULL);
     proxy_reload(r->c.shared, r->next.setup);
     next_drop(r);
     r->state = RELOAD_SPREADING;
@@ -306,14 +344,15 @@ struct reload *reload_start(const struct reload_config *config)
     r->good_ms = clock_wall_ms();
     r->next.complaints = str_init(mem_alloc(COMPLAINTS_MAX), COMPLAINTS_MAX);
     r->watch = file_watch_new(config->core, config->path, true, on_changed, r);
-    watch_named(r);
+    watch_named(r, NULL);
     return r;
 }
 
 void reload_stop(struct reload *r)
 {
     file_watch_free(r->watch);
-    unwatch_named(r);
+    while (r->n_named > 0)
+        unwatch(r, &r->named[0]);
     r->stopping = true;
     r->again = false;
     if (r->state != RELOAD_READING)

@@ -156,6 +156,22 @@ def test_a_bad_file_changes_nothing(upstream, larder, kind):
     assert larder.get("/v2/t/app/manifests/v1").status == 200
 
 
+def test_a_file_that_comes_later_than_its_name(upstream, larder, root, tmp_path):
+    """The configuration names what is not there yet: it is taken when it is."""
+    image_on(upstream)
+    late = tmp_path / "not-yet" / "ca.pem"
+    larder.config["upstreams"][0]["ca"] = str(late)
+    write(larder)
+    refused(larder)
+    late.parent.mkdir()
+    late.write_text("")
+    refused(larder, 2)
+    with open(root.file) as good:
+        late.write_text(good.read())
+    taken(larder, 1)
+    assert larder.get("/v2/t/app/manifests/v1").status == 200
+
+
 def test_a_setting_that_needs_a_restart(larder):
     larder.config["workers"] = 1
     larder.config["store"] = {"path": larder.store + "-elsewhere"}
