@@ -507,7 +507,7 @@ static void on_call_timer(struct timer *t)
         [CALL_WAITING] = "no free connection to the registry in time",
         [CALL_CONNECTING] = "no connection in time, waiting for",
         [CALL_SENT] = "no answer in time",
-        [CALL_HEADED] = "the answer's body stopped coming",
+        [CALL_HEADED] = "the answer's body stopped coming, or took too long",
     };
     MUST(call->state < ARRAY_LEN(what) && what[call->state] != NULL);
     char text[sizeof call->why];
@@ -688,6 +688,12 @@ static ssize_t next_input(struct upconn *u, char *buf, size_t n, const char **fr
     return stream_recv(u->stream, buf, n);
 }
 
+/* How long the next piece of the body may take. */
+static int64_t body_wait(const struct call *call)
+{
+    return call->whole ? time_left(call, call->idle_ms) : call->idle_ms;
+}
+
 ssize_t call_read(struct call *call, char *buf, size_t n)
 {
     struct upconn *u = call->conn;
@@ -703,7 +709,7 @@ ssize_t call_read(struct call *call, char *buf, size_t n)
         ssize_t in = next_input(u, buf, n, &from);
         if (in == STREAM_AGAIN) {
             if (call->timer.due == 0)
-                timer_arm(call->pool->core, &call->timer, call->idle_ms);
+                timer_arm(call->pool->core, &call->timer, body_wait(call));
             stream_want(u->stream, STREAM_READ);
             return CALL_AGAIN;
         }

@@ -59,6 +59,7 @@ struct call {
                                   were sent are wiped */
     int64_t connect_ms, first_byte_ms, idle_ms;
     int64_t deadline; /* core_now: the head must be complete by then, whatever the others allow; 0: none */
+    bool whole;       /* ... and the body too: it is a small document */
     void (*event)(struct call *call);
 
     /* results */

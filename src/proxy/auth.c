@@ -251,6 +251,7 @@ static bool credential(struct auth *a)
     struct str w = STR_INIT(why);
     if (s->credential.wait != NULL)
         return !wait_on(a);
+    s->credential.only_look = s->challenge.scheme == CHALLENGE_BEARER; /* it is the login that uses them */
     switch (credential_get(a->px, setup_secrets(a->setup), a->set, &s->credential)) {
     case CREDENTIAL_WAIT:
         return !wait_on(a);

@@ -59,14 +59,18 @@ void upstream_limited(const struct setup *setup, const struct conf_upstream *up,
                       struct flight_failure *f)
 {
     struct upstream_limit *l = &setup_health(setup, up)->limits[what];
-    int64_t pause = doubled(atomic_fetch_add_explicit(&l->times, 1, memory_order_relaxed));
+    int64_t now = clock_mono_ms();
+    int times = get(&l->until_ms) > now
+                    ? atomic_load_explicit(&l->times, memory_order_relaxed) - 1 /* as for those before it */
+                    : atomic_fetch_add_explicit(&l->times, 1, memory_order_relaxed);
+    int64_t pause = doubled(times > 0 ? times : 0);
     if (f->retry_after_ms > pause)
         pause = f->retry_after_ms;
     if (f->retry_after_ms < 0)
         f->retry_after_ms = pause; /* clients are told a time, too */
     atomic_store_explicit(&l->err, f->err, memory_order_relaxed);
     atomic_store_explicit(&l->status, f->status, memory_order_relaxed);
-    put(&l->until_ms, clock_mono_ms() + pause);
+    put(&l->until_ms, now + pause);
 }
 
 void upstream_unlimited(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what)
@@ -147,7 +151,7 @@ bool health_outage(const struct flight_failure *f)
 }
 
 void health_bad(const struct setup *setup, const struct conf_upstream *up, const struct flight_failure *f,
-                int64_t began_ms)
+                int64_t began_ms, bool own)
 {
     if (!health_outage(f) && f->err != ERR_UP_PROTOCOL && f->status < 500) { /* it answered */
         health_good(setup, up);
@@ -158,9 +162,9 @@ void health_bad(const struct setup *setup, const struct conf_upstream *up, const
     if (began_ms < get(&h->failed_ms)) /* the same failure once more, from many who asked at once */
         return;
     int64_t pause = doubled(atomic_fetch_add_explicit(&h->failures, 1, memory_order_relaxed));
-    if (now - get(&h->failed_ms) >= LONG_AGO_MS || !health_outage(f))
+    if (now - get(&h->failed_ms) >= LONG_AGO_MS || !own || !health_outage(f))
         atomic_store_explicit(&h->outages, 0, memory_order_relaxed);
-    if (health_outage(f))
+    if (own && health_outage(f))
         atomic_fetch_add_explicit(&h->outages, 1, memory_order_relaxed);
     atomic_store_explicit(&h->err, f->err, memory_order_relaxed);
     atomic_store_explicit(&h->status, f->status, memory_order_relaxed);

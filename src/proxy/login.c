@@ -203,6 +203,7 @@ static enum step step_send(struct login *l)
                             .first_byte_ms = l->up->timeouts.first_byte_ms,
                             .idle_ms = l->up->timeouts.idle_ms,
                             .deadline = upstream_deadline(l->px, l->up),
+                            .whole = true,
                             .event = on_call};
     token_scope(span_str(l->repo), &scope);
     str_add(&target, l->url.path.n > 0 ? l->url.path : SPAN("/"));

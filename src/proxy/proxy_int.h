@@ -87,10 +87,11 @@ void health_ratelimit(const struct setup *setup, const struct conf_upstream *up,
 bool health_broken(const struct setup *setup, const struct conf_upstream *up);
 /* ... and is this asker not the one who probes? Then *f is the answer. */
 bool health_refuses(const struct setup *setup, const struct conf_upstream *up, struct flight_failure *f);
-/* A round has ended. began_ms: when it was begun, on the monotonic clock. */
+/* A round has ended. began_ms: when it was begun, on the monotonic clock. own: it failed at the upstream itself, and not at its token
+ * server or where it redirected to: without them some of it can still be had, so it does not count as out of order. */
 void health_good(const struct setup *setup, const struct conf_upstream *up);
 void health_bad(const struct setup *setup, const struct conf_upstream *up, const struct flight_failure *f,
-                int64_t began_ms);
+                int64_t began_ms, bool own);
 /* Does the failure say that nothing is there, rather than something about what was asked? */
 bool health_outage(const struct flight_failure *f);
 

@@ -70,6 +70,7 @@ static void start_call(struct vault *v, enum call_method method, const struct di
     v->call.connect_ms = CONNECT_MS;
     v->call.first_byte_ms = v->call.idle_ms = ANSWER_MS;
     v->call.deadline = v->deadline;
+    v->call.whole = true;
     v->answer_n = 0;
     call_start(v->px->pool, &v->call);
 }

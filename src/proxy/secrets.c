@@ -291,6 +291,9 @@ static struct credential_value *combine(const struct secret_set *set, struct str
         str_addz(why, "there is no password: set password");
     else if (user.n > 0 && span_find(user, ':') >= 0)
         str_addz(why, "the user name has a colon, which HTTP cannot carry");
+    else if (user.n + password.n > CREDENTIAL_MAX || user.n + refresh.n > CREDENTIAL_MAX)
+        str_addf(why, "user name and password are longer than the %u KiB that a request can carry",
+                 CREDENTIAL_MAX >> 10);
     else
         return value_good(user, password, refresh);
     return NULL;
@@ -464,7 +467,7 @@ static enum credential_state answer(struct secret_set *set, struct credential *c
         give(c, set->refusal);
         return CREDENTIAL_FAILED;
     }
-    if (set->refusal != NULL) { /* this one probes; the others wait for what comes of it */
+    if (set->refusal != NULL && !c->only_look) { /* this one probes; the others wait for what comes of it */
         set->probing = true;
         set->until_ms = now + set->pause_ms;
     }
@@ -509,5 +512,5 @@ void credential_release(struct credential *c)
             wait_free(w);
     }
     credential_value_unref(c->value);
-    *c = (struct credential){.done = c->done};
+    *c = (struct credential){.done = c->done, .only_look = c->only_look};
 }

@@ -34,6 +34,7 @@ struct credential {
         *why; /* FAILED: in words, for log and message ("environment variable HUB_USER is not set"); until
                 credential_release */
     void (*done)(struct credential *c); /* set by the owner: called once after WAIT, on the asker's core */
+    bool only_look; /* set by the owner: to know which they are; they go to no server, so this is no probe */
     struct credential_wait *wait;
     struct credential_value *value;
 };

@@ -9,6 +9,8 @@
 #include "proxy/secrets.h"
 
 #define SECRET_REFUSALS 3
+#define CREDENTIAL_MAX                                                                                       \
+    (32u << 10) /* of user and password; in base64 they stand in a request's head (CALL_REQUEST_MAX) */
 
 /* What a set is at one moment; immutable, refcounted, in secret memory. Bad: only `why` says something. */
 struct credential_value {

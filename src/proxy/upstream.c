@@ -12,7 +12,8 @@
  *
  * Redirects are followed wherever they lead, but the request carries its Authorization only to the origin that it was made for. A target
  * that the operator has not named is `guarded`: dialling refuses addresses that the endpoint's own address does not reach. When the target
- * challenges, it is a registry of its own, and gets what the rule for it has. */
+ * challenges, it is a registry of its own, and gets what the rule for it has. A target that is an endpoint of a configured registry is
+ * reached as that one is, by its roots and its proxy: whoever redirects must not choose who vouches for it. */
 #include "proxy/proxy_int.h"
 
 #include "base/mem.h"
@@ -136,7 +137,7 @@ static void send_request(struct upstream_try *t)
                                      .port = u.port,
                                      .tls = u.tls,
                                      .max_connections = (unsigned)share,
-                                     .how = setup_how(t->setup, t->up),
+                                     .how = setup_how(t->setup, t->auth.up),
                                      .guarded = t->hop != NULL && !named_by_operator(t, &u),
                                      .near = t->own};
     t->call.method = t->head_only ? CALL_HEAD : CALL_GET;
@@ -318,7 +319,7 @@ static enum upstream_next round_over(struct upstream_try *t)
     if (is_limit(&t->failure) && !t->by_auth)
         upstream_limited(t->setup, t->up, t->what, &t->failure);
     else if (!is_limit(&t->failure) && !t->insistent)
-        health_bad(t->setup, t->up, &t->failure, t->began_ms);
+        health_bad(t->setup, t->up, &t->failure, t->began_ms, t->hop == NULL && !t->by_auth);
     return over(t);
 }
 
@@ -532,7 +533,8 @@ static enum upstream_next step_answer(struct upstream_try *t)
         health_ratelimit(t->setup, t->up, head);
     if (status == 401 && !no_challenge(t))
         return challenged(t);
-    if (status != 401)
+    /* A limit or an error page may come from before anybody looked at the credentials. */
+    if (status != 401 && status != 429 && status < 500)
         auth_accepted(&t->auth);
     if (status == 200 || status == 206)
         return good(t);

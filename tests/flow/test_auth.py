@@ -269,7 +269,7 @@ TOKEN_FAULTS = {
     "a line break": (Fault(status=200, body=b'{"token":"a\\r\\nX-Evil: b"}'), 502), "closed": (Fault(drop=True), 502),
     "too long": (Fault(status=200, body=b'{"token":"%s"}' % (b"x" * 300_000)), 502), "cut": (Fault(cut_at=10), 502),
     "endless": (Fault(status=200, body=b" " * 600_000, framing="chunked"), 502), "a redirect": (Fault(redirect="/token?else"), 502),
-    "silent": (Fault(silent="request"), 504),
+    "silent": (Fault(silent="request"), 504), "dripping": (Fault(status=200, body=b" " * 100_000, drip=(1, 0.2)), 504),
 }
 
 
@@ -362,6 +362,20 @@ def test_a_wrong_password(with_account, tmp_path, image, password, kind):
         wait_until(lambda: larder.logged(level="warn", credential_set="account"), "the credential set is in the log")
         (tmp_path / "account").write_text(password)
         assert larder.get_when_up(OURS).body == image.manifest
+
+
+def test_a_server_that_is_out_of_order_accepts_no_password(with_account, image, password):
+    """A refused set is not healthy again because its probe meets an error page."""
+    with TokenRegistry(basic=("someone", password)) as up:
+        up.add("app", image, tag="v1")
+        larder = with_account(up, text=secret("wrong"))
+        healthy = 'larder_credential_set_healthy{credential_set="account"}'
+        names = ("v%d" % n for n in range(2, 10 ** 6))
+        wait_until(lambda: larder.get(paths.manifest("t/app", next(names))).status == 403 and larder.metrics()[healthy] == 0, "the set is refused")
+        up.on(lambda s: "authorization" in s.headers, Fault(status=500))
+        probed = lambda: larder.get(paths.manifest("t/app", next(names))).status and 500 in [s.status for s in up.requests()]  # noqa: E731
+        wait_until(probed, "it is probed")
+        assert larder.metrics()[healthy] == 0
 
 
 def test_a_changed_password_is_used_at_once(private, with_account, tmp_path, image):

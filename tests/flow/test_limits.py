@@ -7,7 +7,7 @@ from lib import paths
 from lib.client import Conn, Fetch
 from lib.images import KIB, Image, blob
 from lib.larder import wait_until
-from lib.upstream import Fault
+from lib.upstream import Fault, Gate
 
 APP = "t/app"
 CURSOR = "%2F" * 333 + "x"  # 1,000 characters as they stand in a link
@@ -94,3 +94,17 @@ def test_connections_at_work_do_not_give_way(start_larder, upstream):
         assert f.result().good and f.response.body == data
     wait_until(lambda: larder.metric("client_connections_open") == 0, "all are gone")
     assert larder.get("/v2/").status == 200
+
+
+# ---- what upstream limits ----
+
+def test_many_who_are_told_at_once_are_told_once(larder, upstream):
+    """Ten requests were under way when the registry began to limit: that is one limit, and no reason for a pause ten times longer."""
+    gate = Gate()
+    upstream.on(re.compile("/manifests/"), Fault(status=429, hold={"request": gate}))
+    fetches = [Fetch(larder.address, paths.manifest(APP, "v%d" % n)) for n in range(10)]
+    wait_until(lambda: upstream.count() == 10, "all ten are at upstream")
+    gate.release()
+    answers = [f.result() for f in fetches]
+    assert {r.status for r in answers} == {429}
+    assert max(int(r.header("Retry-After")) for r in answers) <= 4

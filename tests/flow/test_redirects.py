@@ -7,6 +7,7 @@ import pytest
 from lib import paths
 from lib.images import KIB, Image, blob
 from lib.larder import REGISTRY, wait_until
+from lib.ports import free_port
 from lib.secrets import secret
 from lib.tls import Tls
 from lib.tokens import TokenRegistry, credentials, rule
@@ -279,6 +280,26 @@ def test_no_rule_no_account(start_larder, upstream, tmp_path):
         assert all(user is None for _, user, _ in back.server.asked)
 
 
+def test_whoever_redirects_does_not_choose_who_vouches_for_the_target(start_larder, tmp_path, pki, root):
+    """The first one's authority has made a certificate for the second one's name: the second one's password stays here."""
+    password, theirs = secret("password"), pki.root("Theirs")
+    target = "/v2/owner/app/manifests/v1"
+    with Upstream(tls=Tls(theirs.issue("up.test", names=[REGISTRY]))) as front, Upstream(tls=Tls(theirs.issue("x", names=["back.test"]))) as fake:
+        fake.on(re.compile("."), Fault(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'}))
+        front.on(paths.manifest("app", "v1"), Fault(redirect="https://back.test" + target))
+        at = {name: "127.0.0.1:%d" % up.port for name, up in ((REGISTRY, front), ("back.test", fake))}
+        how = dict(resolve=at, credential_sets=[credentials(tmp_path, password, "second", "back.test", "other")],
+                   rules=[rule(), rule("back", "back.test/owner/*", "b/*", "second")])
+        larder = start_larder(front, upstreams=[{"registry": REGISTRY, "ca": theirs.file}, {"registry": "back.test", "ca": root.file}], **how)
+        assert larder.get(paths.manifest("t/app", "v1")).status == 502
+        assert fake.connections > 0 and fake.count() == 0
+        larder.stop()
+        image = fake.add("owner/app", Image("behind", (10,)), tag="v1")
+        fake.clear()
+        larder = start_larder(front, upstreams=[{"registry": REGISTRY, "ca": theirs.file}, {"registry": "back.test", "ca": theirs.file}], **how)
+        assert larder.get(paths.manifest("t/app", "v1")).body == image.manifest
+
+
 # ---- nothing of it is told ----
 
 
@@ -332,6 +353,17 @@ def test_an_upstream_that_is_down_is_left_alone(start_larder, upstream):
     assert larder.get(paths.manifest("t/app", "v1")).good
     upstream.clear()
     assert larder.get_when_up(paths.blob("t/app", image.config)).body == image.config_bytes
+
+
+def test_a_target_that_is_down_is_not_the_registry(larder, upstream):
+    """Where blobs are is gone: manifests can be had all the same."""
+    image = upstream.add("app", Image("app", (10,)), tag="v1")
+    gone = "http://127.0.0.1:%d/x" % free_port()
+    for n in range(5):
+        name = upstream.add_blob("app", blob("gone-%d" % n, 10))
+        upstream.on(paths.blob("app", name), Fault(redirect=gone))
+        assert larder.get(ours(name)).status == 502
+    assert larder.get(paths.manifest("t/app", "v1")).body == image.manifest
 
 
 @pytest.mark.parametrize("fault", [Fault(drop=True), Fault(status=502), Fault(status=503), Fault(status=504), Fault(cut_at=-1, cut="rst")],

@@ -198,6 +198,17 @@ def test_a_wrong_password_is_not_hammered_and_heals(corp, start_larder, tmp_path
     assert larder.metrics()[HEALTHY] == 1
 
 
+def test_the_same_password_heals_when_the_server_takes_it(corp, start_larder, tmp_path):
+    """An account that was locked for a while: nothing changes here, and the probe finds out."""
+    (tmp_path / "pw").write_text(corp.password)
+    corp.token_server.accounts = {}
+    larder = start_larder(corp, **config_of(corp, tmp_path, USER, "file:%s/pw" % tmp_path))
+    wait_until(lambda: not pulls(larder) and larder.metrics()[HEALTHY] == 0, "the set is unhealthy")
+    corp.token_server.accounts = {USER: corp.password}
+    wait_until(lambda: pulls(larder), "a probe finds the password good")
+    assert larder.metrics()[HEALTHY] == 1
+
+
 # ---- what cannot be read ----
 
 def test_what_cannot_be_read_is_said_at_start(corp, start_larder, tmp_path):

@@ -2,6 +2,7 @@
  * PATH begins with. */
 #include "credentials.h"
 
+#include "base/mem.h"
 #include "proxy/secret_source.h"
 #include "proxy/secrets_int.h"
 
@@ -111,6 +112,25 @@ static void test_other_bad_sets(void **state)
     expect_failed(r, 1, "it is not a regular file");
     expect_failed(r, 2, "a byte 0");
     expect_failed(r, 3, "no user name");
+    rig_stop(r);
+}
+
+/* What fits is at the edge; what does not could not be sent. */
+static void test_too_long(void **state)
+{
+    struct rig *r = *state;
+    char *text = mem_alloc(CREDENTIAL_MAX + 1);
+    memset(text, 'x', CREDENTIAL_MAX);
+    text[CREDENTIAL_MAX] = 0;
+    rig_write(r, "long", text, 0600);
+    text[CREDENTIAL_MAX - 1] = 0;
+    rig_write(r, "fits", text, 0600);
+    mem_free(text);
+    add_set("long", "r.example", "u", "file:long");
+    add_set("fits", "r.example", "u", "file:fits");
+    rig_start(r, make_setup(r, NULL));
+    expect_failed(r, 0, "longer than the 32 KiB");
+    assert_int_equal(ask(r, 1).state, CREDENTIAL_READY);
     rig_stop(r);
 }
 
@@ -371,20 +391,22 @@ static void test_another_value_heals(void **state)
 }
 
 struct pair {
-    enum credential_state first, second;
+    enum credential_state look, first, second;
 };
 
 static void ask_twice(struct rig_core *on, void *arg)
 {
     struct pair *p = arg;
-    struct credential a = {0}, b = {0};
+    struct credential a = {0}, b = {0}, c = {.only_look = true};
+    p->look = credential_get(on->px, setup_secrets(on->px->setup), &sets[0], &c);
     p->first = credential_get(on->px, setup_secrets(on->px->setup), &sets[0], &a);
     p->second = credential_get(on->px, setup_secrets(on->px->setup), &sets[0], &b);
     credential_release(&a);
     credential_release(&b);
+    credential_release(&c);
 }
 
-/* When the pause is over one asker is let through, and only one. */
+/* When the pause is over one asker is let through, and only one; who only looks takes nobody's turn. */
 static void test_one_probes(void **state)
 {
     struct rig *r = *state;
@@ -398,7 +420,8 @@ static void test_one_probes(void **state)
     do {
         usleep(10000);
         on_core(r, 0, ask_twice, &p);
-    } while (p.first != CREDENTIAL_READY);
+    } while (p.look != CREDENTIAL_READY);
+    assert_int_equal(p.first, CREDENTIAL_READY);
     assert_int_equal(p.second, CREDENTIAL_FAILED);
     assert_false(health(r).healthy);
     refuse(r, fp);
@@ -444,6 +467,7 @@ int main(void)
         TEST(test_file),
         TEST(test_bad_files),
         TEST(test_other_bad_sets),
+        TEST(test_too_long),
         TEST(test_changed_file),
         TEST(test_exec),
         TEST(test_exec_fails),
