@@ -1,7 +1,7 @@
 /* An HTTP/1.1 client on epoll for the load generator: many connections, one request at a time on each, one
  * worker per thread. Nothing is shared between workers.
  *
- * A connection goes CLOSED -> CONNECTING -> SENDING -> HEAD -> BODY -> READY and from READY to SENDING with the
+ * A connection goes CLOSED -> CONNECTING -> (SHAKING ->) SENDING -> HEAD -> BODY -> READY and from READY to SENDING with the
  * next request, or to CLOSED from anywhere. conn_send() starts a request on a CLOSED or READY connection; then
  * exactly one of the worker's callbacks is called, from the worker's loop: done() with the connection READY (or
  * CLOSED, when the server ended it), or failed() with the connection CLOSED. conn_close() in between takes the request
@@ -9,7 +9,7 @@
  *
  * The head goes through llhttp. A body of known length is counted, not looked at: recv with MSG_TRUNC makes the kernel
  * drop the bytes without copying them, so the client costs a fraction of the server that it loads. Bodies
- * are really read when they are chunked, hashed or kept. */
+ * are really read when they are chunked, hashed or kept, and by TLS (tls.h), which costs the client as much as the server. */
 #ifndef LARDER_BENCH_CLIENT_H
 #define LARDER_BENCH_CLIENT_H
 
@@ -21,10 +21,12 @@
 #include <sys/epoll.h>
 
 #include "hist.h"
+#include "tls.h"
 #include "util.h"
 
 #define FAIL_TABLE(X)                                                                                        \
     X(CONNECT, "connect")                                                                                    \
+    X(TLS, "tls")         /* in the handshake */                                                             \
     X(CLOSED, "closed")   /* before a head */                                                                \
     X(SHORT, "short")     /* in the middle of a body */                                                      \
     X(INVALID, "invalid") /* not HTTP, or not what was asked for */                                          \
@@ -45,7 +47,15 @@ static const char *const FAIL_WORDS[FAIL_COUNT] = {
 #undef X
 };
 
-enum conn_state { CONN_CLOSED, CONN_CONNECTING, CONN_SENDING, CONN_HEAD, CONN_BODY, CONN_READY };
+enum conn_state {
+    CONN_CLOSED,
+    CONN_CONNECTING,
+    CONN_SHAKING,
+    CONN_SENDING,
+    CONN_HEAD,
+    CONN_BODY,
+    CONN_READY
+};
 
 #define CONN_REQUEST_MAX 1024
 #define CONN_KEEP_MAX    (8u << 20)
@@ -53,6 +63,7 @@ enum conn_state { CONN_CLOSED, CONN_CONNECTING, CONN_SENDING, CONN_HEAD, CONN_BO
 #define DROP_BUFFER      (4u << 20) /* never touched */
 #define HEAD_FIRST       (4u << 10) /* first read of an answer whose body will not be looked at */
 #define PACE_NS          (5 * NS_PER_MS)
+#define RECORDS_A_TURN   8 /* TLS: then it is the next connection's turn */
 
 struct endpoint {
     struct sockaddr_storage addr;
@@ -66,6 +77,7 @@ struct conn {
     struct worker *w;
     const struct endpoint *to;
     int fd;
+    SSL *tls; /* NULL: plain */
     enum conn_state state;
     uint32_t watching; /* epoll events */
     bool paused;       /* by the read rate */
@@ -107,9 +119,10 @@ struct timer {
 };
 
 struct stats {
-    uint64_t requests; /* answered as wanted */
-    uint64_t bytes;    /* of bodies, also of failed ones */
-    uint64_t left;     /* clients that left on purpose */
+    uint64_t requests;      /* answered as wanted */
+    uint64_t bytes;         /* of bodies, also of failed ones */
+    uint64_t left;          /* clients that left on purpose */
+    uint64_t full, resumed; /* TLS handshakes */
     uint64_t fails[FAIL_COUNT];
     uint64_t status_class[6];
     int64_t first_at, last_at; /* the earliest first byte and the latest end, absolute */
@@ -129,6 +142,8 @@ struct worker {
     bool want_digest;          /* look at headers */
     unsigned source_addresses; /* bind to 127.0.0.1 ... in turn; 0: the kernel chooses */
     int receive_buffer;        /* SO_RCVBUF; 0: the kernel's */
+    bool reconnect;            /* an answer ends its connection */
+    struct tls_client *tls;    /* NULL: plain */
     void *mode;                /* what the mode of the run keeps for this worker */
     struct stats *stats;
     uint64_t received;                            /* bytes of bodies, whatever becomes of their requests */
@@ -188,8 +203,11 @@ static inline void conn_watch(struct conn *c, uint32_t events)
 
 static inline void conn_close(struct conn *c)
 {
+    if (c->tls != NULL)
+        tls_close(c->tls);
     if (c->fd >= 0)
         close(c->fd);
+    c->tls = NULL;
     c->fd = -1;
     c->state = CONN_CLOSED;
     c->paused = false;
@@ -287,35 +305,37 @@ static inline void conn_finish(struct conn *c)
         for (unsigned i = 0; i < sizeof raw; i++)
             snprintf(c->digest_hex + 2 * i, 3, "%02x", raw[i]);
     }
-    if (c->keep_alive)
+    if (c->keep_alive && !c->w->reconnect)
         c->state = CONN_READY;
     else
         conn_close(c);
     c->w->done(c);
 }
 
-/* Bytes of an answer that llhttp must see: the head, and bodies without a known length. */
-static inline void conn_parse(struct conn *c, const char *at, size_t n)
+/* Bytes of an answer that llhttp must see: the head, and bodies without a known length. Whether the answer goes on. */
+static inline bool conn_parse(struct conn *c, const char *at, size_t n)
 {
     llhttp_errno_t e = llhttp_execute(&c->parser, at, n);
     if (e != HPE_OK && e != HPE_PAUSED && e != HPE_PAUSED_UPGRADE) {
         conn_fail(c, FAIL_INVALID);
-        return;
+        return false;
     }
     if (c->counted) {
         const char *rest = llhttp_get_error_pos(&c->parser);
         size_t more = e == HPE_OK || rest == NULL ? 0 : (size_t)(at + n - rest);
         if (more > c->length) {
             conn_fail(c, FAIL_INVALID);
-            return;
+            return false;
         }
         if (more > 0)
             conn_take(c, rest, more);
     }
     if (c->got > 0 && c->first == 0)
         c->first = now_ns();
-    if (c->counted ? c->got == c->length : c->ended)
-        conn_finish(c);
+    if (c->counted ? c->got < c->length : !c->ended)
+        return true;
+    conn_finish(c);
+    return false;
 }
 
 static inline void conn_eof(struct conn *c)
@@ -329,15 +349,7 @@ static inline void conn_eof(struct conn *c)
     conn_fail(c, c->state == CONN_BODY ? FAIL_SHORT : FAIL_CLOSED);
 }
 
-static inline void conn_resume_reading(struct worker *w, void *arg)
-{
-    (void)w;
-    struct conn *c = arg;
-    if (!c->paused || c->fd < 0)
-        return;
-    c->paused = false;
-    conn_watch(c, EPOLLIN);
-}
+static inline void conn_resume_reading(struct worker *w, void *arg);
 
 /* How much may be read now; 0: paused until the next tick. */
 static inline size_t conn_budget(struct conn *c, size_t want)
@@ -355,34 +367,40 @@ static inline size_t conn_budget(struct conn *c, size_t want)
     return allowed < (double)want ? (size_t)allowed : want;
 }
 
-static inline void conn_read(struct conn *c)
+static inline ssize_t conn_receive(struct conn *c, size_t want, bool look)
+{
+    if (c->tls != NULL)
+        return tls_read(c->tls, c->w->copy, want);
+    return recv(c->fd, look ? c->w->copy : c->w->drop, want, look ? 0 : MSG_TRUNC);
+}
+
+/* Reads once; whether the answer goes on and there may be more now. */
+static inline bool conn_read(struct conn *c)
 {
     bool look = c->verify || c->keep || !c->counted;
     size_t want = COPY_BUFFER;
-    if (c->state == CONN_HEAD && !c->verify && !c->keep && c->last_length > COPY_BUFFER / 2)
+    if (c->state == CONN_HEAD && c->tls == NULL && !c->verify && !c->keep && c->last_length > COPY_BUFFER / 2)
         want = HEAD_FIRST;
     if (c->state == CONN_BODY && c->counted) {
-        want = look ? COPY_BUFFER : DROP_BUFFER;
+        want = look || c->tls != NULL ? COPY_BUFFER : DROP_BUFFER;
         if (c->length - c->got < want)
             want = (size_t)(c->length - c->got);
     }
     want = conn_budget(c, want);
     if (want == 0)
-        return;
-    ssize_t n = recv(c->fd, look ? c->w->copy : c->w->drop, want, look ? 0 : MSG_TRUNC);
+        return false;
+    ssize_t n = conn_receive(c, want, look);
     if (n < 0) {
         if (errno != EAGAIN && errno != EINTR)
-            conn_eof(c);
-        return;
+            conn_fail(c, c->state == CONN_BODY ? FAIL_SHORT : FAIL_CLOSED);
+        return false;
     }
     if (n == 0) {
         conn_eof(c);
-        return;
+        return false;
     }
-    if (!c->counted) {
-        conn_parse(c, c->w->copy, (size_t)n);
-        return;
-    }
+    if (!c->counted)
+        return conn_parse(c, c->w->copy, (size_t)n);
     if (c->first == 0)
         c->first = now_ns();
     if (look) {
@@ -391,13 +409,36 @@ static inline void conn_read(struct conn *c)
         c->got += (uint64_t)n;
         c->w->received += (uint64_t)n;
     }
-    if (c->got == c->length)
-        conn_finish(c);
+    if (c->got < c->length)
+        return true;
+    conn_finish(c);
+    return false;
+}
+
+/* Plain: once. TLS: some records, and what is left of one, because epoll does not tell of it. */
+static inline void conn_read_some(struct conn *c)
+{
+    for (unsigned i = 1; conn_read(c) && c->tls != NULL && (i < RECORDS_A_TURN || tls_pending(c->tls)); i++)
+        ;
+}
+
+static inline void conn_resume_reading(struct worker *w, void *arg)
+{
+    (void)w;
+    struct conn *c = arg;
+    if (!c->paused || c->fd < 0)
+        return;
+    c->paused = false;
+    conn_watch(c, EPOLLIN);
+    if (c->tls != NULL)
+        conn_read_some(c);
 }
 
 static inline void conn_write(struct conn *c)
 {
-    ssize_t n = send(c->fd, c->out + c->out_sent, c->out_len - c->out_sent, MSG_NOSIGNAL);
+    const char *from = c->out + c->out_sent;
+    size_t left = c->out_len - c->out_sent;
+    ssize_t n = c->tls != NULL ? tls_write(c->tls, from, left) : send(c->fd, from, left, MSG_NOSIGNAL);
     if (n < 0 && errno != EAGAIN && errno != EINTR) {
         conn_fail(c, FAIL_CLOSED);
         return;
@@ -412,6 +453,25 @@ static inline void conn_write(struct conn *c)
     conn_watch(c, EPOLLIN);
 }
 
+static inline void conn_shake(struct conn *c)
+{
+    switch (tls_shake(c->w->tls, c->tls)) {
+    case TLS_WANTS_READ:
+        conn_watch(c, EPOLLIN);
+        return;
+    case TLS_WANTS_WRITE:
+        conn_watch(c, EPOLLOUT);
+        return;
+    case TLS_BROKEN:
+        conn_fail(c, FAIL_TLS);
+        return;
+    case TLS_DONE:
+        c->state = CONN_SENDING;
+        conn_write(c);
+        return;
+    }
+}
+
 static inline void conn_connected(struct conn *c)
 {
     int e = 0;
@@ -421,7 +481,13 @@ static inline void conn_connected(struct conn *c)
         return;
     }
     c->state = CONN_SENDING;
-    conn_write(c);
+    if (c->w->tls == NULL) {
+        conn_write(c);
+        return;
+    }
+    c->state = CONN_SHAKING;
+    c->tls = tls_open(c->w->tls, c->fd);
+    conn_shake(c);
 }
 
 static inline void conn_event(struct conn *c)
@@ -430,12 +496,15 @@ static inline void conn_event(struct conn *c)
     case CONN_CONNECTING:
         conn_connected(c);
         return;
+    case CONN_SHAKING:
+        conn_shake(c);
+        return;
     case CONN_SENDING:
         conn_write(c);
         return;
     case CONN_HEAD:
     case CONN_BODY:
-        conn_read(c);
+        conn_read_some(c);
         return;
     case CONN_READY: /* closed by the server, or bytes that nobody asked for */
         conn_close(c);
@@ -583,6 +652,8 @@ static inline void stats_merge(struct stats *to, const struct stats *from)
     to->requests += from->requests;
     to->bytes += from->bytes;
     to->left += from->left;
+    to->full += from->full;
+    to->resumed += from->resumed;
     for (unsigned i = 0; i < FAIL_COUNT; i++)
         to->fails[i] += from->fails[i];
     for (unsigned i = 0; i < 6; i++)

@@ -88,6 +88,11 @@ class Process:
     def url(self):
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def tls_url(self):
+        """Of those that have a tls_port."""
+        return f"https://127.0.0.1:{self.tls_port}"
+
     def spawn(self, argv, env=None):
         log = open(self.folder / "log", "wb")
         self.child = subprocess.Popen([str(a) for a in argv], stdout=log, stderr=log, cwd=self.folder, env=env)
@@ -214,9 +219,17 @@ def with_cpu(server, run):
 
 def hammer(bench, server, paths, connections=64):
     """A closed loop on what the server has: one generator thread, as wrk -t1."""
-    seconds = bench.scale.seconds
+    return closed_loop(bench, server, server.url, paths, connections)
+
+
+def hammer_tls(bench, server, paths, connections=64, *options):
+    """The same by TLS."""
+    return closed_loop(bench, server, server.tls_url, paths, connections, "--ca", bench.certificate()[0], *options)
+
+
+def closed_loop(bench, server, url, paths, connections, *options):
     def run():
-        report = load(bench, "hits", "-c", connections, "-d", f"{seconds}s", server.url + server.path(paths[0]),
+        report = load(bench, "hits", "-c", connections, "-d", f"{bench.scale.seconds}s", *options, url + server.path(paths[0]),
                       *map(server.path, paths[1:]))
         refuse_failures(report, server)
         return report
@@ -227,8 +240,8 @@ SIZES = {"": 1, "K": KIB, "M": MIB, "G": GIB}
 
 
 def wrk_tls(bench, server, paths, connections=64):
-    """By TLS."""
-    return wrk(bench, server, paths, connections, f"https://127.0.0.1:{server.tls_port}")
+    """The same by another program, by TLS."""
+    return wrk(bench, server, paths, connections, server.tls_url)
 
 
 def wrk(bench, server, paths, connections=64, url=None):

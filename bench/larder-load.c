@@ -1,4 +1,4 @@
-/* A load generator that speaks registry over plain HTTP/1.1: herds on one object, closed and open loops of hits, idle
+/* A load generator that speaks registry over HTTP/1.1, plain or by TLS 1.2: herds on one object, closed and open loops of hits, idle
  * connections, whole image pulls. Runs one worker (client.h) per thread; the main thread shows progress, and merges
  * and prints at the end.
  *
@@ -11,6 +11,7 @@
 #include <math.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <jansson.h>
 
 #include "client.h"
@@ -43,7 +44,9 @@ static struct {
     unsigned range_count; /* connections, or chunks */
     unsigned sources;
     int64_t receive_buffer; /* bytes; 0: the kernel's choice; -1: the mode's */
-    bool verify, json, quiet;
+    bool verify, json, quiet, reconnect;
+    bool https; /* the URL says so */
+    struct tls_options tls;
     double zipf;
     unsigned pulls; /* per client */
     struct endpoint endpoint;
@@ -60,7 +63,8 @@ static struct {
          .seed = 1,
          .pulls = 1,
          .range_count = 8,
-         .receive_buffer = -1};
+         .receive_buffer = -1,
+         .tls = {.ciphers = TLS_CIPHERS}};
 
 static atomic_bool released; /* idle: the wait is over */
 static atomic_uint idle_ready;
@@ -750,6 +754,9 @@ static void *thread_main(void *arg)
     w->done = opt.mode->done;
     w->failed = opt.mode->failed;
     w->source_addresses = opt.sources;
+    w->reconnect = opt.reconnect;
+    if (opt.https)
+        w->tls = tls_client_new(&opt.tls, opt.endpoint.host);
     w->receive_buffer = (int)opt.receive_buffer;
     if (opt.receive_buffer < 0)
         w->receive_buffer = opt.read_rate > 0 ? SLOW_BUFFER : opt.mode->setup == herd_setup ? HERD_BUFFER : 0;
@@ -757,6 +764,10 @@ static void *thread_main(void *arg)
     if (opt.mode->setup == herd_setup || opt.mode->setup == pull_setup)
         timer_add(w, opt.start + (int64_t)(opt.timeout * 1e9), run_timeout, NULL);
     worker_run(w);
+    if (w->tls != NULL) {
+        w->stats->full = w->tls->full;
+        w->stats->resumed = w->tls->resumed;
+    }
     atomic_fetch_add(&threads_over, 1);
     return NULL;
 }
@@ -839,14 +850,15 @@ static void report_json(const struct stats *s, double seconds, double cpu)
         json_object_set_new(statuses, name, json_integer((json_int_t)s->status_class[i]));
     }
     json_t *o = json_pack(
-        "{s:s, s:i, s:i, s:f, s:I, s:I, s:f, s:f, s:I, s:o, s:o, s:o, s:o, s:f, s:I, s:I, s:I, s:I}", "mode",
-        opt.mode->name, "clients", (int)opt.clients, "threads", (int)opt.threads, "seconds", seconds,
+        "{s:s, s:i, s:i, s:f, s:I, s:I, s:f, s:f, s:I, s:o, s:o, s:o, s:o, s:f, s:I, s:I, s:I, s:I, s:{s:I, "
+        "s:I}}",
+        "mode", opt.mode->name, "clients", (int)opt.clients, "threads", (int)opt.threads, "seconds", seconds,
         "requests", (json_int_t)s->requests, "bytes", (json_int_t)s->bytes, "requests_per_second",
         (double)s->requests / seconds, "bytes_per_second", (double)s->bytes / seconds, "left",
         (json_int_t)s->left, "errors", errors, "status", statuses, "first_byte_ms", report_latency(&s->first),
         "total_ms", report_latency(&s->total), "cpu_seconds", cpu, "start_ns", (json_int_t)opt.start,
         "first_byte_ns", (json_int_t)s->first_at, "last_first_byte_ns", (json_int_t)s->first_at_max, "end_ns",
-        (json_int_t)s->last_at);
+        (json_int_t)s->last_at, "handshakes", "full", (json_int_t)s->full, "resumed", (json_int_t)s->resumed);
     if (o == NULL)
         die("the report could not be built");
     json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
@@ -877,6 +889,9 @@ static void report_text(const struct stats *s, double seconds, double cpu)
         for (size_t i = 0; i < sizeof PERCENTILES / sizeof PERCENTILES[0]; i++)
             printf("%12.3f", (double)hist_percentile(hists[k], PERCENTILES[i].percent) / 1e6);
     }
+    if (opt.https)
+        printf("\n  handshakes %llu full, %llu resumed", (unsigned long long)s->full,
+               (unsigned long long)s->resumed);
     printf("\n  processor %.2f s\n", cpu);
 }
 
@@ -891,9 +906,10 @@ static const char USAGE[] =
     "  rate   open loop: requests at a fixed rate, latency from when each was due\n"
     "  idle   connections that make one request and then stay open\n"
     "  pull   whole images: tag, manifests, config and layers three at a time\n"
-    "URL is http://HOST:PORT/PATH; further paths on the same server may follow. For pull it is "
-    "http://HOST:PORT,\n"
-    "and REPOSITORY:TAG follow, the most popular first.\n"
+    "URL is http://HOST:PORT/PATH or https://HOST:PORT/PATH; further paths on the same server may follow. "
+    "For "
+    "pull it\n"
+    "is http://HOST:PORT or https://HOST:PORT, and REPOSITORY:TAG follow, the most popular first.\n"
     "\n"
     "  -c, --clients N        clients or connections (64)\n"
     "  -t, --threads N        threads (1)\n"
@@ -916,6 +932,13 @@ static const char USAGE[] =
     "      --zipf S           pull: popularity by Zipf's law with exponent S (0: all alike)\n"
     "      --seed N           of all random choices (1)\n"
     "      --timeout TIME     herd, pull, idle: give up after TIME (120s)\n"
+    "      --reconnect        a new connection for every request\n"
+    "      --ca FILE          https: trust these certificates, and the server must have one for HOST\n"
+    "      --insecure         https: take any certificate\n"
+    "      --ciphers LIST     https: of TLS 1.2, by OpenSSL's names (" TLS_CIPHERS ")\n"
+    "      --no-resume        https: a full handshake for every connection; else each thread resumes its "
+    "last "
+    "session\n"
     "      --verify           read and hash the bodies, compare with the digest in the path\n"
     "      --json             report as JSON\n"
     "      --quiet            no progress on stderr\n"
@@ -940,6 +963,11 @@ enum {
     O_ZIPF,
     O_SEED,
     O_TIMEOUT,
+    O_RECONNECT,
+    O_CA,
+    O_INSECURE,
+    O_CIPHERS,
+    O_NO_RESUME,
     O_VERIFY,
     O_JSON,
     O_QUIET
@@ -964,6 +992,11 @@ static const struct option OPTIONS[] = {{"clients", required_argument, NULL, 'c'
                                         {"zipf", required_argument, NULL, O_ZIPF},
                                         {"seed", required_argument, NULL, O_SEED},
                                         {"timeout", required_argument, NULL, O_TIMEOUT},
+                                        {"reconnect", no_argument, NULL, O_RECONNECT},
+                                        {"ca", required_argument, NULL, O_CA},
+                                        {"insecure", no_argument, NULL, O_INSECURE},
+                                        {"ciphers", required_argument, NULL, O_CIPHERS},
+                                        {"no-resume", no_argument, NULL, O_NO_RESUME},
                                         {"verify", no_argument, NULL, O_VERIFY},
                                         {"json", no_argument, NULL, O_JSON},
                                         {"quiet", no_argument, NULL, O_QUIET},
@@ -1035,6 +1068,21 @@ static void option_take(int o, const char *arg)
     case O_TIMEOUT:
         opt.timeout = (double)parse_duration("timeout", arg) / 1e9;
         return;
+    case O_RECONNECT:
+        opt.reconnect = true;
+        return;
+    case O_CA:
+        opt.tls.ca = arg;
+        return;
+    case O_INSECURE:
+        opt.tls.insecure = true;
+        return;
+    case O_CIPHERS:
+        opt.tls.ciphers = arg;
+        return;
+    case O_NO_RESUME:
+        opt.tls.no_resume = true;
+        return;
     case O_VERIFY:
         opt.verify = true;
         return;
@@ -1052,19 +1100,31 @@ static void option_take(int o, const char *arg)
     }
 }
 
-/* http://HOST:PORT[/PATH] into opt.endpoint; returns the path or NULL. */
+/* http[s]://HOST:PORT[/PATH] into opt; returns the path or NULL. */
 static char *url_take(char *url)
 {
-    if (strncmp(url, "http://", 7) != 0)
-        die("\"%s\" is not a URL of the form http://HOST:PORT/PATH", url);
-    char *path = strchr(url + 7, '/');
-    size_t n = path != NULL ? (size_t)(path - url - 7) : strlen(url + 7);
+    opt.https = strncmp(url, "https://", 8) == 0;
+    if (!opt.https && strncmp(url, "http://", 7) != 0)
+        die("\"%s\" is not a URL of the form http://HOST:PORT/PATH or https://HOST:PORT/PATH", url);
+    char *host = url + (opt.https ? 8 : 7);
+    char *path = strchr(host, '/');
+    size_t n = path != NULL ? (size_t)(path - host) : strlen(host);
     if (n == 0 || n >= sizeof opt.endpoint.host)
         die("\"%s\" has no host of a usable length", url);
-    memcpy(opt.endpoint.host, url + 7, n);
+    memcpy(opt.endpoint.host, host, n);
     opt.endpoint.host[n] = '\0';
     address_parse(opt.endpoint.host, &opt.endpoint.addr, &opt.endpoint.len);
     return path != NULL && path[1] != '\0' ? path : NULL;
+}
+
+static void tls_take(void)
+{
+    if (opt.https)
+        tls_options_check(&opt.tls);
+    else if (opt.tls.ca != NULL || opt.tls.insecure || opt.tls.no_resume ||
+             strcmp(opt.tls.ciphers, TLS_CIPHERS) != 0)
+        die("--ca, --insecure, --ciphers and --no-resume are for an https:// URL");
+    signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */
 }
 
 static void targets_take(int argc, char **argv)
@@ -1103,8 +1163,11 @@ static void arguments_take(int argc, char **argv)
     while ((o = getopt_long(argc - 1, argv + 1, "c:t:d:h", OPTIONS, NULL)) != -1)
         option_take(o, optarg);
     targets_take(argc - 1 - optind, argv + 1 + optind);
+    tls_take();
     if (opt.mode->setup == rate_setup && opt.rate == 0)
         die("rate needs --rate");
+    if (opt.mode->setup == idle_setup && opt.reconnect)
+        die("--reconnect closes connections, and idle is about those that stay");
     if ((opt.ranges != RANGES_NONE || opt.leave > 0) && opt.size == 0)
         die("--ranges and --leave need --size");
     if (opt.mode->setup == pull_setup)
@@ -1131,9 +1194,12 @@ int main(int argc, char **argv)
     }
     run_wait(workers);
     static struct stats sum;
+    const char *reason = NULL;
     for (unsigned i = 0; i < opt.threads; i++) {
         pthread_join(threads[i], NULL);
         stats_merge(&sum, workers[i]->stats);
+        if (reason == NULL && workers[i]->tls != NULL && workers[i]->tls->reason[0] != '\0')
+            reason = workers[i]->tls->reason;
     }
     free(threads);
     bool timed = opt.mode->setup == hits_setup || opt.mode->setup == rate_setup;
@@ -1144,5 +1210,7 @@ int main(int argc, char **argv)
         report_json(&sum, seconds, cpu);
     else
         report_text(&sum, seconds, cpu);
+    if (reason != NULL)
+        fprintf(stderr, "larder-load: a TLS handshake with %s failed: %s\n", opt.endpoint.host, reason);
     return stats_failures(&sum) > 0 ? 2 : 0;
 }

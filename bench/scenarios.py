@@ -1,18 +1,15 @@
 """What is measured. A scenario is a function that takes a Bench, starts servers, and adds figures with their targets; its first line of
 documentation is its title. The servers take turns within a round (A B C A B C ...), so that what else the machine does meets all."""
-import contextlib
 import hashlib
 import resource
 import shutil
-import socket
-import ssl
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 from harness import (KIB, MIB, Failed, Impossible, MemoryLimit, at_least, at_least_of, at_most, at_most_of, every_second, failures, get,
-                     hammer, load, program, refuse_failures, words, wrk, wrk_tls)
+                     hammer, hammer_tls, load, program, refuse_failures, words, wrk, wrk_tls)
 from peers import CACHES, NO_FETCH, STATIC, Bare, Direct, Larder, Origin, World
 
 FILES = ("nginx", "h2o")  # what a hit can be at best
@@ -181,17 +178,51 @@ def one_latency(bench, server, path, rate, figures):
 
 
 def tls(bench):
-    """1 MiB and a manifest over TLS 1.2 with AES-128-GCM, by wrk; nginx and h2o show the same certificate (ECDSA, P-256)"""
-    if program("wrk") is None:
-        raise Impossible("it needs wrk")
-    origin = bench.run(Origin(bench), "--images", "1", "--blob", "1MiB")
+    """hits over TLS 1.2, AES-128-GCM, 64 connections: 1 MiB, 64 MiB, a manifest; handshakes; nginx and h2o show the same certificate (ECDSA, P-256)"""
+    sizes = bench.scale.large[:2]
+    need_memory(10 * sum(sizes))
+    origin = bench.run(Origin(bench), "--images", "1", *[o for size in sizes for o in ("--blob", str(size))])
     manifest = f"/v2/img-0/manifests/{origin.images['img-0:latest']}"
+    large_ones = [blob(origin, i) for i in range(len(sizes))]
     first = len(bench.figures)
-    world, servers, absent = start(bench, origin, [manifest, blob(origin, 0)], [Larder] + STATIC)
-    measure_hits(bench, world, servers, "1 MiB blob by TLS", blob(origin, 0), MIB, "bytes", at_least_of(1.0, "nginx"),
-                 how=wrk_tls)
-    measure_hits(bench, world, servers, "manifest by TLS", manifest, 0, "requests", None, how=wrk_tls)
+    world, servers, absent = start(bench, origin, [manifest, *large_ones], [Larder] + STATIC)
+    for server in list(servers):
+        try:
+            for path in (manifest, *large_ones):
+                refuse_failures(load(bench, "herd", "-c", 1, "--verify", *trust(bench), server.tls_url + server.path(path)), server)
+        except Failed as e:
+            absent[server.name] = f"by TLS: {e}"
+            servers.remove(server)
+    def measure(name, path, size, unit, target, how):
+        measure_hits(bench, world, servers, name, path, size, unit, target, how=how)
+    for path, size in zip(large_ones, sizes):
+        measure(f"{words(size)} blob by TLS", path, size, "bytes", at_least_of(1.0, "nginx") if size == MIB else None, hammer_tls)
+    measure("manifest by digest by TLS", manifest, 0, "requests", None, hammer_tls)
+    if program("wrk") and not bench.scale.quick:
+        measure("1 MiB blob by TLS, as wrk says", large_ones[0], MIB, "bytes", None, wrk_tls)
+    measure("full handshakes, a manifest each", manifest, 0, "requests", None, shake_full)
+    measure("resumed handshakes, a manifest each", manifest, 0, "requests", None, shake_resumed)
     finish(bench.figures[first:], absent)
+
+
+def trust(bench):
+    return "--ca", bench.certificate()[0]
+
+
+def shake_full(bench, server, paths, connections):
+    return shake(bench, server, paths, connections, "full", "--no-resume")
+
+
+def shake_resumed(bench, server, paths, connections):
+    return shake(bench, server, paths, connections, "resumed")
+
+
+def shake(bench, server, paths, connections, kind, *options):
+    """Every request on a connection of its own; only the handshakes of this kind are counted."""
+    report = hammer_tls(bench, server, paths, connections, "--reconnect", "--sources", 16, *options)
+    if report["handshakes"][kind] == 0:
+        raise Failed(f"no handshake was {kind}: {report['handshakes']}")
+    return {**report, "requests_per_second": report["handshakes"][kind] / report["seconds"]}
 
 
 # --- cold -----------------------------------------------------------------------------------------------------------
@@ -369,9 +400,9 @@ def one_memory(bench, world, server, limit):
 
 
 def idle(bench):
-    """idle kept-alive connections: resident memory of each"""
+    """idle kept-alive connections, plain and by TLS: resident memory of each"""
     count, limit = bench.scale.idle, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    figure = bench.figure(f"{count} idle connections: each", "KiB", at_most(KIB, "KiB"))
+    plain = bench.figure(f"{count} idle connections: each", "KiB", at_most(KIB, "KiB"))
     by_tls = None
     if not bench.scale.figures:
         by_tls = bench.figure(f"{count} idle connections by TLS: each", "KiB", at_most(12 * KIB, "KiB"))
@@ -381,43 +412,21 @@ def idle(bench):
     path = "/v2/img-0/manifests/latest"
     world = World(bench, origin, [path])
     for kind in CACHES + STATIC:  # one after the other: each has the ports of the machine to itself
-        for server in bench.servers([kind], world, [figure]):
-            try:
-                figure.add(server.name, idle_one(bench, server, server.url + server.path(path), count))
-                if by_tls and type(server) in (Larder, *STATIC):
-                    by_tls.add(server.name, idle_by_tls(bench, server, path, count))
-            except Failed as e:
-                bench.refuse([figure], server.name, e)
-            server.stop()
+        for figure in [plain] + ([by_tls] if by_tls and kind in (Larder, *STATIC) else []):
+            for server in bench.servers([kind], world, [figure]):  # a new one: what the row before left behind would hold this one's
+                url, options = (server.url, ()) if figure is plain else (server.tls_url, ("--no-resume", *trust(bench)))
+                try:
+                    figure.add(server.name, idle_one(bench, server, url + server.path(path), count, *options))
+                except Failed as e:
+                    bench.refuse([figure], server.name, e)
+                server.stop()
 
 
-def idle_by_tls(bench, server, path, count):
-    """A request on each of so many connections, which then stay."""
-    trust = ssl.create_default_context(cafile=bench.certificate()[0])
-    trust.maximum_version = ssl.TLSVersion.TLSv1_2
-    request = f"GET {server.path(path)} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
-    with contextlib.ExitStack() as stack:
-        def connect(n):
-            for _ in range(n):
-                plain = stack.enter_context(socket.create_connection(("127.0.0.1", server.tls_port), timeout=60))
-                sock = stack.enter_context(trust.wrap_socket(plain, server_hostname="127.0.0.1"))
-                sock.sendall(request)
-                if not sock.recv(65536).startswith(b"HTTP/1.1 200"):
-                    raise Failed("an answer by TLS is no 200")
-        try:
-            connect(64)  # what a server allocates once is not counted per connection
-            before = server.memory()
-            connect(count)
-        except OSError as e:
-            raise Failed(f"by TLS: {e}") from e
-        time.sleep(bench.scale.settle)
-        return max(0, server.memory() - before) / count
-
-
-def idle_one(bench, server, url, count):
-    load(bench, "hits", "-c", 64, "-d", f"{bench.scale.seconds / 4}s", url)  # what a server allocates once is not counted per connection
+def idle_one(bench, server, url, count, *options):
+    # What a server allocates once is not counted per connection.
+    load(bench, "hits", "-c", 64, "-d", f"{bench.scale.seconds / 4}s", *options, url)
     before, anon = server.memory(), server.memory("RssAnon")
-    child = subprocess.Popen([str(bench.tools / "larder-load"), "idle", "--json", "-c", str(count), "--sources", "16", url],
+    child = subprocess.Popen([str(a) for a in (bench.tools / "larder-load", "idle", "--json", "--quiet", "-c", count, "--sources", 16, *options, url)],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         if child.stdout.readline().strip() != "ready":
@@ -429,7 +438,7 @@ def idle_one(bench, server, url, count):
         if child.poll() is None:
             child.kill()
             child.wait()
-    bench.record(server.name, {"before": before, "after": after, "anon_before": anon, "anon_after": anon_after})
+    bench.record(server.name, {"url": url, "before": before, "after": after, "anon_before": anon, "anon_after": anon_after})
     if child.returncode != 0:
         raise Failed(f"some of {count} connections did not stay")
     return max(0, after - before) / count

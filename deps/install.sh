@@ -13,9 +13,9 @@ set -euo pipefail
 build=(gcc libc6-dev cmake ninja-build ca-certificates
     libuv1-dev node-llhttp libbearssl-dev libyaml-dev libxxhash-dev liblmdb-dev nettle-dev libjansson-dev libcrypt-dev)
 tests=(clang llvm libclang-rt-14-dev clang-tidy clang-format ccache
-    libcmocka-dev python3 python3-pytest openssl iproute2 strace
+    libcmocka-dev libssl-dev python3 python3-pytest openssl iproute2 strace
     docker-registry skopeo containerd podman nginx-light curl tinyproxy)
-bench=(wrk nginx-light h2o varnish trafficserver docker-registry gnuplot-nox python3 iproute2 strace)
+bench=(libssl-dev openssl wrk nginx-light h2o varnish trafficserver docker-registry gnuplot-nox python3 iproute2 strace)
 demo=(docker-registry skopeo python3)
 
 say() { echo "deps/install.sh: $*"; }

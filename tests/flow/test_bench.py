@@ -11,7 +11,9 @@ import urllib.request
 
 import pytest
 
+from lib.images import Image
 from lib.larder import binary
+from lib.ports import free_port
 
 MIB = 1 << 20
 
@@ -198,12 +200,100 @@ def test_an_image_from_a_directory(tmp_path):
     (["herd", "ftp://x/y"], "not a URL of the form"),
     (["herd", "-c", "many", "http://127.0.0.1:1/"], "--clients"),
     (["rate", "http://127.0.0.1:1/x"], "--rate"),
+    (["idle", "--reconnect", "http://127.0.0.1:1/x"], "--reconnect"),
+    (["hits", "https://127.0.0.1:1/x"], "--insecure to take any"),
+    (["hits", "--insecure", "--ca", "x.pem", "https://127.0.0.1:1/x"], "exclude each other"),
+    (["hits", "--insecure", "http://127.0.0.1:1/x"], "for an https:// URL"),
+    (["hits", "--ca", "/nowhere/x.pem", "https://127.0.0.1:1/x"], "/nowhere/x.pem"),
+    (["hits", "--insecure", "--ciphers", "ROT13", "https://127.0.0.1:1/x"], "ROT13"),
     (["herd", "--ranges", "lazy", "http://127.0.0.1:1/x"], "--size"),
 ])
 def test_wrong_arguments_are_explained(arguments, says):
     done = subprocess.run([tool("larder-load"), *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30,
                           check=False)
     assert done.returncode == 1 and says in done.stderr and done.stdout == ""
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+class Secure:
+    """larder with one loop, which serves one image by TLS as t/app:v1. `trust` is what larder-load is told."""
+
+    def __init__(self, upstream, start_larder, root, leaf):
+        self.image = Image("bench", layer_sizes=(1, 16384, MIB + 1))
+        upstream.add("app", self.image, tag="v1")
+        port = free_port()
+        larder = start_larder(upstream, run=False, workers=1)
+        larder.config["listen"].append({"address": "127.0.0.1:%d" % port, "tls": {"certificate": leaf.chain_file, "key": leaf.key_file}})
+        larder.start()
+        self.url, self.trust = "https://127.0.0.1:%d" % port, ["--ca", root.file]
+        self.digest = self.image.layers[2]
+        self.size = len(self.image.blobs[self.digest])
+        self.path = "/v2/t/app/blobs/" + self.digest
+
+    def load(self, mode, *arguments):
+        return load(mode, *self.trust, *arguments)
+
+
+@pytest.fixture
+def secure(upstream, start_larder, root, leaf):
+    return Secure(upstream, start_larder, root, leaf)
+
+
+def test_every_mode_by_tls(secure):
+    url = secure.url + secure.path
+    herd = secure.load("herd", "-c", 20, "-t", 2, "--size", secure.size, "--verify", url)
+    assert (herd["requests"], herd["bytes"], errors(herd)) == (20, 20 * secure.size, {})
+    assert sum(herd["handshakes"].values()) == 20
+    unread = secure.load("herd", "-c", 5, "--size", secure.size, url)
+    assert (unread["requests"], unread["bytes"]) == (5, 5 * secure.size)
+    hits = secure.load("hits", "-c", 4, "-d", "300ms", "--verify", url, "/v2/t/app/manifests/v1")
+    assert errors(hits) == {} and hits["requests"] > 0 and sum(hits["handshakes"].values()) == 4
+    rate = secure.load("rate", "-c", 4, "-d", "500ms", "--rate", 100, secure.url + "/v2/t/app/blobs/" + secure.image.layers[0])
+    assert (rate["requests"], errors(rate)) == (50, {})
+    idle = secure.load("idle", "-c", 30, "--no-resume", url)
+    assert (idle["requests"], errors(idle), idle["handshakes"]) == (30, {}, {"full": 30, "resumed": 0})
+    pull = secure.load("pull", "-c", 2, "--pulls", 2, "--verify", secure.url, "t/app:v1")
+    assert (pull["requests"], errors(pull)) == (4, {})
+
+
+def test_what_is_left_of_a_record_is_read(secure):
+    """A slow reader takes records of TLS in pieces."""
+    for name, rate in ((secure.digest, "10MB"), (secure.image.layers[1], "100KB")):
+        size = len(secure.image.blobs[name])
+        slow = secure.load("herd", "-c", 2, "--read-rate", rate, "--size", size, "--verify", secure.url + "/v2/t/app/blobs/" + name)
+        assert (slow["requests"], slow["bytes"], errors(slow)) == (2, 2 * size, {})
+
+
+@pytest.mark.parametrize("options, full", [([], 1), (["--no-resume"], 18)])
+def test_sessions_are_resumed_unless_told_otherwise(secure, options, full):
+    """HEAD, manifest, config and three layers, three times, one after the other or three at a time, each on a new connection."""
+    report = secure.load("pull", "-c", 1, "--pulls", 3, "--reconnect", *options, secure.url, "t/app:v1")
+    assert (report["requests"], errors(report), report["handshakes"]) == (3, {}, {"full": full, "resumed": 18 - full})
+
+
+def test_a_server_that_is_not_trusted(secure, pki):
+    def refused(*options):
+        done = subprocess.run([tool("larder-load"), "herd", "--json", "-c", "3", *options, secure.url + secure.path], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30, check=False)
+        report = json.loads(done.stdout)
+        assert (done.returncode, errors(report), report["requests"]) == (2, {"tls": 3}, 0)
+        return done.stderr
+
+    stranger = pki.root("Stranger")
+    assert "the certificate is not trusted" in refused("--ca", stranger.file)
+    assert "failed" in refused(*secure.trust, "--ciphers", "AES256-SHA256")
+    assert secure.load("herd", "-c", 3, "--ciphers", "ECDHE-ECDSA-CHACHA20-POLY1305", secure.url + secure.path)["requests"] == 3
+    insecure = load("herd", "-c", 3, "--insecure", secure.url + secure.path)
+    assert (insecure["requests"], errors(insecure)) == (3, {})
+
+
+def test_a_certificate_for_another_name_is_not_trusted(upstream, start_larder, root):
+    secure = Secure(upstream, start_larder, root, root.issue("other.test", names=["other.test"]))
+    done = subprocess.run([tool("larder-load"), "herd", *secure.trust, "-c", "1", secure.url + secure.path], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30, check=False)
+    assert done.returncode == 2 and "not trusted: IP address mismatch" in done.stderr and "failed    1, tls 1" in done.stdout
 
 
 # --- the harness ----------------------------------------------------------------------------------------------------
@@ -239,6 +329,9 @@ def test_the_harness_runs_every_scenario(tmp_path):
         assert name in done.stdout and ("larder" in f["medians"]) == (f["impossible"] is None), f
     for name in ("manifest by digest", "16 KiB blob", "1 MiB blob"):
         assert set(figures[name]["medians"]) == {"larder", "nginx", "nginx-cache", "docker-registry"}, figures[name]
+    for name in ("1 MiB blob by TLS", "4 MiB blob by TLS", "manifest by digest by TLS", "full handshakes, a manifest each",
+                 "resumed handshakes, a manifest each", "300 idle connections by TLS: each"):
+        assert set(figures[name]["medians"]) == {"larder", "nginx"}, figures[name]
     gets = figures["herd of 30 on 4 MiB: upstream GETs"]
     assert gets["medians"]["larder"] == 1 and gets["met"] is True and gets["medians"]["direct"] == 30 and "no" not in gets["measured"]
     assert list(gets["no"]) == ["nginx"] and "fetches nothing" in gets["no"]["nginx"]
