@@ -100,6 +100,11 @@ bool db_is_damage(int rc)
     return rc == MDB_INVALID || rc == MDB_VERSION_MISMATCH || rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND;
 }
 
+bool db_is_fatal(int rc)
+{
+    return rc == MDB_PANIC;
+}
+
 int db_clear_readers(struct db *db)
 {
     int dead = 0;

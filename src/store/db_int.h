@@ -25,6 +25,9 @@ int db_open(const char *path, size_t max, struct db **out) MUSTCHECK;
 void db_close(struct db *db); /* NULL: a no-op. No transaction is open */
 const char *db_words(int rc);
 bool db_is_damage(int rc); /* it is no environment that can be read: damaged, or not LMDB's at all */
+/* The environment takes nothing and gives nothing any more, until it is closed and opened again: LMDB could not write a part of which it
+ * must know the state. */
+bool db_is_fatal(int rc);
 /* Clears what readers of ended processes left; how many. */
 int db_clear_readers(struct db *db);
 /* Takes the map's pages out of this process: they stay in the page cache, and cost a fault when they are used again. */

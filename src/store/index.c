@@ -6,7 +6,7 @@
  * in short transactions of their own.
  *
  * Reading. A reader is a transaction that is parked between look-ups: it keeps its slot in LMDB's table, so a look-up
- * takes no lock, and holds no snapshot, so the writer can reuse pages.
+ * waits for nobody (its lock is its own, but for index_reopen), and holds no snapshot, so the writer can reuse pages.
  *
  * Touches. Each reader has a table of what was asked for since the keeper looked last; the keeper takes the table away and writes it
  * down. A full table forgets: the order of eviction is coarse anyway.
@@ -47,8 +47,9 @@ struct touches {
 struct store_reader {
     unsigned magic;
     struct index *index;
-    struct db_txn *txn;
+    struct db_txn *txn; /* NULL: to be begun */
     struct list_node node;
+    pthread_mutex_t use_lock;   /* held during a look-up; guards txn */
     pthread_mutex_t touch_lock; /* guards touches */
     struct touches *touches;    /* NULL: nothing since the keeper looked */
 };
@@ -60,10 +61,35 @@ struct sums {
 
 /* ---- transactions ---- */
 
+/* The environment is of no use until it is opened again, which the keeper does. */
+static int note_broken(struct index *x, int rc)
+{
+    if (db_is_fatal(rc) && !atomic_exchange(&x->broken, true)) {
+        log_error("store",
+                  "the index can neither be read nor written since a write to its file system failed; "
+                  "it will be opened again",
+                  LOG_S("path", x->store->path));
+        keeper_wake(x->store);
+    }
+    return rc;
+}
+
 static int txn_begin(struct index *x, bool write, struct itxn *t)
 {
     *t = (struct itxn){.x = x};
-    return db_begin(x->db, write, &t->t);
+    pthread_rwlock_rdlock(&x->gate);
+    int rc = x->db != NULL ? note_broken(x, db_begin(x->db, write, &t->t)) : EIO;
+    t->gated = rc == 0;
+    if (rc != 0)
+        pthread_rwlock_unlock(&x->gate);
+    return rc;
+}
+
+static void leave_gate(struct itxn *t)
+{
+    if (t->gated)
+        pthread_rwlock_unlock(&t->x->gate);
+    t->gated = false;
 }
 
 int itxn_write(struct index *x, struct itxn *t)
@@ -80,6 +106,7 @@ void itxn_end(struct itxn *t)
 {
     db_end(t->t);
     t->t = NULL;
+    leave_gate(t);
 }
 
 bool meta_get(struct itxn *t, const char *name, void *value, size_t n)
@@ -153,8 +180,10 @@ int itxn_commit(struct itxn *t)
     if (rc != 0) {
         atomic_fetch_sub_explicit(&x->objects, t->objects, memory_order_relaxed);
         atomic_fetch_sub_explicit(&x->bytes, t->bytes, memory_order_relaxed);
-        return rc;
     }
+    leave_gate(t);
+    if (rc != 0)
+        return rc;
     if (t->damage) {
         atomic_store(&x->recount, true);
         keeper_wake(x->store);
@@ -564,8 +593,7 @@ struct store_reader *store_reader_new(struct store *s)
     r->magic = READER_MAGIC;
     r->index = x;
     pthread_mutex_init(&r->touch_lock, NULL);
-    MUST(db_begin(x->db, false, &r->txn) == 0);
-    db_park(r->txn);
+    pthread_mutex_init(&r->use_lock, NULL);
     atomic_fetch_add(&x->readers, 1);
     pthread_mutex_lock(&x->readers_lock);
     list_push_back(&x->reader_list, &r->node);
@@ -585,6 +613,7 @@ void store_reader_free(struct store_reader *r)
         list_push_back(&x->left, &r->touches->node);
     pthread_mutex_unlock(&x->readers_lock);
     db_end(r->txn);
+    pthread_mutex_destroy(&r->use_lock);
     pthread_mutex_destroy(&r->touch_lock);
     r->magic = 0;
     mem_free(r);
@@ -595,16 +624,28 @@ void store_reader_free(struct store_reader *r)
 static bool reader_begin(struct store_reader *r, struct itxn *t)
 {
     CHECK_MAGIC(r, READER_MAGIC);
-    int rc = db_resume(r->txn);
-    if (rc != 0)
+    struct index *x = r->index;
+    int rc = EIO;
+    pthread_mutex_lock(&r->use_lock);
+    if (r->txn != NULL)
+        rc = db_resume(r->txn);
+    else if (x->db != NULL)
+        rc = db_begin(x->db, false, &r->txn);
+    *t = (struct itxn){.x = x, .t = r->txn};
+    if (rc == 0)
+        return true;
+    bool known = atomic_load(&x->broken);
+    (void)note_broken(x, rc);
+    pthread_mutex_unlock(&r->use_lock);
+    if (!known)
         log_error("store", "the index cannot be read", LOG_S("error", db_words(rc)));
-    *t = (struct itxn){.x = r->index, .t = r->txn};
-    return rc == 0;
+    return false;
 }
 
 static bool reader_end(struct store_reader *r, bool found)
 {
     db_park(r->txn);
+    pthread_mutex_unlock(&r->use_lock);
     return found;
 }
 
@@ -1004,8 +1045,10 @@ int index_recount(struct index *x)
         atomic_fetch_sub(&x->objects, objects);
         atomic_fetch_sub(&x->bytes, bytes);
         atomic_store(&x->recount, true);
-        return rc;
     }
+    leave_gate(&t);
+    if (rc != 0)
+        return rc;
     log_info("store", "counted the objects anew", LOG_U("objects", sums.objects), LOG_U("bytes", sums.bytes),
              LOG_U("damaged_records", dropped));
     return 0;
@@ -1127,8 +1170,8 @@ static void load_meta(struct index *x, struct itxn *t)
 static int open_format(struct index *x, enum format *format, struct str *why)
 {
     struct store *s = x->store;
-    struct itxn t;
-    int number = 0, rc = itxn_write(x, &t);
+    struct itxn t = {.x = x}; /* whoever opens is alone */
+    int number = 0, rc = db_begin(x->db, true, &t.t);
     if (rc != 0)
         return fail(s, why, "read", rc);
     *format = look_at_format(x, &t, &rc, &number);
@@ -1171,6 +1214,7 @@ static void index_free(struct index *x)
     pthread_cond_destroy(&x->wake);
     pthread_mutex_destroy(&x->lock);
     pthread_mutex_destroy(&x->readers_lock);
+    pthread_rwlock_destroy(&x->gate);
     mem_free(x);
 }
 
@@ -1229,11 +1273,42 @@ static int open_all(struct index *x, size_t max, struct str *why)
     return open_once(x, max, &format, why);
 }
 
+bool index_reopen(struct index *x)
+{
+    char text[1024] = "";
+    struct str why = STR_INIT(text);
+    enum format format;
+    pthread_rwlock_wrlock(&x->gate);
+    pthread_mutex_lock(&x->readers_lock);
+    LIST_FOREACH (n, &x->reader_list) {
+        struct store_reader *r = CONTAINER_OF(n, struct store_reader, node);
+        pthread_mutex_lock(&r->use_lock);
+        db_end(r->txn);
+        r->txn = NULL;
+    }
+    close_db(x);
+    bool open = open_once(x, x->max, &format, &why) == 0 && format == FORMAT_OURS;
+    if (!open)
+        close_db(x);
+    atomic_store(&x->broken, !open);
+    LIST_FOREACH (n, &x->reader_list)
+        pthread_mutex_unlock(&CONTAINER_OF(n, struct store_reader, node)->use_lock);
+    pthread_mutex_unlock(&x->readers_lock);
+    pthread_rwlock_unlock(&x->gate);
+    if (open)
+        log_info("store", "the index was opened again", LOG_S("path", x->store->path));
+    else
+        log_error("store", "the index cannot be opened again; it will be tried later", LOG_S("why", text));
+    return open;
+}
+
 struct index *index_open(struct store *s, size_t index_max, struct str *why)
 {
     struct index *x;
     NEW(x);
     x->store = s;
+    x->max = index_max;
+    pthread_rwlock_init(&x->gate, NULL);
     pthread_mutex_init(&x->lock, NULL);
     pthread_mutex_init(&x->readers_lock, NULL);
     pthread_cond_init(&x->wake, NULL);

@@ -15,7 +15,11 @@
 
 struct index {
     struct store *store;
-    struct db *db;
+    size_t max;    /* of the environment's size */
+    struct db *db; /* NULL: it could not be opened again (index_reopen) */
+    /* Shared by transactions, held alone while the environment is closed and opened again; db, meta and tables change then only. */
+    pthread_rwlock_t gate;
+    atomic_bool broken; /* it is to be opened again */
     unsigned meta, tables[TABLES];
     atomic_uint readers;
     _Atomic uint64_t objects, bytes, damaged;
@@ -48,6 +52,7 @@ struct itxn {
     uint64_t objects, bytes; /* what it does to the totals; wraps below zero and back: only sums count */
     bool damage;             /* it met a damaged record of the pool */
     bool stored;             /* something was stored, which may not change the totals */
+    bool gated;              /* shares the gate */
 };
 
 /* 0 or an rc of db_int.h. */
@@ -97,6 +102,9 @@ int meta_put(struct itxn *t, const char *name, const void *value, size_t n) MUST
 
 /* Writes down what readers' tables have. 0 or an rc. */
 int index_flush_touches(struct index *x) MUSTCHECK;
+/* After a failure that LMDB cannot live with: closes the environment and opens it again, while nobody is in it. False: not yet. A change
+ * that failed may be there all the same, so files and entries are to be compared. */
+bool index_reopen(struct index *x);
 /* Counts anew, drops damaged records of the pool, makes the order of eviction anew. One transaction. 0 or an rc. */
 int index_recount(struct index *x) MUSTCHECK;
 /* The object was verified: it is no suspect any more; a sum that was not known is written down. Blocking. */

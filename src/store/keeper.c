@@ -55,6 +55,18 @@ static void housework(struct keeper *k)
     evict_leftovers(k->store);
 }
 
+static bool is_ill(const struct keeper *k)
+{
+    return atomic_load(&k->store->fault) != FAULT_NONE || atomic_load(&k->store->index->broken);
+}
+
+/* After a failure of the index: is it over? */
+static void reopen(struct keeper *k)
+{
+    if (atomic_load(&k->store->index->broken) && index_reopen(k->store->index))
+        k->adopt = true;
+}
+
 static void count_anew(struct keeper *k)
 {
     if (!atomic_load(&k->store->index->recount))
@@ -131,10 +143,12 @@ static void turn(struct keeper *k)
         k->limits_at = now + LIMITS_MS;
     }
     if (now >= k->pages_at) {
-        db_let_go(s->index->db);
+        if (s->index->db != NULL)
+            db_let_go(s->index->db);
         k->pages_at = now + LIMITS_MS;
     }
-    if (atomic_load(&s->fault) != FAULT_NONE && now >= k->probe_at) {
+    if (is_ill(k) && now >= k->probe_at) {
+        reopen(k);
         health_probe(s);
         k->probe_at = now + PROBE_MS;
     }
@@ -149,6 +163,7 @@ static void turn(struct keeper *k)
 
 static void tidy(struct keeper *k)
 {
+    reopen(k);
     count_anew(k);
     adopt(k);
     housework(k);
@@ -167,7 +182,7 @@ static int64_t next_due(const struct keeper *k)
     int64_t at = k->housework_at < k->limits_at ? k->housework_at : k->limits_at;
     if (k->read_at < at)
         at = k->read_at;
-    if (atomic_load(&k->store->fault) != FAULT_NONE && k->probe_at < at)
+    if (is_ill(k) && k->probe_at < at)
         at = k->probe_at;
     if (k->evict_at < at && evict_is_due(k->store))
         at = k->evict_at;

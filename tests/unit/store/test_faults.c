@@ -10,7 +10,7 @@
 #include "store/health.h"
 
 /* Which call fails, on what, with what, after how many that do not. */
-enum call { NO_CALL, CALL_PWRITE, CALL_OPENAT, CALL_FDATASYNC, CALL_RENAME, CALL_FSYNC };
+enum call { NO_CALL, CALL_PWRITE, CALL_OPENAT, CALL_FDATASYNC, CALL_RENAME, CALL_FSYNC, CALL_PWRITE_META };
 
 static struct {
     atomic_int call;
@@ -56,12 +56,15 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
     return fails_on(CALL_PWRITE, fd) ? -1 : syscall(SYS_pwrite64, fd, p, n, at);
 }
 
-/* Here pwrite is called pwrite64; LMDB calls the other one, and writev. Its first two pages are written last, and are there already: what
- * fails is what the index grows by. */
+/* Here pwrite is called pwrite64; LMDB calls the other one, and writev. Its first two pages are written last, and say which of
+ * the others count; they fail only when that is asked for. */
 ssize_t plain_pwrite(int fd, const void *p, size_t n, off_t at) __asm__("pwrite");
 ssize_t plain_pwrite(int fd, const void *p, size_t n, off_t at)
 {
-    return at < 8192 ? syscall(SYS_pwrite64, fd, p, n, at) : pwrite(fd, p, n, at);
+    bool first = at < 8192;
+    if (first && fails_on(CALL_PWRITE_META, fd))
+        return -1;
+    return first ? syscall(SYS_pwrite64, fd, p, n, at) : pwrite(fd, p, n, at);
 }
 
 ssize_t writev(int fd, const struct iovec *v, int n)
@@ -347,6 +350,57 @@ static void test_the_index_may_fail(void **state)
     rig_assert_consistent(r);
 }
 
+struct looking {
+    struct rig *r;
+    struct digest digest;
+    atomic_bool stop;
+    atomic_uint there, gone;
+};
+
+static void *look(void *arg)
+{
+    struct looking *l = arg;
+    struct store_reader *reader = store_reader_new(l->r->store);
+    struct store_object o;
+    while (!atomic_load(&l->stop))
+        atomic_fetch_add(store_get_object(reader, &l->digest, &o) ? &l->there : &l->gone, 1);
+    store_reader_free(reader);
+    return NULL;
+}
+
+/* The one write after which LMDB gives up: the index is opened again, under readers that go on. */
+static void test_the_index_is_opened_again(void **state)
+{
+    struct rig *r = *state;
+    struct looking l = {.r = r, .digest = rig_blob(r, 1, 1000)};
+    struct store_reader *reader = store_reader_new(r->store);
+    struct store_object o;
+    pthread_t t;
+    assert_true(store_get_object(reader, &l.digest, &o));
+    assert_int_equal(pthread_create(&t, NULL, look, &l), 0);
+    atomic_store(&fault.index, true);
+    for (unsigned i = 2; i < 12; i++) {
+        struct store_change c = {.what = CHANGE_PUT_LINK, .digest = l.digest, .repo = "a/b"};
+        fail_with(CALL_PWRITE_META, EIO, 0, 1);
+        assert_int_equal(rig_apply(r, &c), ERR_STORE);
+        (void)rig_apply(r, &c); /* fails, or the keeper was faster */
+        heal();
+        store_tidy(r->store);
+        assert_int_equal(state_of(r), FAULT_NONE);
+        assert_int_equal(rig_apply(r, &c), 0);
+        assert_true(store_get_object(reader, &l.digest, &o));
+        (void)rig_blob(r, i, 1000);
+        rig_assert_consistent(r);
+    }
+    atomic_store(&fault.index, false);
+    unsigned there = atomic_load(&l.there);
+    while (atomic_load(&l.there) == there)
+        usleep(1000);
+    atomic_store(&l.stop, true);
+    pthread_join(t, NULL);
+    store_reader_free(reader);
+}
+
 #define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
@@ -355,7 +409,7 @@ int main(void)
         RIG_TEST(test_every_error_has_its_kind),   RIG_TEST(test_it_does_not_heal_while_it_fails),
         RIG_TEST(test_a_full_disk_is_relieved),    RIG_TEST(test_a_disk_that_stays_full),
         RIG_TEST(test_other_errors_evict_nothing), RIG_TEST(test_every_call_of_a_commit_may_fail),
-        RIG_TEST(test_the_index_may_fail),
+        RIG_TEST(test_the_index_may_fail),         RIG_TEST(test_the_index_is_opened_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
