@@ -366,6 +366,11 @@ void evict_unlink(struct store *s, const struct digest *d)
               LOG_S("error", store_errno_words(errno)));
 }
 
+static bool is_full(const struct store *s, int rc)
+{
+    return rc > 0 && store_fault_of(health_of_index(s, rc)) == FAULT_FULL;
+}
+
 /* False: there is nothing (more) to evict, or the index takes no changes. Under s->evict. */
 static bool step(struct store *s, struct walk *w)
 {
@@ -384,11 +389,13 @@ static bool step(struct store *s, struct walk *w)
     uint64_t tags = 0, bytes = 0;
     if (n > 0 && rc == 0)
         rc = forget(s, victims, n, &tags);
-    if (rc == ENOSPC || rc == EDQUOT) {
+    if (n > 0 && is_full(s, rc)) {
         /* On a full disk the index may find no room for so much change: one by one each makes room for the next. */
         while (n > 1)
             hold_unclaim(s, &victims[--n].digest, false);
-        rc = n > 0 ? forget(s, victims, n, &tags) : rc;
+        rc = forget(s, victims, n, &tags);
+        if (is_full(s, rc) && health_spend_reserve(s))
+            rc = forget(s, victims, n, &tags);
     }
     for (size_t i = 0; i < n; i++) {
         if (rc == 0) {
@@ -400,7 +407,7 @@ static bool step(struct store *s, struct walk *w)
     mem_free(victims);
     if (rc != 0) {
         if (rc > 0)
-            (void)health_note(s, rc);
+            (void)health_note(s, health_of_index(s, rc));
         log_error("store", "cannot evict: the index did not take the change", LOG_S("error", db_words(rc)));
         return false;
     }

@@ -12,6 +12,9 @@
 #define PROBE       "probe"
 #define PROBE_BYTES (64u << 10)
 
+#define RESERVE     "reserve"
+#define RESERVE_MAX (UINT64_C(1) << 20)
+
 /* A full disk is not full any more when so much is free: else the next fill would fail after the first bytes. Of a small file
  * system a fiftieth is enough. */
 #define HEALED_BYTES (UINT64_C(16) << 20)
@@ -116,6 +119,39 @@ static bool has_room(const struct store *s)
         return false;
     uint64_t fiftieth = (uint64_t)v.f_blocks * v.f_frsize / 50;
     return (uint64_t)v.f_bavail * v.f_frsize >= (fiftieth < HEALED_BYTES ? fiftieth : HEALED_BYTES);
+}
+
+int health_of_index(const struct store *s, int rc)
+{
+    return rc == EIO && !has_room(s) ? ENOSPC : rc;
+}
+
+void health_keep_reserve(struct store *s)
+{
+    struct statvfs v;
+    if (atomic_load(&s->reserved) || atomic_load(&s->fault) != FAULT_NONE || !has_room(s) ||
+        fstatvfs(s->root, &v) != 0)
+        return;
+    uint64_t part = (uint64_t)v.f_blocks * v.f_frsize / 64;
+    int fd = openat(s->root, RESERVE, O_CREAT | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, STORE_FILE_MODE);
+    if (fd < 0)
+        return;
+    /* Where the file system cannot set blocks aside there is none. */
+    bool kept = fallocate(fd, 0, 0, (off_t)(part < RESERVE_MAX ? part : RESERVE_MAX)) == 0;
+    close(fd);
+    if (kept)
+        atomic_store(&s->reserved, true);
+    else
+        unlinkat(s->root, RESERVE, 0);
+}
+
+bool health_spend_reserve(struct store *s)
+{
+    bool spent = atomic_exchange(&s->reserved, false) && unlinkat(s->root, RESERVE, 0) == 0;
+    if (spent)
+        log_warn("store", "gave up the reserve of the store, so that a full disk can be emptied",
+                 LOG_S("path", s->path));
+    return spent;
 }
 
 static int write_probe(struct store *s)

@@ -23,6 +23,9 @@
 
 #define BATCH_MAX 1000
 
+/* Room that is made on a full disk, for more than the changes that found none. */
+#define RELIEF (UINT64_C(1) << 20)
+
 /* After an unclean stop, what was stored so shortly before the last sign of life is suspect. */
 #define SUSPECT_MS 300000
 
@@ -845,26 +848,49 @@ static int commit(struct index *x, struct store_change *const *changes, size_t n
     return rc;
 }
 
+/* The file is in blobs/ and the index did not take its entry: it is of no use, and nobody would find it. */
+static void drop_file(struct index *x, const struct digest *d)
+{
+    struct store *s = x->store;
+    struct pool_entry e;
+    struct itxn t;
+    pthread_mutex_lock(&s->evict);
+    if (hold_claim(s, d, true)) {
+        bool unknown = itxn_read(x, &t) == 0 && !itxn_object(&t, d, &e);
+        itxn_end(&t);
+        if (unknown)
+            evict_unlink(s, d);
+        hold_unclaim(s, d, unknown);
+    }
+    pthread_mutex_unlock(&s->evict);
+}
+
+static void end_change(struct index *x, struct store_change *c, int rc)
+{
+    c->err = rc != 0 ? ERR_STORE : 0;
+    if ((c->what & CHANGE_PUT_OBJECT) == 0)
+        return;
+    hold_indexed(x->store, &c->digest);
+    if (rc != 0)
+        drop_file(x, &c->digest);
+}
+
 static void commit_batch(struct index *x, struct store_change *const *changes, size_t n)
 {
     int rc = commit(x, changes, n);
+    if (rc != 0 && health_relieved(x->store, health_of_index(x->store, rc), RELIEF))
+        rc = commit(x, changes, n);
     size_t failed = 0;
     for (size_t i = 0; i < n; i++) {
         int own = rc;
         if (rc != 0 && n > 1)
             own = commit(x, changes + i, 1);
-        changes[i]->err = own != 0 ? ERR_STORE : 0;
         if (own != 0)
             failed++;
-        if ((changes[i]->what & CHANGE_PUT_OBJECT) == 0)
-            continue;
-        if (own == 0)
-            hold_indexed(x->store, &changes[i]->digest);
-        else /* its file is there all the same */
-            hold_not_placed(x->store, &changes[i]->digest);
+        end_change(x, changes[i], own);
     }
     if (rc > 0)
-        (void)health_note(x->store, rc);
+        (void)health_note(x->store, health_of_index(x->store, rc));
     if (failed > 0)
         log_error("store", "the index did not take changes; look at the file system of the store",
                   LOG_S("error", db_words(rc)), LOG_U("changes", failed));

@@ -145,6 +145,7 @@ static void turn(struct keeper *k)
     if (now >= k->pages_at) {
         if (s->index->db != NULL)
             db_let_go(s->index->db);
+        health_keep_reserve(s);
         k->pages_at = now + LIMITS_MS;
     }
     if (is_ill(k) && now >= k->probe_at) {

@@ -28,7 +28,4 @@ int pinned_load(struct pinned *p, struct itxn *t) MUSTCHECK; /* 0 or an rc; to b
 void pinned_free(struct pinned *p);
 bool pinned_has(const struct pinned *p, const struct digest *d);
 
-/* Removes the file of an object that the index has forgotten (evict.c). */
-void evict_unlink(struct store *s, const struct digest *d);
-
 #endif

@@ -6,6 +6,7 @@
  *   <path>/index/                       LMDB: tags, links, objects
  *   <path>/tmp/                         small objects being written; cleared at start
  *   <path>/quarantine/<algorithm>-<hex> objects that were found damaged
+ *   <path>/reserve                      space to be given up when the disk is full to the last byte
  *   <path>/lock                         held by the process that serves from this store
  *
  * Names of things:

@@ -70,7 +70,8 @@ struct store {
 
     pthread_mutex_t health_lock;
     struct store_health health;
-    atomic_int fault; /* health.fault, for a look without the lock */
+    atomic_int fault;     /* health.fault, for a look without the lock */
+    atomic_bool reserved; /* the reserve is there */
 };
 
 /* ---- layout.c ---- */
@@ -178,6 +179,12 @@ enum store_fault health_note(struct store *s, int error);
 bool health_relieved(struct store *s, int error, uint64_t bytes);
 /* Is it over? Blocking. */
 void health_probe(struct store *s);
+/* The errno value of a failed change of the index: LMDB tells of a disk that became full in the middle of a write as EIO. */
+int health_of_index(const struct store *s, int rc);
+/* <path>/reserve, a file of a megabyte at most that is given up when the disk is so full that the index cannot even forget anything.
+ * Keeping makes it where there is room; spending says whether there was one. */
+void health_keep_reserve(struct store *s);
+bool health_spend_reserve(struct store *s);
 
 /* ---- evict.c ---- */
 
@@ -186,6 +193,8 @@ bool evict_by_limits(struct store *s, const atomic_bool *stop);
 bool evict_is_due(struct store *s);
 /* Sums up partial/ and quarantine/, removing what has no business there. 0 or an ERR_ code. */
 int evict_count_files(struct store *s, struct str *why);
+/* Removes the file of an object that the index has forgotten. */
+void evict_unlink(struct store *s, const struct digest *d);
 /* Old partial files, and what lies in quarantine. */
 void evict_leftovers(struct store *s);
 
