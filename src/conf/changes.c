@@ -35,6 +35,14 @@ static void key(struct str *out, bool differs, const char *name)
 
 /* ---- what differs between two of a kind ---- */
 
+static bool same_spans(const struct span *a, size_t n, const struct span *b, size_t m)
+{
+    bool same = n == m;
+    for (size_t i = 0; same && i < n; i++)
+        same = span_eq(a[i], b[i]);
+    return same;
+}
+
 static void policy_differs(const struct conf_policy *a, const struct conf_policy *b, struct str *out)
 {
     key(out, a->tag_ttl_ms != b->tag_ttl_ms, "tag_ttl");
@@ -42,6 +50,9 @@ static void policy_differs(const struct conf_policy *a, const struct conf_policy
     key(out, a->negative_ttl_ms != b->negative_ttl_ms, "negative_ttl");
     key(out, a->serve_on_404 != b->serve_on_404, "on_upstream_404");
     key(out, a->on_abandoned != b->on_abandoned, "on_abandoned");
+    key(out, !same_spans(a->immutable_tags, a->n_immutable_tags, b->immutable_tags, b->n_immutable_tags),
+        "immutable_tags");
+    key(out, a->refresh != b->refresh, "refresh");
 }
 
 static struct span set_name(const struct conf_rule *r)
@@ -71,14 +82,6 @@ static bool same_endpoints(const struct conf_endpoint *a, size_t n, const struct
     bool same = n == m;
     for (size_t i = 0; same && i < n; i++)
         same = span_eq(a[i].url, b[i].url);
-    return same;
-}
-
-static bool same_spans(const struct span *a, size_t n, const struct span *b, size_t m)
-{
-    bool same = n == m;
-    for (size_t i = 0; same && i < n; i++)
-        same = span_eq(a[i], b[i]);
     return same;
 }
 

@@ -74,6 +74,13 @@ enum conf_abandoned {
 
 #define CONF_LITTLE (UINT64_C(16) << 20)
 
+/* Are tags that are in use revalidated ahead of their time? */
+enum conf_refresh {
+    REFRESH_OFF,
+    REFRESH_TAGS,
+    REFRESH_IMAGES /* and what a tag names anew is fetched for the platforms that are here of what it named before */
+};
+
 /* Policy that `defaults` sets and a rule may override. */
 struct conf_policy {
     int64_t tag_ttl_ms;
@@ -81,6 +88,9 @@ struct conf_policy {
     int64_t negative_ttl_ms;
     bool serve_on_404; /* on_upstream_404: serve (true) or refuse */
     enum conf_abandoned on_abandoned;
+    enum conf_refresh refresh;
+    const struct span *immutable_tags; /* patterns (pattern.h) of tags that never move */
+    size_t n_immutable_tags;
 };
 
 struct conf_endpoint {

@@ -1,5 +1,7 @@
 #include "conf/match.h"
 
+#include "conf/pattern.h"
+
 const struct conf_rule *conf_match_image(const struct conf *c, const struct image_name *image, bool sources,
                                          struct str *upstream_repo, bool *by_source)
 {
@@ -16,4 +18,9 @@ const struct conf_rule *conf_match_image(const struct conf *c, const struct imag
         return rule;
     *by_source = true;
     return conf_match_source(c, SPAN("docker.io"), image->repository, upstream_repo);
+}
+
+bool conf_tag_immutable(const struct conf_policy *p, struct span tag)
+{
+    return p->n_immutable_tags > 0 && pattern_match_any(p->immutable_tags, p->n_immutable_tags, tag);
 }

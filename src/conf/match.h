@@ -14,4 +14,7 @@
 const struct conf_rule *conf_match_image(const struct conf *c, const struct image_name *image, bool sources,
                                          struct str *upstream_repo, bool *by_source);
 
+/* Does the policy say that this tag never moves? */
+bool conf_tag_immutable(const struct conf_policy *p, struct span tag);
+
 #endif

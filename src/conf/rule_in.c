@@ -2,7 +2,9 @@
  * registry), so each message shows the line as it would be right. */
 #include "conf/rule_in.h"
 
+#include "base/arena.h"
 #include "conf/complain.h"
+#include "conf/pattern.h"
 #include "registry/name.h"
 
 enum { TEXT_MAX = 1200 };
@@ -224,7 +226,26 @@ bool rule_in_read(struct conf_loader *l, const struct conf_policy *defaults, str
     return false;
 }
 
-void rule_in_policy(const struct conf_loader *l, enum schema_section section, struct conf_policy *p)
+/* The list replaces what *p holds. */
+static void read_immutable(struct conf_loader *l, enum schema_id key, struct conf_policy *p)
+{
+    const struct conf_node *list = l->value[key].node;
+    struct span text, *out = arena_alloc(l->conf->arena, (list != NULL ? list->n : 1) * sizeof *out);
+    p->immutable_tags = out;
+    p->n_immutable_tags = 0;
+    for (const struct conf_node *node = list != NULL ? list->first : NULL; node != NULL; node = node->next) {
+        if (!schema_string(l, key, node, &text))
+            continue;
+        const char *wrong = pattern_wrong(text);
+        if (wrong != NULL)
+            complain(l->errors, node->mark, "%s.immutable_tags: '%.*s' %s",
+                     key == KEY_RULE_immutable_tags ? "rules[]" : "defaults", SHOW(text), wrong);
+        else
+            out[p->n_immutable_tags++] = arena_span(l->conf->arena, text);
+    }
+}
+
+void rule_in_policy(struct conf_loader *l, enum schema_section section, struct conf_policy *p)
 {
     bool rule = section == SECTION_RULE;
     const struct schema_value *v = l->value;
@@ -233,6 +254,8 @@ void rule_in_policy(const struct conf_loader *l, enum schema_section section, st
     const struct schema_value *negative = &v[rule ? KEY_RULE_negative_ttl : KEY_DEFAULTS_negative_ttl];
     const struct schema_value *on_404 = &v[rule ? KEY_RULE_on_upstream_404 : KEY_DEFAULTS_on_upstream_404];
     const struct schema_value *abandoned = &v[rule ? KEY_RULE_on_abandoned : KEY_DEFAULTS_on_abandoned];
+    const struct schema_value *refresh = &v[rule ? KEY_RULE_refresh : KEY_DEFAULTS_refresh];
+    enum schema_id immutable = rule ? KEY_RULE_immutable_tags : KEY_DEFAULTS_immutable_tags;
     if (!rule || tag->state == VALUE_SET)
         p->tag_ttl_ms = tag->n;
     if (!rule || stale->state == VALUE_SET)
@@ -243,4 +266,8 @@ void rule_in_policy(const struct conf_loader *l, enum schema_section section, st
         p->serve_on_404 = on_404->n == 0;
     if (!rule || abandoned->state == VALUE_SET)
         p->on_abandoned = (enum conf_abandoned)abandoned->n;
+    if (!rule || refresh->state == VALUE_SET)
+        p->refresh = (enum conf_refresh)refresh->n;
+    if (!rule || v[immutable].state == VALUE_SET)
+        read_immutable(l, immutable, p);
 }

@@ -9,6 +9,6 @@
 bool rule_in_read(struct conf_loader *l, const struct conf_policy *defaults, struct conf_rule *r);
 
 /* The policy keys of one section, `defaults` or a rule, on top of what *p holds. */
-void rule_in_policy(const struct conf_loader *l, enum schema_section section, struct conf_policy *p);
+void rule_in_policy(struct conf_loader *l, enum schema_section section, struct conf_policy *p);
 
 #endif

@@ -1,6 +1,7 @@
 /* See report.h. The index is read with a reader of its own for each report, as the cores' are theirs. */
 #include "proxy/report.h"
 
+#include "conf/match.h"
 #include "proxy/proxy_int.h"
 #include "proxy/secrets.h"
 #include "registry/name.h"
@@ -117,6 +118,7 @@ void report_troubles(struct proxy_shared *s, struct str *out)
 struct image {
     const struct conf_rule *rule;
     struct digest digest; /* DIGEST_NONE: not known */
+    struct span reference;
     bool by_tag;
     struct store_tag tag; /* by_tag and known */
     bool linked, stored;
@@ -126,6 +128,7 @@ struct image {
 
 static void look_up(struct store_reader *r, struct span repo_key, struct span reference, struct image *image)
 {
+    image->reference = reference;
     image->by_tag = digest_parse(reference, &image->digest) != DIGEST_OK;
     if (image->by_tag) {
         image->digest.alg = DIGEST_NONE;
@@ -161,6 +164,7 @@ static void image_json(const struct image *i, struct str *out)
     int64_t age = clock_wall_ms() - i->tag.checked_ms;
     bool known = i->digest.alg != DIGEST_NONE;
     const struct conf_policy *p = &i->rule->policy;
+    bool immutable = i->by_tag && conf_tag_immutable(p, i->reference);
     const char *media = i->by_tag && known ? i->tag.media : i->linked ? i->link.media : "";
     text_field(out, "digest", known ? span_str(digest_text(&i->digest, digest)) : SPAN_NONE);
     text_field(out, "media_type", media[0] != 0 ? span_str(media) : SPAN_NONE);
@@ -168,10 +172,12 @@ static void image_json(const struct image *i, struct str *out)
     if (i->stored)
         str_addf(out, ",\"size\":%llu", (unsigned long long)i->object.size);
     if (i->by_tag && known)
-        str_addf(out, ",\"checked_ms\":%lld,\"fresh_for_ms\":%lld", (long long)i->tag.checked_ms,
-                 (long long)(p->tag_ttl_ms - age));
-    text_field(out, "next",
-               span_str(what_next(i, age < p->tag_ttl_ms, age < p->tag_ttl_ms + p->stale_if_error_ms)));
+        str_addf(out, ",\"checked_ms\":%lld", (long long)i->tag.checked_ms);
+    if (i->by_tag && known && !immutable)
+        str_addf(out, ",\"fresh_for_ms\":%lld", (long long)(p->tag_ttl_ms - age));
+    text_field(
+        out, "next",
+        span_str(what_next(i, immutable || age < p->tag_ttl_ms, age < p->tag_ttl_ms + p->stale_if_error_ms)));
     str_add(out, SPAN("}\n"));
 }
 

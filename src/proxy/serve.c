@@ -17,6 +17,7 @@
  * The seat, the open object and everything that a body borrows belong to this struct, which lives until the exchange has
  * finished. */
 #include "base/mem.h"
+#include "conf/match.h"
 #include "proxy/serve_int.h"
 
 #define ROUNDS_MAX  4
@@ -97,6 +98,11 @@ static int64_t ttl_left(const struct serve *s, int64_t checked_ms)
     return age < 0 ? 0 : s->rule->policy.tag_ttl_ms - age;
 }
 
+static bool never_moves(const struct serve *s)
+{
+    return conf_tag_immutable(&s->rule->policy, s->route.tag);
+}
+
 static enum step send_kept(struct serve *s)
 {
     return respond_list(s, s->list->bytes, s->list->media, s->list->link, s->list->filtered);
@@ -146,8 +152,8 @@ static bool answered_by_now(void *arg)
     if (s->asked == ASK_LIST) /* the worst is one more request for a list */
         return false;
     bool by_tag = s->route.digest.alg == DIGEST_NONE;
-    if (by_tag &&
-        (!store_get_tag(s->px->reader, repo_key(s), s->route.tag, &tag) || ttl_left(s, tag.checked_ms) <= 0))
+    if (by_tag && (!store_get_tag(s->px->reader, repo_key(s), s->route.tag, &tag) ||
+                   (ttl_left(s, tag.checked_ms) <= 0 && !never_moves(s))))
         return false;
     const struct digest *d = by_tag ? &tag.digest : &s->route.digest;
     return !s->damaged && store_get_object(s->px->reader, d, &object) &&
@@ -324,8 +330,23 @@ static enum step open_tag(struct serve *s)
 
 /* ---- looking up ---- */
 
+static enum step lookup_digest(struct serve *s);
+
+/* A tag that never moves and is known is another name of its digest: the registry is not asked about it, and what the store has lost is
+ * fetched by the digest. */
+static bool is_immutable(struct serve *s)
+{
+    if (!never_moves(s) || !store_get_tag(s->px->reader, repo_key(s), s->route.tag, &s->tag))
+        return false;
+    s->route.digest = s->tag.digest;
+    s->route.tag = SPAN_NONE;
+    return true;
+}
+
 static enum step lookup_tag(struct serve *s)
 {
+    if (is_immutable(s))
+        return lookup_digest(s);
     s->has_tag = !s->damaged && store_get_tag(s->px->reader, repo_key(s), s->route.tag, &s->tag);
     if (!s->has_tag)
         return ask(s, ASK_MANIFEST);

@@ -67,6 +67,13 @@ static void test_rules(void **state)
                              "defaults: {tag_ttl: 7m}\nrules: [{name: a, source: r.test/x, target: x}, "
                              "{name: b, source: r.test/y, target: y, tag_ttl: 5m}]"),
                         "rule a changed: tag_ttl\n");
+    assert_string_equal(
+        diff("rules: [{name: a, source: r.test/x, target: x}, {name: b, source: r.test/y, target: y, "
+             "immutable_tags: [v*, w]}, {name: c, source: r.test/z, target: z, immutable_tags: [v*]}]",
+             "defaults: {refresh: tags}\nrules: [{name: a, source: r.test/x, target: x}, {name: b, source: "
+             "r.test/y, target: y, immutable_tags: [w, v*]}, {name: c, source: r.test/z, target: z, "
+             "immutable_tags: [v*], refresh: off}]"),
+        "rule a changed: refresh\nrule b changed: immutable_tags, refresh\n");
 }
 
 static void test_settings(void **state)

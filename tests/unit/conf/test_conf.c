@@ -175,6 +175,48 @@ static void full_file_rules(void **state)
     conf_unref(c);
 }
 
+static void immutable_tags(void **state)
+{
+    UNUSED(state);
+    struct conf *c = load_good(
+        "defaults: {immutable_tags: [v*, '*-rc*'], refresh: tags}\n"
+        "rules:\n" RULE("a", "r.test/a", "a")
+            RULE("b", "r.test/b", "b") "    immutable_tags: [20*]\n    refresh: images\n" RULE(
+                "c", "r.test/c",
+                "c") "    immutable_tags: []\n    refresh: off\n" RULE("d", "r.test/d",
+                                                                       "d") "    immutable_tags:\n");
+    const struct conf_policy *p[4];
+    for (size_t i = 0; i < 4; i++)
+        p[i] = &c->rules[i].policy;
+    assert_int_equal(p[0]->n_immutable_tags, 2);
+    assert_string_equal(p[0]->immutable_tags[0].p, "v*");
+    assert_string_equal(p[0]->immutable_tags[1].p, "*-rc*");
+    assert_int_equal(p[0]->refresh, REFRESH_TAGS);
+    assert_int_equal(p[1]->n_immutable_tags, 1);
+    assert_string_equal(p[1]->immutable_tags[0].p, "20*");
+    assert_int_equal(p[1]->refresh, REFRESH_IMAGES);
+    assert_int_equal(p[2]->n_immutable_tags, 0);
+    assert_int_equal(p[2]->refresh, REFRESH_OFF);
+    assert_int_equal(p[3]->n_immutable_tags, 2); /* nothing is written: the default's */
+    conf_unref(c);
+    EXPECT("defaults: {immutable_tags: v*}\n", "1:28: defaults.immutable_tags: must be a list");
+    EXPECT("defaults: {immutable_tags: [v?, 'a:b', '']}\n",
+           "1:29: defaults.immutable_tags: 'v?' matches nothing; write a tag of letters",
+           "1:33: defaults.immutable_tags: 'a:b' matches nothing",
+           "1:40: defaults.immutable_tags: is empty; write a value");
+    EXPECT("rules:\n" RULE("a", "r.test/a", "a") "    immutable_tags: ['.x', [v]]\n",
+           "5:22: rules[].immutable_tags: '.x' matches nothing, because a tag does not begin with",
+           "5:28: rules[].immutable_tags: must be a single value, not a list");
+    char text[1024];
+    struct str s = STR_INIT(text);
+    str_addz(&s, "defaults:\n  immutable_tags:\n");
+    for (int i = 0; i < 64; i++)
+        str_addz(&s, "    - a*\n");
+    conf_unref(load_good(text));
+    str_addz(&s, "    - a*\n");
+    EXPECT(text, "3:5: defaults.immutable_tags: has 65 entries; write 0 to 64");
+}
+
 static void check_defaults(const struct conf *c)
 {
     assert_int_equal(c->n_listen, 1);
@@ -230,6 +272,8 @@ static void one_rule_is_enough(void **state)
     check_defaults(c);
     assert_int_equal(c->n_rules, 1);
     check_policy(&c->rules[0].policy, 300000, INT64_C(7) * 86400000, 10000, true, true);
+    assert_int_equal(c->rules[0].policy.n_immutable_tags, 0);
+    assert_int_equal(c->rules[0].policy.refresh, REFRESH_OFF);
     assert_int_equal(c->rules[0].mark.line, 1);
     assert_int_equal(c->rules[0].mark.column, 9);
     conf_unref(c);
@@ -321,15 +365,11 @@ static void the_example_is_valid(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(full_file_scalars),
-        cmocka_unit_test(store_limits),
-        cmocka_unit_test(full_file_upstreams),
-        cmocka_unit_test(full_file_rules),
-        cmocka_unit_test(defaults),
-        cmocka_unit_test(one_rule_is_enough),
-        cmocka_unit_test(values_at_their_limits),
-        cmocka_unit_test(a_snapshot_stands_alone),
-        cmocka_unit_test(the_example_is_valid),
+        cmocka_unit_test(full_file_scalars),       cmocka_unit_test(store_limits),
+        cmocka_unit_test(full_file_upstreams),     cmocka_unit_test(immutable_tags),
+        cmocka_unit_test(full_file_rules),         cmocka_unit_test(defaults),
+        cmocka_unit_test(one_rule_is_enough),      cmocka_unit_test(values_at_their_limits),
+        cmocka_unit_test(a_snapshot_stands_alone), cmocka_unit_test(the_example_is_valid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

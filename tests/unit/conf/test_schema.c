@@ -135,6 +135,8 @@ static void numbers_and_words(void **state)
            "1:29: defaults.on_upstream_404: 'keep' is not one of serve|refuse");
     EXPECT("defaults: {on_abandoned: keeep}\n",
            "1:26: 'keeep' is not one of finish|keep|auto; did you mean 'keep'?");
+    EXPECT("defaults: {refresh: image}\n",
+           "1:21: defaults.refresh: 'image' is not one of off|tags|images; did you mean 'images'?");
 }
 
 static void lengths(void **state)

@@ -1,0 +1,22 @@
+/* Platforms of images: os/architecture[/variant] (OCI image-spec image-index.md; containerd's platforms). Pure; any thread. */
+#ifndef LARDER_REGISTRY_PLATFORM_H
+#define LARDER_REGISTRY_PLATFORM_H
+
+#include "base/span.h"
+
+#define PLATFORM_TEXT_MAX 64
+
+/* Absent: not said. */
+struct platform {
+    struct span os, architecture, variant;
+};
+
+/* "linux/arm/v7". The spans point into the text, or to a constant: what uname says (x86_64, aarch64) is taken for amd64 and arm64. False:
+ * it is no platform. */
+bool platform_parse(struct span text, struct platform *out) MUSTCHECK;
+
+/* Is `has` what is wanted? Without a variant any will do; with one, what says none is what its architecture usually means (arm64 is
+ * v8, arm v7, amd64 v1). */
+bool platform_match(const struct platform *wanted, const struct platform *has);
+
+#endif
