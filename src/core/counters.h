@@ -47,6 +47,7 @@
       "Upstream contents that did not match their digest")                                                   \
     X(flights_open, gauge, "fetches_in_flight", "Fetches from upstream in progress")                         \
     X(flight_readers, gauge, "fetch_readers", "Clients reading from a fetch in progress")                    \
+    X(refreshes, counter, "tag_refreshes_total", "Checks of tags ahead of their time")                       \
     X(stored_objects, counter, "store_objects_added_total", "Objects stored")                                \
     X(stored_bytes, counter, "store_bytes_added_total", "Bytes of objects stored")                           \
     X(store_errors, counter, "store_errors_total", "Reads or writes of the store that failed")               \

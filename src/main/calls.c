@@ -5,6 +5,7 @@
 #include "proxy/proxy.h"
 #include "proxy/report.h"
 #include "proxy/setup.h"
+#include "proxy/warm.h"
 #include "registry/name.h"
 
 static unsigned no(struct str *out, unsigned status, const char *why)
@@ -46,6 +47,62 @@ static unsigned image(void *arg, struct span query, struct str *out)
     return 200;
 }
 
+/* ---- warming ---- */
+
+/* A parameter that may be missing; the buffer is long enough for what is good. */
+static struct span parameter(struct span query, const char *name, struct str *buf)
+{
+    return api_parameter(query, span_str(name), buf) ? str_span(buf) : SPAN_NONE;
+}
+
+static unsigned warm_start(void *arg, struct span query, struct str *out)
+{
+    struct calls_context *c = arg;
+    char ns_text[NAME_REGISTRY_MAX + 1], name_text[NAME_REPO_MAX + 1], reference_text[256], list_text[512];
+    struct str ns = STR_INIT(ns_text), name = STR_INIT(name_text), reference = STR_INIT(reference_text),
+               list = STR_INIT(list_text);
+    struct digest d;
+    struct warm_image image = {.ns = parameter(query, "ns", &ns),
+                               .repository = parameter(query, "repository", &name),
+                               .reference = parameter(query, "reference", &reference),
+                               .platforms = parameter(query, "platforms", &list)};
+    if (!name_repo_ok(image.repository))
+        return no(out, 400, "the parameter repository is missing or no name of a repository");
+    if (!name_tag_ok(image.reference) && digest_parse(image.reference, &d) != DIGEST_OK)
+        return no(out, 400, "the parameter reference is missing: a tag or a digest");
+    if (list.cut)
+        return no(out, 400, "too many platforms at once");
+    return warm_begin(c->shared, &image, out);
+}
+
+static bool read_id(struct span query, uint64_t *id)
+{
+    char text[24];
+    struct str value = STR_INIT(text);
+    return api_parameter(query, SPAN("id"), &value) && span_u64(str_span(&value), UINT64_MAX, id);
+}
+
+static unsigned warm_look(void *arg, struct span query, struct str *out)
+{
+    struct calls_context *c = arg;
+    uint64_t id;
+    if (!read_id(query, &id))
+        return no(out, 400, "the parameter id is missing, or no number");
+    return warm_report(c->shared, id, out) ? 200 : no(out, 404, "no image is warmed with that id");
+}
+
+static unsigned warm_end(void *arg, struct span query, struct str *out)
+{
+    struct calls_context *c = arg;
+    uint64_t id;
+    if (!read_id(query, &id))
+        return no(out, 400, "the parameter id is missing, or no number");
+    if (!warm_cancel(c->shared, id))
+        return no(out, 404, "no image is being warmed with that id");
+    str_addf(out, "{\"id\":%llu}\n", (unsigned long long)id);
+    return 200;
+}
+
 const struct conf *calls_hold_conf(void *arg, void **held)
 {
     struct calls_context *c = arg;
@@ -66,6 +123,9 @@ size_t calls_fill(struct calls_context *context, struct api_call calls[CALLS_MAX
         {"credential-sets", false, false, credential_sets, context},
         {"upstreams", false, false, upstreams, context},
         {"image", false, true, image, context},
+        {"warm", false, false, warm_look, context},
+        {"warm-start", true, false, warm_start, context},
+        {"warm-cancel", true, false, warm_end, context},
     };
     _Static_assert(ARRAY_LEN(table) + STORE_CALLS_MAX <= CALLS_MAX, "room for all calls");
     memcpy(calls, table, sizeof table);

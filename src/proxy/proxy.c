@@ -7,7 +7,9 @@
 
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
+#include "proxy/refresh.h"
 #include "proxy/tokens.h"
+#include "proxy/warm_int.h"
 
 #define DRAIN_TICK_MS 50
 #define OPEN_FILES    1024 /* per core; the process's limit is divided further by main */
@@ -33,6 +35,7 @@ struct proxy_shared *proxy_shared_new(struct setup *setup, struct store *store, 
     s->verdicts = verdicts_new();
     s->lists = lists_new();
     s->tokens = tokens_new();
+    s->warms = warms_new();
     s->n_cores = n_cores;
     s->stats = mem_zalloc(n_cores * sizeof *s->stats);
     return s;
@@ -41,6 +44,7 @@ struct proxy_shared *proxy_shared_new(struct setup *setup, struct store *store, 
 void proxy_shared_free(struct proxy_shared *s)
 {
     mem_free(s->stats);
+    warms_free(s->warms);
     tokens_free(s->tokens);
     lists_free(s->lists);
     verdicts_free(s->verdicts);
@@ -57,6 +61,20 @@ struct setup *proxy_setup(struct proxy_shared *s)
     struct setup *setup = setup_ref(s->setup);
     pthread_mutex_unlock(&s->lock);
     return setup;
+}
+
+const struct conf_rule *proxy_match(const struct conf *conf, struct span ns, struct span name,
+                                    struct str *repo, struct str *repo_key)
+{
+    const struct conf_rule *rule = ns.n > 0 && conf->mirror ? conf_match_source(conf, ns, name, repo)
+                                                            : conf_match_target(conf, name, repo);
+    if (rule == NULL)
+        return NULL;
+    str_add(repo_key, rule->registry);
+    str_addc(repo_key, '/');
+    str_add(repo_key, str_span(repo));
+    MUST(!repo->cut && !repo_key->cut);
+    return rule;
 }
 
 /* ---- reload ---- */
@@ -109,7 +127,7 @@ static bool reload_leave(struct proxy *px)
     pthread_mutex_lock(&s->lock);
     s->proxies[px->index] = NULL;
     pthread_mutex_unlock(&s->lock);
-    return core_msg_idle(&px->reload);
+    return core_msg_idle(&px->reload) && core_msg_idle(&px->warm);
 }
 
 /* ---- one core ---- */
@@ -126,6 +144,7 @@ struct proxy *proxy_start(struct proxy_shared *s, struct core *core)
     px->index = atomic_fetch_add(&s->next_core, 1);
     MUST(px->index < s->n_cores);
     core_msg_init(&px->reload, on_reload);
+    core_msg_init(&px->warm, warm_on_message);
     pthread_mutex_lock(&s->lock);
     px->setup = setup_hold(px, s->setup);
     s->proxies[px->index] = px;
@@ -140,6 +159,7 @@ struct proxy *proxy_start(struct proxy_shared *s, struct core *core)
     list_init(&px->ports);
     struct server_config config = server_limits(px);
     px->server = server_new(core, &config);
+    px->refresh = refresh_new(px);
     return px;
 }
 
@@ -214,6 +234,7 @@ static void proxy_free(struct proxy *px)
 {
     void (*stopped)(void *arg) = px->stopped;
     void *arg = px->stopped_arg;
+    refresh_free(px->refresh);
     server_free(px->server);
     serve_forget(px);
     setup_release(px, px->setup);
@@ -255,6 +276,7 @@ void proxy_stop(struct proxy *px, void (*done)(void *arg), void *arg)
     px->drain_until = core_now(px->core) + setup_conf(px->setup)->client.drain_ms;
     LIST_FOREACH_SAFE (n, tmp, &px->ports)
         port_forget(CONTAINER_OF(n, struct proxy_port, node));
+    refresh_stop(px->refresh);
     server_drain(px->server); /* closes the ports themselves */
     pool_drain(px->pool);
     timer_arm(px->core, &px->drain_tick, 1);

@@ -39,6 +39,7 @@ struct proxy_shared {
     struct verdicts *verdicts;
     struct lists *lists;
     struct tokens *tokens;
+    struct warms *warms;
     struct proxy_stats *stats; /* by core */
     unsigned n_cores;
     atomic_uint next_core; /* index of the next proxy_start */
@@ -50,6 +51,8 @@ struct proxy {
     unsigned index;      /* among the proxies of `shared` */
     struct setup *setup; /* the current one, held; replaced by a reload */
     struct core_msg reload;
+    struct core_msg warm;    /* there is something to begin or to end; see warm.c */
+    struct refresh *refresh; /* see refresh.c */
     struct store_reader *reader;
     struct open_set *open;
     struct pool *pool;
@@ -66,6 +69,11 @@ struct proxy {
 };
 
 #define REPO_KEY_MAX (STORE_REPO_MAX + 1)
+
+/* The rule for what a client names: by the registry `ns` as a mirror's client does, or (absent, or mirrors are off) by target. Writes the
+ * repository at upstream, and what it is called in the index. NULL: none. */
+const struct conf_rule *proxy_match(const struct conf *conf, struct span ns, struct span name,
+                                    struct str *repo, struct str *repo_key);
 
 /* ---- health.c: what is known of upstreams ---- */
 

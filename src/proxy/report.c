@@ -189,14 +189,8 @@ bool report_image(struct proxy_shared *s, struct span ns, struct span repository
     struct image image = {.digest = {.alg = DIGEST_NONE}};
     struct setup *setup = proxy_setup(s);
     const struct conf *conf = setup_conf(setup);
-    if (ns.n > 0 && conf->mirror)
-        image.rule = conf_match_source(conf, ns, repository, &repo);
-    else
-        image.rule = conf_match_target(conf, repository, &repo);
+    image.rule = proxy_match(conf, ns, repository, &repo, &key);
     if (image.rule != NULL) {
-        str_add(&key, image.rule->registry);
-        str_addc(&key, '/');
-        str_add(&key, str_span(&repo));
         struct store_reader *r = store_reader_new(s->store);
         look_up(r, str_span(&key), reference, &image);
         store_reader_free(r);

@@ -3,6 +3,7 @@
 #include <sys/random.h>
 
 #include "base/mem.h"
+#include "proxy/refresh.h"
 #include "proxy/serve_int.h"
 #include "registry/error.h"
 #include "registry/link.h"
@@ -277,6 +278,8 @@ static void range_fields(struct serve *s, const struct range *r, size_t n, struc
 enum step respond_content(struct serve *s)
 {
     char digest[DIGEST_TEXT_MAX], etag[DIGEST_TEXT_MAX + 2], boundary[BOUNDARY_LEN];
+    if (s->kind == KIND_MANIFEST && s->route.tag.n > 0 && s->rule->policy.refresh != REFRESH_OFF)
+        refresh_note(s->px->refresh, s->by_source ? s->route.ns : SPAN_NONE, s->route.name, s->route.tag);
     (void)digest_text(&s->digest, digest);
     struct str e = STR_INIT(etag);
     str_addc(&e, '"');

@@ -562,16 +562,9 @@ static bool match_rule(struct serve *s)
 {
     struct str repo = STR_INIT(s->repo), key = STR_INIT(s->repo_key);
     s->by_source = s->route.ns.n > 0 && s->conf->mirror;
-    if (s->by_source)
-        s->rule = conf_match_source(s->conf, s->route.ns, s->route.name, &repo);
-    else
-        s->rule = conf_match_target(s->conf, s->route.name, &repo);
+    s->rule = proxy_match(s->conf, s->route.ns, s->route.name, &repo, &key);
     if (s->rule == NULL)
         return false;
-    str_add(&key, s->rule->registry);
-    str_addc(&key, '/');
-    str_add(&key, str_span(&repo));
-    MUST(!repo.cut && !key.cut);
     s->repo_n = repo.n;
     s->repo_key_n = key.n;
     return true;

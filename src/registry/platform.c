@@ -46,3 +46,28 @@ bool platform_match(const struct platform *wanted, const struct platform *has)
         return false;
     return wanted->variant.n == 0 || span_eq(wanted->variant, variant_of(has));
 }
+
+void platform_add(struct str *out, const struct platform *p)
+{
+    str_add(out, p->os);
+    str_addc(out, '/');
+    str_add(out, p->architecture);
+    if (p->variant.n > 0) {
+        str_addc(out, '/');
+        str_add(out, p->variant);
+    }
+}
+
+struct span platform_of_machine(struct span machine)
+{
+    static const struct {
+        const char *machine, *platform;
+    } names[] = {{"i386", "386"},      {"i486", "386"},           {"i586", "386"},      {"i686", "386"},
+                 {"armv6l", "arm/v6"}, {"armv7l", "arm/v7"},      {"armv8l", "arm/v7"}, {"aarch64", "arm64"},
+                 {"x86_64", "amd64"},  {"loongarch64", "loong64"}};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (span_eq(machine, span_str(names[i].machine)))
+            return span_str(names[i].platform);
+    }
+    return machine;
+}

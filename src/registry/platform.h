@@ -2,7 +2,7 @@
 #ifndef LARDER_REGISTRY_PLATFORM_H
 #define LARDER_REGISTRY_PLATFORM_H
 
-#include "base/span.h"
+#include "base/str.h"
 
 #define PLATFORM_TEXT_MAX 64
 
@@ -18,5 +18,11 @@ bool platform_parse(struct span text, struct platform *out) MUSTCHECK;
 /* Is `has` what is wanted? Without a variant any will do; with one, what says none is what its architecture usually means (arm64 is
  * v8, arm v7, amd64 v1). */
 bool platform_match(const struct platform *wanted, const struct platform *has);
+
+void platform_add(struct str *out,
+                  const struct platform *p); /* as it is written; what is not said is left out */
+
+/* "amd64", "arm/v7": what a machine is that uname calls so (Go's names; containerd's platforms). A name that is not known stays. */
+struct span platform_of_machine(struct span machine);
 
 #endif

@@ -1,0 +1,289 @@
+/* See obtain.h.
+ *
+ *   LOOK    what does the index say?                     -> DONE | ASK | STREAM | FAILED
+ *   ASK     seated in an answer flight                   -> LOOK | FAILED
+ *   STREAM  seated in a stream flight                    -> LOOK | FAILED
+ *
+ * LOOK may be entered several times, bounded by ROUNDS_MAX; only what the index says then makes it DONE. A tag that upstream has just
+ * confirmed goes on as the manifest that it names. */
+#include "proxy/obtain.h"
+
+#include "conf/match.h"
+
+#define ROUNDS_MAX 6
+
+enum obtain_phase { PHASE_LOOK, PHASE_ASK, PHASE_STREAM, PHASE_DONE, PHASE_FAILED };
+
+static struct span repo_key(const struct obtain *o)
+{
+    return o->from->repo_key;
+}
+
+static void on_seat(struct flight_seat *seat)
+{
+    struct obtain *o = CONTAINER_OF(seat, struct obtain, seat);
+    o->event(o);
+}
+
+static void go(struct obtain *o, enum obtain_phase phase)
+{
+    if (phase != PHASE_ASK && phase != PHASE_STREAM)
+        flight_leave(&o->seat);
+    o->phase = (unsigned char)phase;
+}
+
+static void fail(struct obtain *o, const struct flight_failure *f)
+{
+    o->failure = *f;
+    go(o, PHASE_FAILED);
+}
+
+static void fail_err(struct obtain *o, int err)
+{
+    fail(o, &(struct flight_failure){.err = err, .retry_after_ms = -1});
+}
+
+/* ---- asking ---- */
+
+/* Checked since the owner began to want it, or of a tag that never moves. */
+static bool tag_good(const struct obtain *o, const struct store_tag *tag)
+{
+    return tag->checked_ms > o->checked_before || conf_tag_immutable(&o->from->rule->policy, o->tag);
+}
+
+/* flight_join's second look, under the table's lock. */
+static bool answered_by_now(void *arg)
+{
+    struct obtain *o = arg;
+    struct store_tag tag;
+    struct store_link link;
+    struct store_object object;
+    bool by_tag = o->kind == OBTAIN_TAG;
+    if (by_tag && (!store_get_tag(o->px->reader, repo_key(o), o->tag, &tag) || !tag_good(o, &tag)))
+        return false;
+    const struct digest *d = by_tag ? &tag.digest : &o->digest;
+    return store_get_object(o->px->reader, d, &object) &&
+           store_get_link(o->px->reader, repo_key(o), d, &link) &&
+           (o->kind == OBTAIN_BLOB || link.media[0] != 0);
+}
+
+static void ask(struct obtain *o, enum ask_kind kind, const struct digest *known)
+{
+    const struct conf_rule *rule = o->from->rule;
+    struct ask_what w = {.kind = kind,
+                         .setup = o->from->setup,
+                         .up = rule->upstream,
+                         .set = rule->credential_set,
+                         .repo = o->from->repo,
+                         .repo_key = repo_key(o),
+                         .manifest = o->kind != OBTAIN_BLOB,
+                         .negative_ttl_ms = rule->policy.negative_ttl_ms};
+    if (o->kind == OBTAIN_TAG)
+        w.tag = o->tag;
+    else
+        w.digest = o->digest;
+    if (known != NULL)
+        w.known = *known;
+    char text[FLIGHT_KEY_MAX + 1];
+    struct str key = STR_INIT(text);
+    ask_key(&w, &key);
+    MUST(!key.cut);
+    struct flight_failure lately;
+    if (verdict_get(o->px->shared->verdicts, str_span(&key), &lately)) {
+        fail(o, &lately);
+        return;
+    }
+    o->asked = kind;
+    o->seat.wake = on_seat;
+    switch (flight_join(o->px->core, str_span(&key), repo_key(o), true, answered_by_now, o, &o->seat)) {
+    case FLIGHT_LEAD:
+        go(o, PHASE_ASK);
+        ask_lead(o->px, flight_of(&o->seat), &w);
+        return;
+    case FLIGHT_JOINED:
+        go(o, PHASE_ASK);
+        return;
+    default: /* found: another flight has ended since we looked */
+        return;
+    }
+}
+
+static void step_ask(struct obtain *o)
+{
+    enum flight_state state = flight_seen(&o->seat);
+    if (state == FLIGHT_FAILED) {
+        fail(o, flight_failure(&o->seat));
+        return;
+    }
+    if (state != FLIGHT_DONE) /* the index has it when it is done */
+        return;
+    const struct flight_answer *a = flight_answer(&o->seat);
+    if (a->unkept) {
+        fail_err(o, ERR_STORE);
+        return;
+    }
+    if (o->asked == ASK_STAT) {
+        o->linked = true;
+        o->typed = a->media[0] != 0;
+    } else {
+        o->fetched = o->fetched || !a->stored;
+        o->digest = a->digest;
+        if (o->kind == OBTAIN_TAG)
+            o->kind = OBTAIN_MANIFEST;
+    }
+    go(o, PHASE_LOOK);
+}
+
+/* ---- a blob on its way ---- */
+
+/* flight_join's second look, under the table's lock. */
+static bool stored_by_now(void *arg)
+{
+    struct obtain *o = arg;
+    struct store_object object;
+    return store_get_object(o->px->reader, &o->digest, &object);
+}
+
+static void join(struct obtain *o)
+{
+    char text[FLIGHT_KEY_MAX];
+    struct str key = STR_INIT(text);
+    struct flight_failure lately;
+    fetch_verdict_key(repo_key(o), &o->digest, &key);
+    if (verdict_get(o->px->shared->verdicts, str_span(&key), &lately)) {
+        fail(o, &lately);
+        return;
+    }
+    str_reset(&key);
+    fetch_key(&o->digest, &key);
+    o->seat.wake = on_seat;
+    switch (flight_join(o->px->core, str_span(&key), repo_key(o), true, stored_by_now, o, &o->seat)) {
+    case FLIGHT_LEAD:
+        go(o, PHASE_STREAM);
+        fetch_lead(o->px, o->from->setup, flight_of(&o->seat), o->from->rule, o->from->repo, repo_key(o),
+                   &o->digest);
+        return;
+    case FLIGHT_JOINED:
+        go(o, PHASE_STREAM);
+        return;
+    default: /* found */
+        return;
+    }
+}
+
+static void step_stream(struct obtain *o)
+{
+    switch (flight_seen(&o->seat)) {
+    case FLIGHT_FAILED: {
+        struct flight_failure f = *flight_failure(&o->seat);
+        bool ours = span_eq(flight_repo(&o->seat), repo_key(o));
+        if (f.err != ERR_STORE && (!ours || f.err == ERR_CLIENT_GONE))
+            go(o, PHASE_LOOK);
+        else
+            fail(o, &f);
+        return;
+    }
+    case FLIGHT_UNKEPT:
+        fail_err(o, ERR_STORE);
+        return;
+    case FLIGHT_DONE:
+        o->fetched = o->flown = true;
+        go(o, PHASE_LOOK);
+        return;
+    default:
+        return;
+    }
+}
+
+/* ---- looking ---- */
+
+static void look_tag(struct obtain *o)
+{
+    struct store_tag tag;
+    struct store_object object;
+    bool known = store_get_tag(o->px->reader, repo_key(o), o->tag, &tag);
+    if (known && tag_good(o, &tag)) {
+        o->digest = tag.digest;
+        o->kind = OBTAIN_MANIFEST;
+        return;
+    }
+    bool here = known && store_get_object(o->px->reader, &tag.digest, &object);
+    ask(o, ASK_MANIFEST, here ? &tag.digest : NULL);
+}
+
+static void look_digest(struct obtain *o)
+{
+    struct store_object object;
+    struct store_link link;
+    bool blob = o->kind == OBTAIN_BLOB;
+    if (store_get_link(o->px->reader, repo_key(o), &o->digest, &link)) {
+        o->linked = true;
+        o->typed = link.media[0] != 0;
+    }
+    bool stored = store_get_object(o->px->reader, &o->digest, &object);
+    if (stored && o->linked && (blob || o->typed)) {
+        store_touch(o->px->reader, &o->digest, core_now(o->px->core));
+        o->size = object.size;
+        go(o, PHASE_DONE);
+    } else if (stored && !o->linked) {
+        ask(o, ASK_STAT, NULL);
+    } else if (!blob) {
+        ask(o, ASK_MANIFEST, NULL);
+    } else if (o->flown) { /* all of it was here, and the store did not take it */
+        fail_err(o, ERR_STORE);
+    } else {
+        join(o);
+    }
+}
+
+static void look(struct obtain *o)
+{
+    if (++o->rounds > ROUNDS_MAX)
+        fail_err(o, ERR_INTERNAL);
+    else if (o->kind == OBTAIN_TAG)
+        look_tag(o);
+    else
+        look_digest(o);
+}
+
+/* ---- the owner's ---- */
+
+void obtain_start(struct obtain *o)
+{
+    o->failure.retry_after_ms = -1;
+    o->phase = PHASE_LOOK;
+}
+
+enum obtain_next obtain_step(struct obtain *o)
+{
+    for (;;) {
+        enum obtain_phase before = (enum obtain_phase)o->phase;
+        switch (before) {
+        case PHASE_LOOK:
+            look(o);
+            break;
+        case PHASE_ASK:
+            step_ask(o);
+            break;
+        case PHASE_STREAM:
+            step_stream(o);
+            break;
+        case PHASE_DONE:
+            return OBTAIN_DONE;
+        case PHASE_FAILED:
+            return OBTAIN_FAILED;
+        }
+        if (before != PHASE_LOOK && o->phase == (unsigned char)before)
+            return OBTAIN_WAIT;
+    }
+}
+
+uint64_t obtain_arrived(const struct obtain *o)
+{
+    return o->phase == PHASE_STREAM ? flight_front(&o->seat) : 0;
+}
+
+void obtain_stop(struct obtain *o)
+{
+    flight_leave(&o->seat);
+}
