@@ -1,0 +1,162 @@
+"""Tags that are in use, checked before their time is over, so that no pull waits for the check."""
+
+import pytest
+
+from lib import paths
+from lib.images import Image, Index
+from lib.larder import REGISTRY, cache_status, wait_until
+from lib.upstream import Fault
+
+APP = "t/app"
+TAG = paths.manifest("app", "v1")
+OURS = paths.manifest(APP, "v1")
+SHORT = {"tag_ttl": "2s", "refresh": "tags"}
+
+
+@pytest.fixture
+def image(upstream):
+    return upstream.add("app", Image("first", (10,)), tag="v1")
+
+
+def pulled(larder, image):
+    """All of it, as a client does."""
+    assert larder.get(OURS).good
+    for one in image.images if isinstance(image, Index) else [image]:
+        assert larder.get(paths.manifest(APP, one.digest)).good
+        for digest in one.blobs:
+            assert larder.get(paths.blob(APP, digest)).good
+    larder.wait_stored(*image.manifests(), *image.blobs)
+
+
+def checks(upstream):
+    return upstream.count("HEAD", TAG)
+
+
+def test_a_tag_in_use_is_checked_without_a_pull(upstream, start_larder, image):
+    larder = start_larder(upstream, defaults=SHORT)
+    assert larder.get(OURS).good
+    wait_until(lambda: checks(upstream) >= 3, "it is checked again and again")
+    assert upstream.count("GET", TAG) == 1
+    assert larder.metric("tag_refreshes_total") >= 2
+
+
+def test_the_answer_is_fresh_whenever_it_is_pulled(upstream, start_larder, image):
+    larder = start_larder(upstream, defaults={"tag_ttl": "20s", "refresh": "tags"})
+    assert larder.get(OURS).good
+    wait_until(lambda: checks(upstream) >= 1, "its time is nearly over")
+    r = larder.get(OURS)
+    what, values = cache_status(r)
+    assert what == "hit" and int(values["ttl"]) > 0 and r.body == image.manifest
+
+
+def test_a_tag_that_moves_is_fetched(upstream, start_larder, image):
+    larder = start_larder(upstream, defaults=SHORT)
+    assert larder.get(OURS).good
+    moved = upstream.add("app", Image("moved", (20,)), tag="v1")
+    wait_until(lambda: larder.stored(moved.digest), "the manifest that it names now is here")
+    assert not any(larder.stored(d) for d in moved.blobs)
+    wait_until(lambda: larder.logged(msg="tag has moved"), "the log says so")
+    r = larder.get(OURS)
+    assert r.body == moved.manifest and cache_status(r)[0] == "hit"
+
+
+def test_without_refresh_nobody_asks(upstream, start_larder, image):
+    other = upstream.add("other", Image("other", (10,)), tag="v1")
+    larder = start_larder(upstream, defaults={"tag_ttl": "1s"}, rules=[
+        {"name": "all", "source": REGISTRY + "/*", "target": "t/*"},
+        {"name": "other", "source": REGISTRY + "/other", "target": "t/other", "refresh": "tags"}])
+    assert larder.get(OURS).good
+    assert larder.get(paths.manifest("t/other", "v1")).body == other.manifest
+    wait_until(lambda: upstream.count("HEAD", paths.manifest("other", "v1")) >= 3, "the other one is checked")
+    assert upstream.count(path=TAG) == 1
+
+
+def test_tags_that_never_move_are_left_alone(upstream, start_larder, image):
+    upstream.add("app", Image("other", (10,)), tag="latest")
+    larder = start_larder(upstream, defaults=dict(SHORT, immutable_tags=["v*"]))
+    assert larder.get(OURS).good
+    assert larder.get(paths.manifest(APP, "latest")).good
+    wait_until(lambda: upstream.count("HEAD", paths.manifest("app", "latest")) >= 3, "the other one is checked")
+    assert upstream.count(path=TAG) == 1
+
+
+def test_the_new_image_is_fetched_for_the_platforms_that_are_here(upstream, start_larder):
+    old = [Image("old %s" % arch, (10, 20), arch=arch) for arch in ("amd64", "arm64", "s390x")]
+    upstream.add("app", Index(old), tag="v1")
+    larder = start_larder(upstream, defaults=dict(SHORT, refresh="images"))
+    assert larder.get(OURS).good
+    for image in old[1:]:
+        assert larder.get(paths.manifest(APP, image.digest)).good
+    larder.wait_stored(old[1].digest, old[2].digest)
+    new = [Image("new %s" % arch, (30, 40), arch=arch) for arch in ("amd64", "arm64", "s390x")]
+    index = upstream.add("app", Index(new), tag="v1")
+    larder.wait_stored(index.digest, *[d for image in new[1:] for d in [image.digest, *image.blobs]])
+    upstream.stop()
+    for image in new[1:]:
+        assert larder.get(paths.manifest(APP, image.digest)).body == image.manifest
+        for digest, content in image.blobs.items():
+            r = larder.get(paths.blob(APP, digest))
+            assert r.body == content and cache_status(r)[0] == "hit"
+    assert not larder.stored(new[0].digest)
+
+
+def test_a_plain_image_is_fetched_whole(upstream, start_larder, image):
+    larder = start_larder(upstream, defaults=dict(SHORT, refresh="images"))
+    pulled(larder, image)
+    new = upstream.add("app", Image("new", (30, 40)), tag="v1")
+    larder.wait_stored(new.digest, *new.blobs)
+    assert all(upstream.count("GET", paths.blob("app", d)) == 1 for d in new.blobs)
+
+
+def test_failures_are_not_repeated_at_once(upstream, start_larder, image):
+    larder = start_larder(upstream, defaults=SHORT)
+    assert larder.get(OURS).good
+    upstream.on(TAG, Fault(status=500))
+    upstream.forget()
+    wait_until(lambda: checks(upstream) >= 1, "a check that fails")
+    other = upstream.add("other", Image("other", (10,)), tag="v1")
+    assert larder.get(paths.manifest("t/other", "v1")).body == other.manifest
+    wait_until(lambda: upstream.count("HEAD", paths.manifest("other", "v1")) >= 4, "others go on")
+    assert checks(upstream) < 4
+    r = larder.get(OURS)
+    assert r.good and r.body == image.manifest
+    upstream.clear()
+    upstream.forget()
+    wait_until(lambda: upstream.count("HEAD", TAG) >= 2, "it is checked again")
+
+
+def test_a_tag_that_is_gone_is_forgotten(upstream, start_larder, image):
+    larder = start_larder(upstream, defaults=SHORT)
+    assert larder.get(OURS).good
+    del upstream.repo("app")["tags"]["v1"]
+    wait_until(lambda: checks(upstream) >= 1, "a check")
+    r = larder.get(OURS)
+    assert r.good and r.body == image.manifest
+
+
+def test_a_reload_turns_it_off_and_on(upstream, start_larder, image):
+    clock = paths.manifest("clock", "v1")
+    upstream.add("clock", Image("clock", (10,)), tag="v1")
+    larder = start_larder(upstream, defaults=SHORT, rules=[
+        {"name": "all", "source": REGISTRY + "/*", "target": "t/*"},
+        {"name": "clock", "source": REGISTRY + "/clock", "target": "t/clock", "refresh": "tags"}])
+    assert larder.get(OURS).good
+    wait_until(lambda: checks(upstream) >= 2, "it is checked")
+    larder.config["defaults"]["refresh"] = "off"
+    larder.write_config()
+    wait_until(lambda: larder.logged(msg="configuration reloaded"), "it is in force")
+    seen = checks(upstream)
+    assert larder.get(paths.manifest("t/clock", "v1")).good
+    wait_until(lambda: upstream.count("HEAD", clock) >= 5, "the other one is checked")
+    assert checks(upstream) <= seen + 1
+    larder.config["defaults"]["refresh"] = "tags"
+    larder.write_config()
+    wait_until(lambda: larder.get(OURS).good and checks(upstream) >= seen + 4, "it is checked again")
+
+
+def test_stopping_ends_checks_under_way(upstream, start_larder, image):
+    larder = start_larder(upstream, defaults=SHORT)
+    assert larder.get(OURS).good
+    gate = upstream.hold(TAG, at="head", method="HEAD")
+    gate.wait_reached()
+    larder.stop()
