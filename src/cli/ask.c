@@ -9,7 +9,8 @@
 #include "cli/config_file.h"
 #include "cli/people.h"
 
-#define ANSWER_S 3600 /* an order on a large store takes its time */
+#define ANSWER_S     3600 /* an order on a large store takes its time */
+#define DIGITS_SHOWN 12
 
 bool ask_begin(struct ask *a, const struct command_args *args)
 {
@@ -33,12 +34,14 @@ static json_t *ask(struct ask *a, bool order, const char *name, struct span quer
     size_t n;
     json_t *json = NULL;
     enum call_outcome outcome = call_admin(a->conf, order, name, query, ANSWER_S, &answer, &n);
+    a->absent = outcome == CALL_ABSENT;
     if (outcome == CALL_ANSWERED) {
         json = json_loadb(answer, n, 0, NULL);
         if (json == NULL)
             fprintf(stderr, "larder: the server's answer is not understood; is it of another version?\n");
     } else if (outcome == CALL_REFUSED) {
-        fprintf(stderr, "larder: %s\n", answer);
+        bool about = a->about != NULL;
+        fprintf(stderr, "larder: %s%s%s\n", about ? a->about : "", about ? ": " : "", answer);
     } else {
         fprintf(stderr,
                 "larder: %s; start it with 'larder serve', or name the configuration of the one that runs "
@@ -83,6 +86,14 @@ struct output_value ask_copy(struct ask *a, const json_t *o, const char *key)
     if (v.text.p != NULL)
         v.text = arena_span(a->arena, v.text);
     return v;
+}
+
+struct output_value ask_digest(struct ask *a, const json_t *o, const char *key)
+{
+    struct span text = ask_text(o, key).text;
+    if (a->table && text.p != NULL)
+        text = span_sub(text, 0, (size_t)(span_find(text, ':') + 1) + DIGITS_SHOWN);
+    return (struct output_value){.text = text.p != NULL ? arena_span(a->arena, text) : text};
 }
 
 struct output_value ask_words(struct ask *a, const char *fmt, ...)

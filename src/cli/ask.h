@@ -16,6 +16,8 @@ struct ask {
     struct arena *arena; /* values live here */
     bool table;          /* for people: sizes and ages in words */
     int64_t now_ms;
+    const char *about; /* stands before what the server refuses; NULL: nothing */
+    bool absent;       /* no server answered the last question */
 };
 
 /* False: the configuration is not good, which has been said. To be ended in any case. */
@@ -33,6 +35,7 @@ bool ask_next(const json_t *page, const char *first_query, struct str *query);
 
 struct output_value ask_text(const json_t *o, const char *key); /* it lives as long as the answer */
 struct output_value ask_copy(struct ask *a, const json_t *o, const char *key);
+struct output_value ask_digest(struct ask *a, const json_t *o, const char *key); /* table: its first digits */
 struct output_value ask_words(struct ask *a, const char *fmt, ...) PRINTF(2, 3);
 struct output_value ask_number(struct ask *a, const json_t *o, const char *key);
 struct output_value ask_bool(struct ask *a, const json_t *o, const char *key);

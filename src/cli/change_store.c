@@ -12,14 +12,14 @@
 /* 0, or the exit code. */
 static int check_image(const struct command_args *args)
 {
-    struct span text = span_str(args->argument);
+    struct span text = span_str(args->arguments[0]);
     struct image_name image;
     struct digest d;
     if (digest_parse(text, &d) == DIGEST_OK || image_parse(text, &image))
         return 0;
     return command_usage(args->command,
                          "%s is no image; write it as in t/app:v1, t/app@sha256:... or sha256:...",
-                         args->argument);
+                         args->arguments[0]);
 }
 
 /* ---- pins ---- */
@@ -38,7 +38,7 @@ static int change_pin(const struct command_args *args, const char *order)
     int code = check_image(args);
     if (code != 0)
         return code;
-    call_add(&query, "image", span_str(args->argument));
+    call_add(&query, "image", span_str(args->arguments[0]));
     json_t *o = ask_begin(&a, args) ? ask_order(&a, order, str_span(&query)) : NULL;
     if (o != NULL) {
         struct output_value values[PIN_KEYS] = {ask_text(o, "repository"), ask_text(o, "tag"),
@@ -92,7 +92,7 @@ static int list_pins(const struct command_args *args)
 int run_pin(const struct command_args *args)
 {
     bool list = args->option[OPT_LIST] != NULL;
-    if (list == (args->argument != NULL))
+    if (list == (args->arguments[0] != NULL))
         return command_usage(args->command, "pin needs IMAGE or --list%s", list ? ", not both" : "");
     return list ? list_pins(args) : change_pin(args, "pin");
 }
@@ -114,16 +114,16 @@ static int check_purge(const struct command_args *args)
     struct image_name image;
     struct digest d;
     const char *rule = args->option[OPT_RULE];
-    if ((rule != NULL) == (args->argument != NULL))
+    if ((rule != NULL) == (args->arguments[0] != NULL))
         return command_usage(args->command, "purge needs IMAGE, DIGEST or --rule NAME%s",
                              rule != NULL ? ", not both" : "");
     int code = rule != NULL ? 0 : check_image(args);
-    if (code != 0 || rule != NULL || digest_parse(span_str(args->argument), &d) == DIGEST_OK)
+    if (code != 0 || rule != NULL || digest_parse(span_str(args->arguments[0]), &d) == DIGEST_OK)
         return code;
-    if (image_parse(span_str(args->argument), &image) && image.reference.p == NULL)
+    if (image_parse(span_str(args->arguments[0]), &image) && image.reference.p == NULL)
         return command_usage(args->command,
                              "%s has no tag and no digest; write which one is meant, as in %s:latest",
-                             args->argument, args->argument);
+                             args->arguments[0], args->arguments[0]);
     return 0;
 }
 
@@ -135,8 +135,8 @@ int run_purge(const struct command_args *args)
     int code = check_purge(args);
     if (code != 0)
         return code;
-    if (args->argument != NULL)
-        call_add(&query, "image", span_str(args->argument));
+    if (args->arguments[0] != NULL)
+        call_add(&query, "image", span_str(args->arguments[0]));
     else
         call_add(&query, "rule", span_str(args->option[OPT_RULE]));
     if (args->option[OPT_FORCE] != NULL)

@@ -1,18 +1,19 @@
-/* Reading the command line: options anywhere, the other words are the command and its argument. All options have one meaning
+/* Reading the command line: options anywhere, the other words are the command and its arguments. All options have one meaning
  * everywhere, so they are read before the command is known, and then held against what it takes. */
 #include "cli/cli.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/mem.h"
 #include "base/str.h"
 #include "cli/command_int.h"
 
-enum { WORDS_MAX = 4, TEXT_MAX = 256 };
+enum { TEXT_MAX = 256 };
 
 struct line {
     struct command_args args;
-    const char *words[WORDS_MAX];
+    const char **words; /* NULL behind the last one */
     size_t n_words;
 };
 
@@ -99,8 +100,6 @@ static int read_line(struct line *l, int argc, char **argv)
             int code = read_option(l, argc, argv, &i);
             if (code != 0)
                 return code;
-        } else if (l->n_words == WORDS_MAX) {
-            return command_usage(NULL, "unexpected argument %s", argv[i]);
         } else {
             l->words[l->n_words++] = argv[i];
         }
@@ -188,22 +187,32 @@ static int check_options(const struct command_args *args)
                          chosen != 0 ? ", not both" : "");
 }
 
-static int check_argument(const struct line *l, size_t command_words)
+static int check_arguments(const struct command_args *args)
 {
-    const struct command *c = l->args.command;
-    if (l->n_words > command_words + (c->argument != NULL ? 1 : 0))
-        return command_usage(c, "unexpected argument %s", l->words[l->n_words - 1]);
-    const char *argument = l->n_words > command_words ? l->words[command_words] : NULL;
-    if (argument == NULL && c->argument_required)
+    const struct command *c = args->command;
+    size_t n = args->n_arguments, most = c->argument != NULL ? 1 : 0;
+    if (c->argument_many && n > COMMAND_ARGUMENTS_MAX)
+        return command_usage(c,
+                             "%s takes at most %d times %s, and here are %zu; give it the others afterwards",
+                             c->words, COMMAND_ARGUMENTS_MAX, c->argument, n);
+    if (!c->argument_many && n > most)
+        return command_usage(c, "unexpected argument %s", args->arguments[most]);
+    if (n == 0 && c->argument_required)
         return command_usage(c, "%s needs %s", c->words, c->argument);
     bool choice = c->argument != NULL && !(c->argument[0] >= 'A' && c->argument[0] <= 'Z');
-    if (argument != NULL && choice && !command_word(c->argument, argument))
-        return command_usage(c, "%s %s: write one of %s", c->words, argument, c->argument);
+    for (size_t i = 0; i < n && choice; i++)
+        if (!command_word(c->argument, args->arguments[i]))
+            return command_usage(c, "%s %s: write one of %s", c->words, args->arguments[i], c->argument);
     return 0;
 }
 
 static int run(struct line *l)
 {
+    if (l->n_words > 0 && strcmp(l->words[0], "help") == 0) { /* "help cache" is "cache --help" */
+        l->words++;
+        l->n_words--;
+        l->args.option[OPT_HELP] = "";
+    }
     char text[TEXT_MAX];
     struct str words = STR_INIT(text);
     size_t n = l->n_words < 2 ? l->n_words : 2; /* words that are the command */
@@ -225,27 +234,22 @@ static int run(struct line *l)
     }
     if (l->args.command == NULL)
         return no_command(l);
-    int code = check_argument(l, n);
+    l->args.arguments = l->words + n;
+    l->args.n_arguments = l->n_words - n;
+    int code = check_arguments(&l->args);
     if (code == 0)
         code = check_options(&l->args);
-    if (code != 0)
-        return code;
-    l->args.argument = l->n_words > n ? l->words[n] : NULL;
-    return l->args.command->run(&l->args);
+    return code != 0 ? code : l->args.command->run(&l->args);
 }
 
 int cli_main(int argc, char **argv, const struct cli_program *program)
 {
-    struct line l = {.args.program = program};
+    const char **words = mem_zalloc(((size_t)argc + 1) * sizeof *words);
+    struct line l = {.args.program = program, .words = words};
     int code = read_line(&l, argc, argv);
-    if (code != 0)
-        return code;
-    if (l.n_words > 0 && strcmp(l.words[0], "help") == 0) { /* "help cache" is "cache --help" */
-        l.n_words--;
-        memmove(&l.words[0], &l.words[1], l.n_words * sizeof l.words[0]);
-        l.args.option[OPT_HELP] = "";
-    }
-    code = run(&l);
+    if (code == 0)
+        code = run(&l);
+    mem_free(words);
     if (code == 0 && (fflush(stdout) != 0 || ferror(stdout))) {
         perror("larder: cannot write the output");
         return 1;

@@ -27,6 +27,7 @@ enum command_option {
     OPT_DEEP,
     OPT_ALL,
     OPT_BY,
+    OPT_PLATFORM,
     OPT_HELP,
     OPT_VERSION,
     OPT_COUNT
@@ -51,11 +52,14 @@ struct command_option_info {
     const char *doc;
 };
 
+#define COMMAND_ARGUMENTS_MAX 64
+
 struct command_args {
     const struct cli_program *program;
     const struct command *command;
     const char *option[OPT_COUNT]; /* NULL: not given; a flag that is given: "" */
-    const char *argument;          /* NULL: not given */
+    const char *const *arguments;  /* NULL behind the last one */
+    size_t n_arguments;
 };
 
 struct command {
@@ -64,9 +68,10 @@ struct command {
     const char *more;     /* sentences for the manual and --help; NULL: nothing more to say */
     const char *argument; /* "IMAGE", or "a|b"; NULL: it has none */
     bool argument_required;
-    unsigned required; /* sets of options: 1u << OPT_NAME */
-    unsigned one_of;   /* exactly one of these */
-    unsigned any_of;   /* at least one of these */
+    bool argument_many; /* several of them may be given, at most COMMAND_ARGUMENTS_MAX */
+    unsigned required;  /* sets of options: 1u << OPT_NAME */
+    unsigned one_of;    /* exactly one of these */
+    unsigned any_of;    /* at least one of these */
     unsigned optional;
     const char *entries; /* the command whose output begins with the names that -n may have; NULL: new ones */
     int (*run)(const struct command_args *args);
@@ -112,6 +117,7 @@ int run_du(const struct command_args *args);
 int run_purge(const struct command_args *args);
 int run_pin(const struct command_args *args);
 int run_unpin(const struct command_args *args);
+int run_warm(const struct command_args *args);
 int run_verify(const struct command_args *args);
 int run_gc(const struct command_args *args);
 int run_status(const struct command_args *args);

@@ -38,6 +38,9 @@ const struct command_option_info command_options[OPT_COUNT] = {
                  "also manifests without a tag: pulled by digest, or parts of an index"},
     [OPT_BY] = {0, "by", NULL, "rule|repository", VALUES_WORDS,
                 "what the bytes are summed up by (default: rule)"},
+    [OPT_PLATFORM] =
+        {0, "platform", NULL, "PLATFORM[,PLATFORM...]|all", VALUES_ANY,
+         "of an index these, as in linux/amd64,linux/arm64 (default: what larder itself runs on)"},
     [OPT_HELP] = {'h', "help", NULL, NULL, VALUES_ANY, "print what a command does and which options it has"},
     [OPT_VERSION] = {0, "version", NULL, NULL, VALUES_ANY, "print larder's version"},
 };
@@ -159,6 +162,17 @@ const struct command commands[] = {
      .more = "What several have is counted in each of them, and SHARED says how much that is.",
      .optional = LOOK | O(BY),
      .run = run_du},
+    {.words = "warm",
+     .doc = "fetch images before a client asks for them",
+     .more =
+         "One after the other, each with all that belongs to it. IMAGE is as for explain: by larder's name "
+         "or by the registry's. What is here already is not fetched again. Ctrl-C ends it; what has "
+         "arrived by then stays, and the next time goes on from there.",
+     .argument = "IMAGE",
+     .argument_required = true,
+     .argument_many = true,
+     .optional = LOOK | O(PLATFORM),
+     .run = run_warm},
     {.words = "purge",
      .doc = "remove an image from the store",
      .more = "A tag goes with its manifest and what no other image needs, unless another tag names it; a "

@@ -252,7 +252,7 @@ static void print_zsh(void)
 
 int run_completion(const struct command_args *args)
 {
-    if (strcmp(args->argument, "bash") == 0)
+    if (strcmp(args->arguments[0], "bash") == 0)
         print_bash();
     else
         print_zsh();

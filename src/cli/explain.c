@@ -1,14 +1,13 @@
-/* larder explain: which rule is for an image (conf/match.h). */
+/* larder explain: which rule is for an image. */
 #include <stdio.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cli/command_int.h"
 #include "cli/config_file.h"
+#include "cli/image_rule.h"
 #include "cli/live.h"
 #include "cli/output_int.h"
-#include "conf/match.h"
-#include "registry/name.h"
 
 enum { KEYS = 12 };
 
@@ -16,24 +15,12 @@ static const char *const keys[KEYS] = {"image",      "rule",      "matched_by", 
                                        "repository", "reference", "endpoints",  "credential_set",
                                        "digest",     "stored",    "checked",    "next"};
 
-struct match {
-    struct span text; /* as given */
-    struct image_name image;
-    struct span reference;
-    const struct conf_rule *rule;
-    bool mirror;
-    struct str repository; /* at upstream */
-};
-
 /* What a running server has of it: digest, whether it is stored, when the registry confirmed it, what the next pull leads to. */
-static json_t *ask_server(const struct conf *c, const struct match *m)
+static json_t *ask_server(const struct conf *c, const struct image_rule *m)
 {
     char buf[2048];
     struct str query = STR_INIT(buf);
-    if (m->mirror)
-        call_add(&query, "ns", m->rule->registry);
-    call_add(&query, "repository", m->image.repository);
-    call_add(&query, "reference", m->reference);
+    image_rule_add(m, &query);
     return query.cut ? NULL : live_get(c, "image", str_span(&query));
 }
 
@@ -50,7 +37,7 @@ static void live_values(json_t *live, struct str *checked, struct output_value o
     out[3].text = span_str(json_string_value(json_object_get(live, "next")));
 }
 
-static void print_match(const struct command_args *args, const struct conf *c, const struct match *m)
+static void print_match(const struct command_args *args, const struct conf *c, const struct image_rule *m)
 {
     const struct conf_upstream *u = m->rule->upstream;
     struct span *urls = mem_alloc(u->n_endpoints * sizeof *urls);
@@ -61,7 +48,7 @@ static void print_match(const struct command_args *args, const struct conf *c, c
         {.text = m->rule->name},
         {.text = m->mirror ? SPAN("source") : SPAN("target")},
         {.text = m->rule->registry},
-        {.text = str_span(&m->repository)},
+        {.text = span_str(m->repository)},
         {.text = m->reference},
         {.list = urls, .n = u->n_endpoints},
         {.text = m->rule->credential_set != NULL ? m->rule->credential_set->name : SPAN_NONE},
@@ -77,20 +64,18 @@ static void print_match(const struct command_args *args, const struct conf *c, c
 
 int run_explain(const struct command_args *args)
 {
-    char buf[NAME_REPO_MAX + 1];
-    struct match m = {.text = span_str(args->argument), .repository = STR_INIT(buf)};
-    if (!image_parse(m.text, &m.image))
+    struct image_rule m;
+    if (!image_rule_parse(&m, span_str(args->arguments[0])))
         return command_usage(args->command,
                              "%s is no image; write it as in cache.example:5000/dotnet/sdk:8.0",
-                             args->argument);
-    m.reference = m.image.reference.p != NULL ? m.image.reference : SPAN("latest");
+                             args->arguments[0]);
     struct config_warnings warnings;
     const char *path = config_path(args->option[OPT_CONFIG]);
     struct conf *c = config_read(path, &warnings);
     if (c == NULL)
         return 1;
-    m.rule = conf_match_image(c, &m.image, c->mirror, &m.repository, &m.mirror);
-    if (m.rule != NULL)
+    bool found = image_rule_find(&m, c);
+    if (found)
         print_match(args, c, &m);
     else
         fprintf(stderr,
@@ -98,5 +83,5 @@ int run_explain(const struct command_args *args)
                 "'; 'larder cache list' shows the rules, 'larder cache create' adds one\n",
                 path, SPAN_ARG(m.image.repository));
     conf_unref(c);
-    return m.rule != NULL ? 0 : 1;
+    return found ? 0 : 1;
 }

@@ -21,15 +21,21 @@ static void add_option(struct str *out, size_t o, bool roff)
         str_addf(out, " %s%s%s", italic, i->value, plain);
 }
 
+/* " IMAGE...", " [PREFIX]" */
+static void add_argument(struct str *out, const struct command *c, bool roff)
+{
+    if (c->argument == NULL)
+        return;
+    str_addz(out, c->argument_required ? " " : " [");
+    str_addf(out, roff ? "\\fI%s\\fR" : "%s", c->argument);
+    str_addz(out, c->argument_many ? "..." : "");
+    str_addz(out, c->argument_required ? "" : "]");
+}
+
 void help_synopsis(struct str *out, const struct command *c, bool roff)
 {
     str_addf(out, roff ? "\\fB%s\\fR" : "%s", c->words);
-    if (c->argument != NULL)
-        str_addf(out,
-                 roff                   ? (c->argument_required ? " \\fI%s\\fR" : " [\\fI%s\\fR]")
-                 : c->argument_required ? " %s"
-                                        : " [%s]",
-                 c->argument);
+    add_argument(out, c, roff);
     for (size_t o = 0; o < OPT_COUNT; o++) {
         if (!command_has(c->required, o))
             continue;
@@ -104,8 +110,7 @@ static void print_commands(struct span group)
         char head[HELP_LINE_MAX];
         struct str s = STR_INIT(head);
         str_addf(&s, "  %s", commands[i].words);
-        if (commands[i].argument != NULL)
-            str_addf(&s, commands[i].argument_required ? " %s" : " [%s]", commands[i].argument);
+        add_argument(&s, &commands[i], false);
         print_wrapped(head, commands[i].doc);
     }
 }

@@ -74,10 +74,8 @@ static void table_row(struct ask *a, const json_t *o, struct output_value *v)
     const char *repo = json_string_value(json_object_get(o, "repository"));
     const char *tag = json_string_value(json_object_get(o, "tag"));
     const char *digest = json_string_value(json_object_get(o, "digest"));
-    struct span hex = span_str(digest);
-    ptrdiff_t colon = span_find(hex, ':');
     v[0] = ask_words(a, "%s%s%s", repo, tag != NULL ? ":" : "@", tag != NULL ? tag : digest);
-    v[1].text = arena_span(a->arena, span_sub(hex, 0, (size_t)(colon + 1 + 12)));
+    v[1] = ask_digest(a, o, "digest");
     v[2] = ask_size(a, o, "bytes_here");
     v[3] = complete_words(a, o);
     v[4] = ask_moment(a, o, "stored_ms");
@@ -134,8 +132,8 @@ static bool list_pages(struct listing *l, const char *name)
 {
     char first[QUERY_MAX], text[QUERY_MAX];
     struct str start = STR_INIT(first), query = STR_INIT(text);
-    if (l->ask.args->argument != NULL)
-        call_add(&start, "prefix", span_str(l->ask.args->argument));
+    if (l->ask.args->arguments[0] != NULL)
+        call_add(&start, "prefix", span_str(l->ask.args->arguments[0]));
     str_add(&query, str_span(&start));
     for (bool more = true; more;) {
         json_t *page = ask_look(&l->ask, name, str_span(&query));
@@ -152,7 +150,7 @@ static bool list_pages(struct listing *l, const char *name)
 
 int run_ls(const struct command_args *args)
 {
-    if (args->argument != NULL && strlen(args->argument) > PREFIX_MAX)
+    if (args->arguments[0] != NULL && strlen(args->arguments[0]) > PREFIX_MAX)
         return command_usage(args->command, "PREFIX is longer than any name");
     struct listing l = {.rows = {.keys = 0}};
     bool ok = ask_begin(&l.ask, args);

@@ -120,6 +120,7 @@ static void print_program(const char *version)
          "larder cache update \\-n hello \\-c hub \\-\\-dry\\-run\n"
          "larder explain cache.example:5000/hello\\-world:latest\n"
          "larder ls \\-\\-all docker.io/library/\n"
+         "larder warm \\-\\-platform linux/amd64,linux/arm64 hello\\-world:latest dotnet/sdk:8.0\n"
          "larder purge hello\\-world:latest\n"
          "larder verify \\-\\-deep\n"
          ".fi\n.SH SEE ALSO\n.BR larder\\-config (5)");
@@ -170,7 +171,7 @@ static void print_config(const char *version)
 
 int run_man(const struct command_args *args)
 {
-    if (args->argument == NULL)
+    if (args->arguments[0] == NULL)
         print_program(args->program->version);
     else
         print_config(args->program->version);

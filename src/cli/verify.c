@@ -211,7 +211,7 @@ static bool verify_image(struct ask *a, struct result *r)
     char first[QUERY_MAX], text[QUERY_MAX];
     struct str start = STR_INIT(first), query = STR_INIT(text);
     bool ok = true, more = true;
-    call_add(&start, "image", span_str(a->args->argument));
+    call_add(&start, "image", span_str(a->args->arguments[0]));
     str_add(&query, str_span(&start));
     while (ok && more)
         ok = verify_page(a, r, first, &query, &more);
@@ -226,7 +226,7 @@ int run_verify(const struct command_args *args)
     struct digest d;
     struct ask a;
     struct result r = {0};
-    const char *text = args->argument;
+    const char *text = args->arguments[0];
     if (text != NULL && digest_parse(span_str(text), &d) != DIGEST_OK && !image_parse(span_str(text), &image))
         return command_usage(args->command,
                              "%s is no image; write it as in t/app:v1, t/app@sha256:... or sha256:...", text);

@@ -262,7 +262,7 @@ def test_a_file_of_ten_thousand_rules(config):
 
 WRONG = [
     ((), "a command is missing"), (("cache",), "what to do is missing behind cache"), (("cache", "make"), "unknown command cache make"),
-    (("bake",), "unknown command bake"), (("cache", "list", "extra"), "unexpected argument extra"), (("a", "b", "c", "d", "e"), "unexpected argument"),
+    (("bake",), "unknown command bake"), (("cache", "list", "extra"), "unexpected argument extra"), (("a", "b", "c", "d", "e"), "unknown command a"),
     (("cache", "create", "-n", "x", "-s", "y"), "needs -t TARGET"), (("cache", "create", "-n"), "NAME is missing"),
     (("cache", "update", "-n", "x"), "needs -c CREDENTIAL_SET or --remove-cred-set"),
     (("cache", "update", "-n", "x", "-c", "y", "--remove-cred-set"), "not both"),
@@ -296,6 +296,12 @@ def test_every_command_has_help():
             assert r.returncode == 0 and r.stderr == "" and r.stdout.startswith("larder %s: " % command), r
     for group in ("cache", "credential-set"):
         assert run(group, "--help").stdout.count("  %s " % group) >= 5
+
+
+def test_several_arguments_are_told():
+    assert run("warm", "--help").stdout.splitlines()[2].startswith("usage: larder warm IMAGE... [-f FILE]")
+    assert re.search(r"^  warm IMAGE\.\.\. ", run("--help").stdout, re.M)
+    assert "\n\\fBwarm\\fR \\fIIMAGE\\fR... [" in run("man").stdout
 
 
 def test_options_stand_anywhere(config):
@@ -497,6 +503,7 @@ def test_bash_completes(config, tmp_path):
     assert complete(config, "completion", "") == ["bash", "zsh"]
     assert complete(config, "purge", "--rule", "") == ["dotnet", "hello"]
     assert complete(config, "du", "--by", "r") == ["rule", "repository"]
+    assert complete(config, "warm", "t/a:b", "t/c:d", "--pl") == complete(config, "warm", "--pl") == ["--platform"], "behind several arguments, too"
     other = tmp_path / "other.yaml"
     other.write_text("rules: [{name: only, source: quay.io/x, target: x}]\n")
     assert complete(config, "-f", str(other), "cache", "show", "-n", "") == ["only"]

@@ -512,7 +512,7 @@ def test_status_says_what_is_out_of_order(upstream, start_larder):
 # ---- around it ----
 
 COMMANDS = [("ls",), ("ls", "-a"), ("du",), ("purge", "t/a:b"), ("purge", "--rule", "rule-t"), ("pin", "t/a:b"), ("pin", "--list"), ("unpin", "t/a:b"),
-            ("verify",), ("verify", "t/a:b"), ("gc",), ("status",)]
+            ("verify",), ("verify", "t/a:b"), ("gc",), ("status",), ("warm", "t/a:b", "t/c:d")]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -526,7 +526,9 @@ def test_without_a_server(upstream, start_larder, command):
 WRONG = [(("purge",), "needs IMAGE, DIGEST or --rule NAME"), (("purge", "t/a:b", "--rule", "x"), "not both"), (("purge", "t/a"), "no tag and no digest"),
          (("purge", "A"), "is no image"), (("pin",), "needs IMAGE or --list"), (("pin", "a", "--list"), "not both"), (("pin", "a@b"), "is no image"),
          (("unpin",), "needs IMAGE"), (("unpin", ":"), "is no image"), (("verify", "a b"), "is no image"), (("du", "--by", "tag"), "rule|repository"),
-         (("ls", "x" * 601), "longer than any name"), (("gc", "now"), "unexpected argument"), (("ls", "--force"), "does not belong to ls")]
+         (("ls", "x" * 601), "longer than any name"), (("gc", "now"), "unexpected argument"), (("ls", "--force"), "does not belong to ls"),
+         (("warm",), "needs IMAGE"), (("warm", "t/a:b", "sha256:" + 64 * "0"), "is no image"), (("warm", "t/a", "--platform", "linux"), "is no platform"),
+         (("warm", *65 * ["t/a:b"]), "at most 64 times IMAGE")]
 
 
 @pytest.mark.parametrize("arguments,word", WRONG, ids=[" ".join(w[0])[:20] for w in WRONG])

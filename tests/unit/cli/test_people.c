@@ -53,11 +53,39 @@ static void ages(void **state)
     }
 }
 
+static void progress(void **state)
+{
+    UNUSED(state);
+    static const struct {
+        const char *name;
+        uint64_t done, all;
+        size_t columns;
+        const char *text;
+    } examples[] = {
+        {"t/app:v1", 0, 0, 79, "t/app:v1 [                    ]   0%  0 B of 0 B"}, /* not known yet */
+        {"t/app:v1", 1 << 20, 4 << 20, 79, "t/app:v1 [#####               ]  25%  1.0 MiB of 4.0 MiB"},
+        {"t/app:v1", 999, 1000, 79, "t/app:v1 [################### ]  99%  999 B of 1000 B"},
+        {"t/app:v1", 5, 5, 79, "t/app:v1 [####################] 100%  5 B of 5 B"},
+        {"t/app:v1", 6, 5, 79, "t/app:v1 [####################] 100%  6 B of 5 B"},
+        {"registry.example/a/long/name:v1", 5, 5, 60,
+         "...le/a/long/name:v1 [####################] 100%  5 B of 5 B"},
+        {"registry.example/a/long/name:v1", 5, 5, 0, "...g/name:v1 [####################] 100%  5 B of 5 B"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(examples); i++) {
+        char buf[200];
+        struct str s = STR_INIT(buf);
+        people_progress(&s, span_str(examples[i].name), examples[i].done, examples[i].all,
+                        examples[i].columns);
+        assert_string_equal(buf, examples[i].text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes),
         cmocka_unit_test(ages),
+        cmocka_unit_test(progress),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
