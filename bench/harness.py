@@ -199,6 +199,24 @@ def load(bench, mode, *arguments):
     return json.loads(done.stdout)
 
 
+def load_told(bench, during, *arguments):
+    """An open loop that counts for just as long as during() runs."""
+    child = subprocess.Popen([str(a) for a in (bench.tools / "larder-load", "rate", "--told", "--json", "--quiet", *arguments)],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        if child.stdout.readline().strip() != "ready":
+            raise Failed("larder-load rate did not get ready")
+        during()
+        text = child.communicate("")[0]
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    if child.returncode not in (0, 2):
+        raise Failed(f"larder-load rate ended with status {child.returncode}")
+    return json.loads(text)
+
+
 def failures(report):
     return {k: v for k, v in report["errors"].items() if v}
 

@@ -3,7 +3,7 @@
  *
  * The content of the files is nothing but zeros, and the digests are those of other bytes: object N of seed S is called by the
  * SHA-256 of the text "S N". larder compares only the size of a blob that it has, so it serves them; a client that verifies would
- * refuse them. They cost no disk space but their inodes.
+ * refuse them. They cost no disk space but their inodes, unless --written asks for files like any other.
  *
  * The one program of bench/ that is built from src/: the store's format is the store's business. The main thread makes files and
  * queues changes from a fixed set; the core's thread takes back those that are durable. */
@@ -22,6 +22,7 @@
 
 static struct {
     uint64_t objects, size, seed;
+    bool written;
     const char *repo, *path;
 } opt = {.objects = 1000, .size = 16384, .seed = 1};
 
@@ -74,13 +75,27 @@ static void object_name(uint64_t number, struct digest *out)
     hasher_finish(&h, out);
 }
 
+static const char zeros[65536];
+
+static bool zeros_write(int fd)
+{
+    for (uint64_t at = 0; at < opt.size;) {
+        uint64_t left = opt.size - at;
+        ssize_t n = pwrite(fd, zeros, left < sizeof zeros ? (size_t)left : sizeof zeros, (off_t)at);
+        if (n < 0)
+            return false;
+        at += (uint64_t)n;
+    }
+    return true;
+}
+
 static void object_file(int folder, const struct digest *d)
 {
     char name[DIGEST_TEXT_MAX];
     struct str s = STR_INIT(name);
     digest_addhex(&s, d);
     int fd = openat(folder, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0640);
-    if (fd < 0 || ftruncate(fd, (off_t)opt.size) != 0)
+    if (fd < 0 || ftruncate(fd, (off_t)opt.size) != 0 || (opt.written && !zeros_write(fd)))
         die("%s/blobs/sha256/%s: %s", opt.path, name, strerror(errno));
     close(fd);
 }
@@ -89,7 +104,6 @@ static void object_file(int folder, const struct digest *d)
  * not. */
 static struct content_sum zeros_sum(void)
 {
-    static const char zeros[65536];
     struct content_sum sum;
     struct summer summer;
     summer_init(&summer);
@@ -120,6 +134,9 @@ static void fill(struct store *store, struct core *core)
     }
     for (unsigned i = 0; i < CHANGES; i++) /* all are back: all is durable */
         change_take();
+    /* Else they would get their space on the disk while somebody measures. */
+    if (opt.written && syncfs(folder) != 0)
+        die("%s: %s", opt.path, strerror(errno));
     close(folder);
 }
 
@@ -134,14 +151,16 @@ static const char USAGE[] =
     "      --objects N   how many (1000)\n"
     "      --size SIZE   of each (16KiB)\n"
     "      --seed N      of the digests (1)\n"
+    "      --written     write the zeros, so that the files take their space on the disk\n"
     "\n"
     "Sizes take KiB, MiB, GiB, KB, MB, GB.\n";
 
-enum { O_OBJECTS = 256, O_SIZE, O_SEED };
+enum { O_OBJECTS = 256, O_SIZE, O_SEED, O_WRITTEN };
 
 static const struct option OPTIONS[] = {{"objects", required_argument, NULL, O_OBJECTS},
                                         {"size", required_argument, NULL, O_SIZE},
                                         {"seed", required_argument, NULL, O_SEED},
+                                        {"written", no_argument, NULL, O_WRITTEN},
                                         {"help", no_argument, NULL, 'h'},
                                         {NULL, 0, NULL, 0}};
 
@@ -159,6 +178,8 @@ static void arguments_take(int argc, char **argv)
             opt.size = parse_size("size", optarg);
         else if (o == O_SEED)
             opt.seed = (uint64_t)parse_number("seed", optarg, 0, 1e15);
+        else if (o == O_WRITTEN)
+            opt.written = true;
         else
             exit(1); /* getopt has said why */
     }

@@ -3,7 +3,7 @@
  * and prints at the end.
  *
  * Each mode is a set of functions: setup() makes the clients of one worker, and done() and failed() carry them on. A worker
- * stops when its clients are through (herd, pull), when the time is over (hits, rate), or when told (idle).
+ * stops when its clients are through (herd, pull), when the time is over (hits, rate), or when told (idle, rate --told).
  *
  * A "client" of a herd may use several connections (parallel ranges) or several requests on one (lazy ranges); its
  * latencies run from its start to its first byte of a body and to the end of its last answer. */
@@ -44,7 +44,7 @@ static struct {
     unsigned range_count; /* connections, or chunks */
     unsigned sources;
     int64_t receive_buffer; /* bytes; 0: the kernel's choice; -1: the mode's */
-    bool verify, json, quiet, reconnect;
+    bool verify, json, quiet, reconnect, told;
     bool https; /* the URL says so */
     struct tls_options tls;
     double zipf;
@@ -53,8 +53,9 @@ static struct {
     char **paths; /* or image names for pull */
     char **heads; /* complete requests for the paths */
     size_t n_paths;
-    double *popularity; /* cumulative, for pull */
-    int64_t start, end; /* of the run; hits and rate: of what is counted */
+    double *popularity;  /* cumulative, for pull */
+    int64_t start;       /* of the run; hits and rate: of what is counted */
+    _Atomic int64_t end; /* the same; --told may bring it forward */
 } opt = {.threads = 1,
          .clients = 64,
          .duration = 5,
@@ -376,18 +377,6 @@ static void rate_send(struct conn *c)
     c->began = due;
 }
 
-static void rate_tick(struct worker *w, void *arg)
-{
-    struct rate_loop *loop = w->mode;
-    int64_t now = now_ns();
-    while (rate_when(loop, loop->due) <= now)
-        loop->due++;
-    while (loop->sent < loop->due && loop->n_ready > 0)
-        rate_send(loop->ready[--loop->n_ready]);
-    if (rate_when(loop, loop->due) < opt.end)
-        timer_add(w, rate_when(loop, loop->due), rate_tick, arg);
-}
-
 static void rate_free(struct conn *c)
 {
     struct rate_loop *loop = c->w->mode;
@@ -442,6 +431,22 @@ static void rate_drained(struct worker *w, void *arg)
         timer_add(w, now_ns() + NS_PER_MS, rate_drained, arg);
 }
 
+static void rate_tick(struct worker *w, void *arg)
+{
+    struct rate_loop *loop = w->mode;
+    int64_t now = now_ns(), end = opt.end;
+    while (rate_when(loop, loop->due) <= now && rate_when(loop, loop->due) < end)
+        loop->due++;
+    while (loop->sent < loop->due && loop->n_ready > 0)
+        rate_send(loop->ready[--loop->n_ready]);
+    if (rate_when(loop, loop->due) < end) {
+        timer_add(w, rate_when(loop, loop->due), rate_tick, arg);
+        return;
+    }
+    timer_add(w, end, rate_drained, NULL);
+    timer_add(w, end + NS_PER_SEC, rate_end, NULL);
+}
+
 static void rate_setup(struct worker *w)
 {
     struct rate_loop *loop = w->mode = xzalloc(1, sizeof *loop);
@@ -453,8 +458,6 @@ static void rate_setup(struct worker *w)
     loop->interval = 1e9 * opt.threads / opt.rate;
     loop->start = opt.start - opt.warmup + (int64_t)(loop->interval * w->index / opt.threads);
     timer_add(w, loop->start, rate_tick, NULL);
-    timer_add(w, opt.end, rate_drained, NULL);
-    timer_add(w, opt.end + NS_PER_SEC, rate_end, NULL);
 }
 
 /* ---- idle ---- */
@@ -783,13 +786,18 @@ static void progress(struct worker *const *workers, int64_t now)
             (double)(now - opt.start) / 1e9, (unsigned long long)requests, (double)bytes / 1048576);
 }
 
+static void ready_say(void)
+{
+    printf("ready\n");
+    fflush(stdout);
+}
+
 /* Idle: says when all connections have made their request, then waits for --hold or for the end of stdin. */
 static void idle_wait(void)
 {
     while (atomic_load(&idle_ready) < opt.clients && now_ns() < opt.start + (int64_t)(opt.timeout * 1e9))
         poll(NULL, 0, 10);
-    printf("ready\n");
-    fflush(stdout);
+    ready_say();
     if (opt.hold >= 0) {
         poll(NULL, 0, (int)(opt.hold * 1000));
     } else {
@@ -800,10 +808,25 @@ static void idle_wait(void)
     atomic_store(&released, true);
 }
 
+/* Rate: says when what is counted begins, and ends it when stdin ends. */
+static void told_wait(void)
+{
+    while (now_ns() < opt.start)
+        poll(NULL, 0, 1);
+    ready_say();
+    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+    char buf[256];
+    for (int64_t now = now_ns(); now < opt.end; now = now_ns())
+        if (poll(&in, 1, 50) > 0 && read(STDIN_FILENO, buf, sizeof buf) <= 0)
+            opt.end = now_ns();
+}
+
 static void run_wait(struct worker *const *workers)
 {
     if (opt.mode->setup == idle_setup)
         idle_wait();
+    if (opt.told)
+        told_wait();
     int64_t next = opt.start + 5 * NS_PER_SEC;
     for (unsigned ms = 1; atomic_load(&threads_over) < opt.threads; ms = ms < 50 ? ms + 1 : 50) {
         poll(NULL, 0, (int)ms);
@@ -916,6 +939,8 @@ static const char USAGE[] =
     "  -d, --duration TIME    hits, rate: how long is measured (5s)\n"
     "      --warmup TIME      hits, rate: how long before that (0s)\n"
     "      --rate N           rate: requests per second\n"
+    "      --told             rate: say \"ready\" after the warmup, and end with stdin if that ends before "
+    "--duration\n"
     "      --stagger TIME     herd, pull: clients start at random within TIME (0s)\n"
     "      --leave SHARE      herd: share of clients that leave at a random point, 0 to 1 (0); needs --size\n"
     "      --size BYTES       herd: the object's size; an answer of another size is an error\n"
@@ -950,6 +975,7 @@ static const char USAGE[] =
 enum {
     O_WARMUP = 256,
     O_RATE,
+    O_TOLD,
     O_STAGGER,
     O_LEAVE,
     O_SIZE,
@@ -979,6 +1005,7 @@ static const struct option OPTIONS[] = {{"clients", required_argument, NULL, 'c'
                                         {"help", no_argument, NULL, 'h'},
                                         {"warmup", required_argument, NULL, O_WARMUP},
                                         {"rate", required_argument, NULL, O_RATE},
+                                        {"told", no_argument, NULL, O_TOLD},
                                         {"stagger", required_argument, NULL, O_STAGGER},
                                         {"leave", required_argument, NULL, O_LEAVE},
                                         {"size", required_argument, NULL, O_SIZE},
@@ -1028,6 +1055,9 @@ static void option_take(int o, const char *arg)
         return;
     case O_RATE:
         opt.rate = parse_number("rate", arg, 0.001, 1e8);
+        return;
+    case O_TOLD:
+        opt.told = true;
         return;
     case O_STAGGER:
         opt.stagger = parse_duration("stagger", arg);
@@ -1166,6 +1196,8 @@ static void arguments_take(int argc, char **argv)
     tls_take();
     if (opt.mode->setup == rate_setup && opt.rate == 0)
         die("rate needs --rate");
+    if (opt.mode->setup != rate_setup && opt.told)
+        die("--told is for rate");
     if (opt.mode->setup == idle_setup && opt.reconnect)
         die("--reconnect closes connections, and idle is about those that stay");
     if ((opt.ranges != RANGES_NONE || opt.leave > 0) && opt.size == 0)

@@ -10,6 +10,8 @@ import os
 import pwd
 import re
 import shutil
+import signal
+import subprocess
 import time
 import urllib.request
 from pathlib import Path
@@ -114,8 +116,8 @@ class Larder(Peer):
 
     def start(self, world):
         more = "".join(f"  - name: r{i}\n    source: origin.test/r{i}/*\n    target: r{i}/*\n" for i in range(self.rules))
-        config = self.folder / "config.yaml"
-        config.write_text(
+        self.config = self.folder / "config.yaml"
+        self.config.write_text(
             f"listen:\n  - address: 127.0.0.1:{self.port}\n"
             f"  - address: 127.0.0.1:{self.tls_port}\n    tls: {{certificate: {self.bench.certificate()[0]}, key: {self.bench.certificate()[1]}}}\n"
             f"admin:\n  address: 127.0.0.1:{self.admin}\n"
@@ -127,11 +129,36 @@ class Larder(Peer):
             f"  - registry: origin.test\n    endpoints: [http://127.0.0.1:{world.origin.port}]\n"
             f"rules:\n  - name: b\n    source: origin.test/*\n    target: b/*\n{more}"
             f"log: {{access: {'true' if self.access else 'false'}, level: warn}}\n")
-        self.spawn([self.bench.larder, "serve", "-f", config])
+        self.spawn([self.bench.larder, "serve", "-f", self.config])
         return self
 
     def scrape(self):
-        get(f"http://127.0.0.1:{self.admin}/metrics")
+        return get(f"http://127.0.0.1:{self.admin}/metrics")[0].decode()
+
+    def metric(self, name):
+        return int(re.search(rf"^larder_{re.escape(name)} (\d+)$", self.scrape(), re.M)[1])
+
+    def limit(self, size):
+        """Lets the store have so many bytes from now on: the file is replaced, and taken by the server that runs."""
+        taken = 'config_reloads_total{result="taken"}'
+        before = self.metric(taken)
+        new = self.folder / "config.new"
+        new.write_text(re.sub(r"^store:\n(  max_size: .*\n)?", f"store:\n  max_size: {size}\n", self.config.read_text(), flags=re.M))
+        new.rename(self.config)
+        self.child.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 30
+        while self.metric(taken) == before:
+            if time.monotonic() > end:
+                raise Failed(f"a lower limit was not taken within 30 s: {self.last_words()}")
+            time.sleep(0.005)
+
+    def command(self, *words):
+        """What the command says, as JSON; it talks to the server that runs."""
+        done = subprocess.run([self.bench.larder, *words, "-o", "json", "-f", self.config], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, check=False)
+        if done.returncode != 0:
+            raise Failed(f"larder {' '.join(words)} ended with status {done.returncode}: {done.stderr.strip()}")
+        return json.loads(done.stdout)
 
 
 # --- what serves files ----------------------------------------------------------------------------------------------

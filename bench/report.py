@@ -10,7 +10,7 @@ MARK = {True: "yes", False: "NO", LIMIT: LIMIT, None: ""}
 
 def columns(figures):
     """The servers that appear, larder first."""
-    order = ["larder", "bare", "direct", "nginx", "h2o", "nginx-cache", "docker-registry", "varnish", "trafficserver"]
+    order = ["larder", "bare", "cat", "direct", "nginx", "h2o", "nginx-cache", "docker-registry", "varnish", "trafficserver"]
     seen = {s for f in figures for s in (*f.rounds, *f.no)}
     return [s for s in order if s in seen]
 

@@ -23,11 +23,13 @@ ROOT = HERE.parent
 # How many, how long, how large. --figures and --quick change what they name.
 FULL = {"quick": False, "figures": False, "rounds": 3, "seconds": 2.0, "settle": 1.0, "large": [MIB, 64 * MIB, GIB], "herd": 1000,
         "herd_size": 64 * MIB, "cold_layer": 32 * MIB, "images": 20, "pullers": 50, "mix_layer": 4 * MIB, "memory": 256 * MIB,
-        "memory_blob": 64 * MIB, "idle": 9000, "rules": 10000, "some_objects": 200, "objects": 1000000}
+        "memory_blob": 64 * MIB, "idle": 9000, "rules": 10000, "some_objects": 200, "objects": 1000000,
+        "evicted": 10000, "verify": [(64 * MIB, 16), (8 * MIB, 64), (MIB, 512), (64 * KIB, 4096)]}
 FIGURES = {"figures": True, "large": [MIB, 64 * MIB], "herd": 200}
 QUICK = {"quick": True, "rounds": 1, "seconds": 0.2, "settle": 0.1, "large": [MIB, 4 * MIB], "herd": 30, "herd_size": 4 * MIB,
          "cold_layer": 256 * KIB, "images": 5, "pullers": 8, "mix_layer": 64 * KIB, "memory": 64 * MIB, "memory_blob": 16 * MIB,
-         "idle": 300, "rules": 300, "some_objects": 50, "objects": 2000}
+         "idle": 300, "rules": 300, "some_objects": 50, "objects": 2000,
+         "evicted": 300, "verify": [(4 * MIB, 2), (64 * KIB, 30)]}
 
 
 def machine():
@@ -88,7 +90,7 @@ def check(p, args):
             p.error(f"there is no peer '{name}'; there are {', '.join(PEERS)}")
     args.larder = args.larder.resolve()
     args.tools = (args.tools or args.larder.parent / "bench").resolve()
-    tools = ["load", "origin"] + (["bare"] if "bare" in args.peers else []) + (["fill"] if "many" in args.scenarios else [])
+    tools = ["load", "origin"] + (["bare"] if "bare" in args.peers else []) + (["fill"] if {"many", "evict"} & set(args.scenarios) else [])
     for tool in (args.larder, *(args.tools / f"larder-{name}" for name in tools)):
         if not os.access(tool, os.X_OK):
             p.error(f"{tool} is not a program; build it first, or say where it is with --larder and --tools")

@@ -1,6 +1,8 @@
 """What is measured. A scenario is a function that takes a Bench, starts servers, and adds figures with their targets; its first line of
 documentation is its title. The servers take turns within a round (A B C A B C ...), so that what else the machine does meets all."""
+import concurrent.futures
 import hashlib
+import os
 import resource
 import shutil
 import subprocess
@@ -9,7 +11,7 @@ import time
 from pathlib import Path
 
 from harness import (KIB, MIB, Failed, Impossible, MemoryLimit, at_least, at_least_of, at_most, at_most_of, every_second, failures, get,
-                     hammer, hammer_tls, load, program, refuse_failures, words, wrk, wrk_tls)
+                     hammer, hammer_tls, load, load_told, program, refuse_failures, words, wrk, wrk_tls)
 from peers import CACHES, NO_FETCH, STATIC, Bare, Direct, Larder, Origin, World
 
 FILES = ("nginx", "h2o")  # what a hit can be at best
@@ -476,22 +478,139 @@ def many(bench):
     rules.stop()
     stores = [filled(bench, count) for count in (scale.some_objects, scale.objects)]
     few, objects = (bench.run(Larder(bench, n, store=s), world) for n, s in zip(("larder-few", "larder-objects"), stores))
-    names = [hashlib.sha256(b"1 %d" % i).hexdigest() for i in range(scale.some_objects)]
-    paths = [f"/v2/x/blobs/sha256:{name}" for name in names]
+    paths = filled_paths(scale.some_objects)
     against_itself(bench, f"{scale.objects} objects: {len(paths)} blobs of 16 KiB, of few", target, (few, objects), paths)
     asked = sum(origin.stats()["requests"].values())
     bench.record("requests that went upstream", asked)
 
 
-def filled(bench, count):
-    """A store with so many objects; sparse files, so it takes little but inodes."""
+def filled(bench, count, *options):
+    """A store with so many objects; sparse files, so it takes little but inodes, unless the options say otherwise."""
     store = Path(tempfile.mkdtemp(prefix="store-", dir=bench.tmp))
     bench.stack.callback(shutil.rmtree, store, ignore_errors=True)
-    done = subprocess.run([bench.tools / "larder-fill", "--objects", str(count), "--size", str(16 * KIB), "origin.test/x", store],
+    done = subprocess.run([bench.tools / "larder-fill", "--objects", str(count), "--size", str(16 * KIB), *options, "origin.test/x", store],
                           stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise Failed(f"a store with {count} objects could not be made: {done.stderr.strip()}")
     return store
+
+
+def filled_paths(count):
+    """Of the first objects of such a store."""
+    return [f"/v2/x/blobs/sha256:{hashlib.sha256(b'1 %d' % i).hexdigest()}" for i in range(count)]
+
+
+def evict(bench):
+    """hits while others are evicted: 64 connections on a hot set at a fixed rate, open loop, without and with
+
+    The limit of the store is lowered by a reload, so that the keeper has so many objects to evict at once; what is asked for meanwhile
+    is measured from the moment before that until they are gone. Every round has objects of its own."""
+    scale = bench.scale
+    name = f"{words(16 * KIB)} hits while {scale.evicted} objects go"
+    figures = {key: bench.figure(f"{name}: {label}", unit, target) for key, label, unit, target in (
+        ("without", "p99 without", "ms", None), ("with", "p99 with", "ms", None),
+        ("ratio", "p99 with, of without", "ratio", at_most(2, "ratio")),
+        ("evicted", "evicted", "count", None), ("seconds", "time it took", "s", None))}
+    origin = bench.run(Origin(bench), "--images", "1")  # has none of these objects: a hit that is none fails
+    store = filled(bench, scale.some_objects + (scale.rounds + 1) * scale.evicted, "--written")
+    server = bench.run(Larder(bench, store=store), World(bench, origin))
+    paths = filled_paths(scale.some_objects)
+    rate = EVICT_LOAD * hammer(bench, server, paths)["requests_per_second"]
+    bench.record("requests per second that are asked", rate)
+    for _ in range(scale.rounds):
+        for key, value in one_evict(bench, server, paths, rate).items():
+            figures[key].add("larder", value)
+
+
+EVICT_LOAD = 0.3  # of the maximum: what is measured is a delay, not a lack of processors
+
+
+def one_evict(bench, server, paths, rate):
+    gone, took = "store_evicted_objects_total", []
+    before = server.metric(gone)
+    left = server.metric("store_used_bytes") - bench.scale.evicted * 16 * KIB
+
+    def lower():
+        begin = time.monotonic()
+        server.limit(left * 20 // 19)  # eviction goes down to 95 % of the limit
+        server.command("gc")  # returns when nothing is left to do
+        took.append(time.monotonic() - begin)
+
+    def measure(during):
+        report = load_told(bench, during, "-c", 64, "--rate", f"{rate:.0f}", "--warmup", f"{bench.scale.seconds / 4}s", "-d", "600s",
+                           server.url + server.path(paths[0]), *map(server.path, paths[1:]))
+        refuse_failures(report, server)
+        return report
+
+    without, beside = measure(lambda: time.sleep(bench.scale.seconds)), measure(lower)
+    evicted = server.metric(gone) - before
+    bench.record(server.name, {"without": without, "with": beside, "evicted": evicted, "seconds": took[0]})
+    if evicted < bench.scale.evicted:
+        raise Failed(f"only {evicted} of {bench.scale.evicted} objects were evicted while it was measured")
+    a, b = without["total_ms"]["p99"], beside["total_ms"]["p99"]
+    return {"without": a, "with": b, "ratio": b / max(a, 1e-6), "evicted": evicted, "seconds": took[0]}
+
+
+def verify(bench):
+    """larder verify of a server that has nothing else to do, against cat of the same files: from the disk, and from memory
+
+    With and without --deep. A rate is the size of all files by the time that the command took."""
+    sizes = [size for size, count in bench.scale.verify for _ in range(count)]
+    total = sum(sizes)
+    need_memory(2.5 * total)  # the upstream's copy, and the page cache
+    name = f"{len(sizes)} objects, {total / MIB:.0f} MiB"
+    figures = {(cold, deep): bench.figure(
+        f"verify{' --deep' if deep else ''} of {name}, {'cold' if cold else 'in the page cache'}", "bytes",
+        at_least_of(0.8, "cat") if cold and not deep else None) for cold in (True, False) for deep in (False, True)}
+    origin = bench.run(Origin(bench), *[o for size in sizes for o in ("--blob", str(size))])
+    server = bench.run(Larder(bench), World(bench, origin))
+    with concurrent.futures.ThreadPoolExecutor(4) as several:
+        list(several.map(lambda i: get(server.url + server.path(blob(origin, i))), range(len(sizes))))
+    origin.stop()
+    time.sleep(bench.scale.settle)
+    folder = server.folder / "store/blobs/sha256"
+    names = sorted(os.listdir(folder))
+    if sum((folder / n).stat().st_size for n in names) != total:
+        raise Failed(f"{folder} does not have the {len(sizes)} objects that were pulled")
+    for _ in range(bench.scale.rounds):
+        for cold in (True, False):
+            for key, rate in one_verify(server, folder, names, total, cold).items():
+                for deep in (False, True):
+                    if key in ("cat", deep):
+                        figures[cold, deep].add("cat" if key == "cat" else "larder", rate)
+
+
+def one_verify(server, folder, names, total, cold):
+    """Bytes per second of cat, and of verify without and with --deep."""
+    def cat():
+        read = resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock
+        subprocess.run(["cat", *names], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+        read = 512 * (resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock - read)
+        if cold and read < 0.9 * total:
+            raise Impossible(f"files cannot be dropped from the page cache: of {total} bytes only {read} were read from a disk")
+
+    def check(*options):
+        said = server.command("verify", *options)
+        if (said["objects"], said["bytes"], said["damaged"], said["missing"]) != (len(names), total, 0, 0):
+            raise Failed(f"larder verify {' '.join(options)} says {said}")
+
+    rates = {}
+    for key, run in (("cat", cat), (False, check), (True, lambda: check("--deep"))):
+        if cold:
+            forget_pages(folder, names)
+        elif key == "cat":
+            cat()  # all of it is in memory from here on
+        begin = time.monotonic()
+        run()
+        rates[key] = total / (time.monotonic() - begin)
+    return rates
+
+
+def forget_pages(folder, names):
+    for name in names:
+        with open(folder / name, "rb") as f:
+            os.fsync(f.fileno())  # what is not on the disk yet would stay
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def logging(bench):
@@ -506,5 +625,5 @@ def logging(bench):
 
 
 SCENARIOS = {"manifests": manifests, "small": small, "large": large, "tls": tls, "latency": latency, "herd": herd, "cold": cold, "mix": mix,
-             "memory": memory, "idle": idle, "many": many, "logging": logging}
+             "memory": memory, "idle": idle, "many": many, "evict": evict, "verify": verify, "logging": logging}
 GROUPS = {"hits": ["manifests", "small", "large"]}

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from lib.images import Image
-from lib.larder import binary
+from lib.larder import binary, wait_until
 from lib.ports import free_port
 
 MIB = 1 << 20
@@ -155,6 +155,21 @@ def test_closed_and_open_loop():
         assert o.stats()["requests"]["blob_get"] == 100
 
 
+def test_an_open_loop_ends_when_told():
+    with origin("--blob", "100") as o:
+        command = [tool("larder-load"), "rate", "--told", "--json", "-c", "4", "--rate", "500", "--warmup", "20ms", "-d", "600s", o.blob()]
+        with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout.readline() == "ready\n"
+            o.stats(reset=True)
+            wait_until(lambda: o.stats()["requests"]["blob_get"] >= 20, "requests go on")
+            assert child.poll() is None
+            report = json.loads(child.communicate("", timeout=30)[0])
+        assert child.returncode == 0 and errors(report) == {} and report["requests"] > 10 and report["seconds"] < 600
+        with subprocess.Popen([*command, "-d", "100ms"], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            child.wait(timeout=30)  # with stdin open
+            assert json.loads(child.stdout.read().removeprefix("ready\n"))["seconds"] == 0.1
+
+
 def test_idle_connections_stay_until_told():
     with origin("--blob", "1") as o:
         child = subprocess.Popen([tool("larder-load"), "idle", "--json", "-c", "50", "--sources", "3", o.blob()], text=True,
@@ -200,6 +215,7 @@ def test_an_image_from_a_directory(tmp_path):
     (["herd", "ftp://x/y"], "not a URL of the form"),
     (["herd", "-c", "many", "http://127.0.0.1:1/"], "--clients"),
     (["rate", "http://127.0.0.1:1/x"], "--rate"),
+    (["hits", "--told", "http://127.0.0.1:1/x"], "--told is for rate"),
     (["idle", "--reconnect", "http://127.0.0.1:1/x"], "--reconnect"),
     (["hits", "https://127.0.0.1:1/x"], "--insecure to take any"),
     (["hits", "--insecure", "--ca", "x.pem", "https://127.0.0.1:1/x"], "exclude each other"),
@@ -324,7 +340,7 @@ def test_the_harness_runs_every_scenario(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     figures = {f["figure"]: f for f in result["figures"]}
     assert {f["scenario"] for f in figures.values()} == {
-        "manifests", "small", "large", "tls", "latency", "herd", "cold", "mix", "memory", "idle", "many", "logging"}
+        "manifests", "small", "large", "tls", "latency", "herd", "cold", "mix", "memory", "idle", "many", "evict", "verify", "logging"}
     for name, f in figures.items():
         assert name in done.stdout and ("larder" in f["medians"]) == (f["impossible"] is None), f
     for name in ("manifest by digest", "16 KiB blob", "1 MiB blob"):
@@ -336,6 +352,9 @@ def test_the_harness_runs_every_scenario(tmp_path):
     assert gets["medians"]["larder"] == 1 and gets["met"] is True and gets["medians"]["direct"] == 30 and "no" not in gets["measured"]
     assert list(gets["no"]) == ["nginx"] and "fetches nothing" in gets["no"]["nginx"]
     assert figures["cold mix, 5 images, 8 clients: bytes from upstream, of the unique"]["medians"]["larder"] == 1
+    assert figures["16 KiB hits while 300 objects go: evicted"]["medians"]["larder"] >= 300
+    for name in ("verify of 32 objects, 10 MiB, in the page cache", "verify --deep of 32 objects, 10 MiB, in the page cache"):
+        assert set(figures[name]["medians"]) == {"larder", "cat"}, figures[name]
     judged = {f["unit"] for f in figures.values() if f["met"] is not None}
     assert judged == {"count", "ratio of bytes"}
     assert (tmp_path / "quick.txt").read_text() == done.stdout
@@ -390,4 +409,10 @@ def test_a_filled_store_has_the_objects_it_says(tmp_path):
     subprocess.run([tool("larder-fill"), "--objects", "300", "--size", "5KiB", "--seed", "7", "origin.test/x", str(tmp_path / "store")], check=True)
     blobs = tmp_path / "store/blobs/sha256"
     assert sorted(os.listdir(blobs)) == sorted(hashlib.sha256(b"7 %d" % i).hexdigest() for i in range(300))
-    assert {(blobs / name).stat().st_size for name in os.listdir(blobs)} == {5120}
+    assert {((blobs / name).stat().st_size, (blobs / name).stat().st_blocks) for name in os.listdir(blobs)} == {(5120, 0)}
+
+
+def test_a_filled_store_may_have_files_that_take_space(tmp_path):
+    subprocess.run([tool("larder-fill"), "--objects", "20", "--size", "70KiB", "--written", "origin.test/x", str(tmp_path / "store")], check=True)
+    for file in (tmp_path / "store/blobs/sha256").iterdir():
+        assert file.read_bytes() == bytes(70 << 10) and file.stat().st_blocks * 512 >= 70 << 10
