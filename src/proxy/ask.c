@@ -21,6 +21,9 @@
 #define LIST_MAX  (16u << 20)
 #define GROW_STEP (64u << 10)
 
+/* The body has until the head's deadline, and this long in any case: one that comes drop by drop must not hold up all who ask. */
+#define BODY_MS 5000
+
 /* The pause after a failed check of a cached tag doubles from the first to the last. */
 #define CHECK_AGAIN_MS     1000
 #define CHECK_AGAIN_MAX_MS 60000
@@ -252,6 +255,10 @@ static enum step step_get(struct ask *a)
         return ask_reject(a, ERR_UP_CONTENT, "a content coding that was not asked for");
     if (head->has_length && head->length > a->max)
         return ask_reject(a, ERR_UP_TOO_LARGE, "the answer is above the limit (max_manifest)");
+    int64_t now = core_now(a->op.core);
+    a->t.call.whole = true;
+    if (a->t.call.deadline < now + BODY_MS)
+        a->t.call.deadline = now + BODY_MS;
     return op_go(&a->op, ASK_BODY);
 }
 

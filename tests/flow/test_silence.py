@@ -118,6 +118,19 @@ def test_a_drip_does_not_hold_up_the_end(upstream, start_larder):
     assert not f.result().good
 
 
+@pytest.mark.parametrize("what", ["manifest", "list"])
+def test_a_small_document_has_an_end(upstream, start_larder, image, what):
+    """All who ask for it wait for this one transfer, so drops are not enough to keep it going."""
+    larder = start_larder(upstream, timeouts=SHORT)
+    ours = {"manifest": paths.manifest(APP, "v1"), "list": paths.tags(APP)}[what]
+    theirs = {"manifest": paths.manifest("app", "v1"), "list": paths.tags("app")}[what]
+    upstream.on(theirs, Fault(body=lambda honest: honest + b" " * 100_000, drip=(1, 0.2)))
+    for f in [Fetch(larder.address, ours) for _ in range(3)]:
+        assert_error(f.result(), 504)
+    upstream.clear()
+    assert larder.get_when_up(ours).good
+
+
 def test_connections_refused(upstream, start_larder, image):
     larder = start_larder(upstream)
     upstream.stop()
