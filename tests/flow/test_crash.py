@@ -1,6 +1,6 @@
 """Killed at any moment, again and again: what is served afterwards is right, and what is left is in order.
 
-LARDER_CRASHES: how often (the default is what fits into half a minute of a slow build)."""
+LARDER_CRASHES: how often."""
 
 import os
 import random
@@ -14,7 +14,7 @@ from lib.larder import cache_status, wait_until
 from lib.upstream import Fault
 
 APP = "t/app"
-CRASHES = int(os.environ.get("LARDER_CRASHES", "180"))
+CRASHES = int(os.environ.get("LARDER_CRASHES", "300"))
 LIMIT = 6 * MIB
 
 
