@@ -3,17 +3,16 @@
 import http.client
 import json
 import os
-import pty
 import re
 import signal
-import subprocess
 import threading
 
 import pytest
 
 from lib import secrets
 from lib.images import Image, Index
-from lib.larder import REGISTRY, binary, cache_status, environment, run, wait_until
+from lib.larder import REGISTRY, cache_status, run, wait_until
+from lib.terminal import Command
 
 SHA = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -410,39 +409,20 @@ def test_a_table_of_verification(larder, stock):
     assert re.match(r"14 +\d+\.\d KiB +0 +0 +0$", lines[1])
 
 
-def read_terminal(leader, text):
-    while True:
-        try:
-            piece = os.read(leader, 4096)
-        except OSError:  # the last one that had it has closed it
-            return
-        if not piece:
-            return
-        text.append(piece.decode())
-
-
 def test_progress_and_its_end_by_an_interrupt(upstream, start_larder, faults):
     larder = start_larder(upstream)
     stock = Stock(upstream, larder)
     faults.hold("preadv2")
-    leader, follower = pty.openpty()
-    command = subprocess.Popen([binary(), "verify", "-o", "json", "-f", larder.file], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=follower,
-                               text=True, env={k: v for k, v in environment().items() if k not in ("LD_PRELOAD", "LARDER_FAULTS")})
-    os.close(follower)
-    shown = []
-    reader = threading.Thread(target=read_terminal, args=(leader, shown))
-    reader.start()
-    wait_until(lambda: "of 14 objects" in "".join(shown), "progress is shown")
+    command = Command("verify", "-o", "json", "-f", larder.file)
+    command.wait_shown("of 14 objects")
     assert "runs already" in refused(larder, "verify"), "one at a time"
-    command.send_signal(signal.SIGINT)
+    command.interrupt()
     wait_until(lambda: ask(larder, "GET", "verify")[1]["cancelled"], "the server is told")
     faults.release("preadv2")
-    out, _ = command.communicate(timeout=60)
-    reader.join()
-    os.close(leader)
+    code, out = command.end()
     found = json.loads(out)
-    assert command.returncode == 1 and found["cancelled"] is True and found["objects"] < 14 and found["damaged"] == 0
-    assert "cancelled" in "".join(shown)
+    assert code == 1 and found["cancelled"] is True and found["objects"] < 14 and found["damaged"] == 0
+    assert "cancelled" in command.shown
     assert not ask(larder, "GET", "verify")[1]["running"]
     assert told(larder, "verify")["objects"] == 14 and larder.stored(stock.a.digest)
 
