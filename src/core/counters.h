@@ -17,6 +17,8 @@
     X(accept_pauses, counter, "accept_pauses_total", "Times accepting stopped for want of descriptors")      \
     X(bad_requests, counter, "client_bad_requests_total", "Requests refused as malformed")                   \
     X(client_timeouts, counter, "client_timeouts_total", "Client connections closed by a timeout")           \
+    X(answers_again, counter, "client_answers_again_total",                                                  \
+      "Answers that went out in the bytes of the one before")                                                \
     X(bytes_to_clients, counter, "client_sent_bytes_total", "Bytes of responses sent to clients")            \
     X(bytes_from_upstream, counter, "upstream_received_bytes_total",                                         \
       "Bytes of bodies received from upstream")                                                              \

@@ -82,7 +82,11 @@ struct server {
     char date[40];
     size_t date_n;
     struct list ports;
-    char join[JOIN_MAX]; /* a head and a small body, for one send */
+    struct again_table *again;
+    struct exchange *
+        whole; /* the one that is being handled, if its request came whole and alone, and again and again ... */
+    struct span whole_bytes; /* ... in these bytes */
+    char join[JOIN_MAX];     /* a head and a small body, for one send */
 };
 
 struct server_port {
@@ -96,6 +100,7 @@ struct server_port {
 static void conn_input(struct conn *k, const char *p, size_t n);
 static void send_run(struct conn *k);
 static void on_send_defer(struct defer *d);
+static void send_wake(void *arg);
 
 /* ---- exchanges ---- */
 
@@ -283,7 +288,7 @@ static void pending_add(struct conn *k, const char *p, size_t n)
     k->pending_n += n;
 }
 
-static void conn_dispatch(struct conn *k, enum h1_event event)
+static void conn_dispatch(struct conn *k, enum h1_event event, bool whole)
 {
     struct exchange *x = k->x;
     if (event == H1_ERROR) {
@@ -296,7 +301,91 @@ static void conn_dispatch(struct conn *k, enum h1_event event)
         !x->req.keep_alive) /* a request with a body: answered, but its body is not read */
         k->last = true;
     conn_go(k, CONN_BUSY);
+    k->server->whole = whole ? x : NULL;
     k->server->config.request(x, k->server->config.arg);
+    k->server->whole = NULL;
+}
+
+/* ---- answers that are given again ---- */
+
+bool exchange_repeats(const struct exchange *x)
+{
+    return x->conn->server->whole == x;
+}
+
+void exchange_again(struct exchange *x, struct again *a, int64_t ms)
+{
+    MUST(x->again == NULL && exchange_repeats(x));
+    x->again = a;
+    x->again_ms = ms;
+}
+
+/* The head is complete, and nothing has gone out yet. */
+static void keep_again(struct exchange *x)
+{
+    struct server *s = x->conn->server;
+    struct again *a = x->again;
+    struct body_piece piece = {.mem = ""};
+    int64_t now = core_now(s->core), until = now + x->again_ms;
+    x->again = NULL;
+    bool one = x->body == NULL || (x->body->ops->pull(x->body, &piece) == BODY_PIECE && piece.mem != NULL &&
+                                   piece.len == x->left);
+    if (!one || x->chunked || x->until_close || x->conn->last || x->out.cut ||
+        x->out.n + piece.len > AGAIN_ANSWER_MAX) {
+        a->drop(a);
+        return;
+    }
+    again_keep(s->again, s->whole_bytes, str_span(&x->out), span_of(piece.mem, piece.len),
+               until < s->date_until ? until : s->date_until, a);
+}
+
+/* What the client did not take at once. */
+static void send_rest(struct conn *k, struct span rest)
+{
+    struct exchange *x = exchange_take(k->server, k);
+    k->x = x;
+    x->req.keep_alive = true;
+    x->req.has_body = false;
+    x->answered = true;
+    x->left = rest.n;
+    x->body = body_of_text(rest);
+    x->body->wake = send_wake;
+    x->body->wake_arg = x;
+    conn_go(k, CONN_SEND);
+    send_run(k);
+}
+
+/* A request that was just answered, in the same bytes. False: it goes the usual way. */
+static bool answer_again(struct conn *k, struct span request)
+{
+    struct server *s = k->server;
+    struct again *a;
+    int64_t now = core_now(s->core);
+    if (request.n > AGAIN_REQUEST_MAX || s->draining || k->state != CONN_IDLE || k->half_closed)
+        return false;
+    struct span answer = again_find(s->again, request, now, &a);
+    if (answer.p == NULL) {
+        if (again_wanted(s->again, request, now))
+            s->whole_bytes = request;
+        return false;
+    }
+    int64_t began_ns = clock_mono_ns();
+    struct iovec iov = {(char *)(uintptr_t)answer.p, answer.n};
+    ssize_t put = stream_writev(k->stream, &iov, 1, false);
+    if (put == STREAM_AGAIN)
+        return false;
+    a->given(a, k, began_ns);
+    if (put < 0) {
+        conn_close(k, false, "the client went away");
+        return true;
+    }
+    COUNT(core_counters(s->core), answers_again, 1);
+    COUNT(core_counters(s->core), bytes_to_clients, put);
+    if ((size_t)put < answer.n)
+        send_rest(k, span_from(answer, (size_t)put));
+    else
+        conn_go(k, CONN_IDLE);
+    return true;
 }
 
 /* Runs what came through the parser, request by request, as long as the answers go out at once. */
@@ -314,7 +403,7 @@ static void conn_input(struct conn *k, const char *p, size_t n)
         p += used;
         n -= used;
         if (event != H1_MORE)
-            conn_dispatch(k, event);
+            conn_dispatch(k, event, n == 0 && p - used == k->server->whole_bytes.p && event == H1_DONE);
     }
     k->in_input = false;
     if (k->state == CONN_CLOSED)
@@ -363,9 +452,10 @@ static void conn_readable(struct conn *k)
     }
     char *buf = core_scratch(k->server->core);
     ssize_t n = stream_recv(k->stream, buf, PENDING_MAX);
-    if (n > 0)
+    k->server->whole_bytes = SPAN_NONE;
+    if (n > 0 && !answer_again(k, span_of(buf, (size_t)n)))
         conn_input(k, buf, (size_t)n);
-    else if (n != STREAM_AGAIN)
+    else if (n <= 0 && n != STREAM_AGAIN)
         conn_close(k, false, "the client closed the connection");
 }
 
@@ -637,10 +727,9 @@ static void send_run(struct conn *k)
 
 /* ---- the handler's side ---- */
 
-void exchange_peer(const struct exchange *x, struct str *out)
+void server_peer(const struct conn *k, struct str *out)
 {
     char text[INET6_ADDRSTRLEN];
-    const struct conn *k = x->conn;
     if (k->peer.sa.sa_family == AF_INET) { /* by hand: it is in every line of the access log */
         const unsigned char *octet = (const unsigned char *)&k->peer.v4.sin_addr;
         for (unsigned i = 0; i < 4; i++) {
@@ -655,6 +744,11 @@ void exchange_peer(const struct exchange *x, struct str *out)
         str_add(out, SPAN("]:"));
         str_addu(out, ntohs(k->peer.v6.sin6_port));
     }
+}
+
+void exchange_peer(const struct exchange *x, struct str *out)
+{
+    server_peer(x->conn, out);
 }
 
 static void head_date(struct server *s, struct str *out)
@@ -779,6 +873,8 @@ void exchange_send(struct exchange *x, uint64_t length, struct body *body, bool 
         body->wake = send_wake;
         body->wake_arg = x;
     }
+    if (x->again != NULL)
+        keep_again(x);
     if (k->state == CONN_CLOSED) { /* the client went away and the handler answers all the same */
         exchange_end(x, false, "the client went away");
         conn_free_if_done(k);
@@ -888,6 +984,7 @@ struct server *server_new(struct core *core, const struct server_config *config)
     NEW(s);
     s->core = core;
     s->config = *config;
+    s->again = again_new();
     list_init(&s->free);
     list_init(&s->ports);
     for (size_t i = 0; i < ARRAY_LEN(s->conns); i++)
@@ -901,6 +998,7 @@ void server_configure(struct server *s, const struct server_config *config)
     s->config.idle_ms = config->idle_ms;
     s->config.send_ms = config->send_ms;
     s->config.max_connections = config->max_connections;
+    again_flush(s->again); /* what was answered came from the configuration before */
 }
 
 struct server_port *server_listen(struct server *s, int fd, const struct identity *identity)
@@ -936,6 +1034,7 @@ void server_drain(struct server *s)
     if (s->draining)
         return;
     s->draining = true;
+    again_flush(s->again);
     while (!list_empty(&s->ports))
         server_unlisten(CONTAINER_OF(list_first(&s->ports), struct server_port, node));
     LIST_FOREACH_SAFE (n, tmp, &s->conns[CONN_IDLE])
@@ -963,5 +1062,6 @@ void server_free(struct server *s)
     struct list_node *n;
     while ((n = list_pop_front(&s->free)) != NULL)
         mem_free(CONTAINER_OF(n, struct exchange, node));
+    again_free(s->again);
     mem_free(s);
 }

@@ -12,6 +12,8 @@
  * Timeouts: a request head must be complete within header_ms; a connection without request is closed after idle_ms; a
  * client that takes nothing for send_ms is dropped. While the handler works there is none: it has its own.
  *
+ * An answer whose bytes may go out again to whoever asks in the same bytes (again.h) is offered by exchange_again.
+ *
  * Owner: exchanges belong to the server, the handler borrows one from request until finished (or exchange_drop).
  * Thread: the core's. */
 #ifndef LARDER_HTTP_SERVER_H
@@ -20,6 +22,7 @@
 #include "base/body.h"
 #include "base/str.h"
 #include "core/core.h"
+#include "http/again.h"
 #include "http/h1.h"
 
 #define EXCHANGE_REQUEST_MAX  16384 /* bytes of a request head */
@@ -56,6 +59,8 @@ struct exchange {
     struct str out; /* the head, then the chunks' frames: what must go out before the next piece */
     size_t out_sent;
     struct defer run;
+    struct again *again; /* the answer may be kept for this long */
+    int64_t again_ms;
     struct job read_ahead;
     bool reading_ahead, dropped;
     int ahead_fd;
@@ -95,6 +100,7 @@ void server_free(struct server *s); /* drained, no connection left */
 
 /* The client's address and port, for the log: "192.0.2.1:40000", "[2001:db8::1]:40000". */
 void exchange_peer(const struct exchange *x, struct str *out);
+void server_peer(const struct conn *k, struct str *out);
 
 /* Starts the answer: status line, Date. */
 void exchange_begin(struct exchange *x, unsigned status);
@@ -107,6 +113,12 @@ struct str *exchange_head(struct exchange *x);
  * length says); for HEAD and 304 it is stopped unread. length LENGTH_UNKNOWN: chunked, or for HTTP/1.0 until close. `close`: this was
  * the connection's last answer. */
 void exchange_send(struct exchange *x, uint64_t length, struct body *body, bool close);
+/* Is it worth an exchange_again? Only while the handler is first called, with a request that came whole, and is asked for again and
+ * again. */
+bool exchange_repeats(const struct exchange *x) MUSTCHECK;
+/* Before exchange_send, within the same call: the answer may be given again for ms, at most until its date is old. Takes over `a`: what cannot be kept
+ * is dropped at once. A body has to be one piece of memory. */
+void exchange_again(struct exchange *x, struct again *a, int64_t ms);
 /* The handler gives up without an answer: the connection is cut. `finished` is not called. */
 void exchange_drop(struct exchange *x);
 

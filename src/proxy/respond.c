@@ -31,29 +31,135 @@ static void latency_add(struct latency *l, int64_t us)
     add(&l->sum_us, us);
 }
 
+/* Everything about a finished request that is counted and logged. */
+struct counted {
+    struct proxy *px;
+    struct setup *setup;
+    const struct conf_rule *rule; /* NULL: none */
+    enum proxy_kind kind;
+    enum proxy_result result;
+    struct span method, target;
+    unsigned status;
+    uint64_t sent;
+    const struct digest *digest; /* NULL: none */
+    int err;
+    const char *cut; /* NULL: all of it went out */
+    int64_t first_us, total_us;
+};
+
+static void log_access(const struct counted *c, struct span peer)
+{
+    log_info(
+        "access", "request", LOG_SP("client", peer), LOG_SP("method", c->method), LOG_SP("target", c->target),
+        LOG_U("status", c->status), LOG_U("bytes", c->sent), LOG_S("cache", proxy_result_name[c->result]),
+        LOG_SP("rule", c->rule != NULL ? c->rule->name : SPAN_NONE), LOG_S("kind", proxy_kind_name[c->kind]),
+        LOG_D("digest", c->digest), LOG_S("error", c->err != 0 ? err_name(c->err) : NULL),
+        LOG_S("cut", c->cut), LOG_MS("first_ms", c->first_us), LOG_MS("ms", c->total_us));
+}
+
+static void count(const struct counted *c)
+{
+    struct proxy_stats *st = c->px->stats;
+    size_t rule = c->rule != NULL ? c->rule->index : setup_conf(c->setup)->n_rules;
+    add(&setup_rule_counts(c->setup, rule, c->px->index)->n[c->kind][c->result], 1);
+    latency_add(&st->first_byte, c->first_us);
+    latency_add(&st->total, c->total_us);
+}
+
 void respond_count(struct serve *s)
 {
-    struct proxy_stats *st = s->px->stats;
     const struct exchange *x = s->x;
-    size_t rule = s->rule != NULL ? s->rule->index : s->conf->n_rules;
-    add(&setup_rule_counts(s->setup, rule, s->px->index)->n[s->kind][s->result], 1);
-    int64_t now = clock_mono_ns();
-    latency_add(&st->first_byte, (x->headed_ns - x->began_ns) / 1000);
-    latency_add(&st->total, (now - x->began_ns) / 1000);
+    struct counted c = {.px = s->px,
+                        .setup = s->setup,
+                        .rule = s->rule,
+                        .kind = s->kind,
+                        .result = s->result,
+                        .method = x->req.method_name,
+                        .target = x->req.target,
+                        .status = x->status,
+                        .sent = x->sent,
+                        .digest = s->digest.alg != DIGEST_NONE ? &s->digest : NULL,
+                        .err = s->err,
+                        .cut = x->complete ? NULL : x->why,
+                        .first_us = (x->headed_ns - x->began_ns) / 1000,
+                        .total_us = (clock_mono_ns() - x->began_ns) / 1000};
+    count(&c);
     if (!s->conf->log_access)
         return;
     char peer[64];
     struct str p = STR_INIT(peer);
     exchange_peer(x, &p);
-    log_info(
-        "access", "request", LOG_SP("client", str_span(&p)), LOG_SP("method", x->req.method_name),
-        LOG_SP("target", x->req.target), LOG_U("status", x->status), LOG_U("bytes", x->sent),
-        LOG_S("cache", proxy_result_name[s->result]),
-        LOG_SP("rule", s->rule != NULL ? s->rule->name : SPAN_NONE), LOG_S("kind", proxy_kind_name[s->kind]),
-        LOG_D("digest", s->digest.alg != DIGEST_NONE ? &s->digest : NULL),
-        LOG_S("error", s->err != 0 ? err_name(s->err) : NULL), LOG_S("cut", x->complete ? NULL : x->why),
-        LOG_MS("first_ms", (x->headed_ns - x->began_ns) / 1000), LOG_MS("ms", (now - x->began_ns) / 1000));
+    log_access(&c, str_span(&p));
 }
+
+/* ---- answers that are given again (http/again.h) ---- */
+
+/* A hit in memory. It is good as long as neither the index nor the configuration has changed. */
+struct repeat {
+    struct again again;
+    struct counted counted;
+    struct digest digest;
+    uint64_t version; /* of the index */
+    char text[];      /* method, target */
+};
+
+static bool repeat_good(struct again *a)
+{
+    const struct repeat *r = CONTAINER_OF(a, struct repeat, again);
+    return r->version == store_version(r->counted.px->shared->store) &&
+           r->counted.setup == r->counted.px->setup;
+}
+
+static void repeat_given(struct again *a, const struct conn *k, int64_t began_ns)
+{
+    struct repeat *r = CONTAINER_OF(a, struct repeat, again);
+    struct proxy *px = r->counted.px;
+    r->counted.first_us = r->counted.total_us = (clock_mono_ns() - began_ns) / 1000;
+    count(&r->counted);
+    store_touch(px->reader, &r->digest, core_now(px->core));
+    if (!setup_conf(r->counted.setup)->log_access)
+        return;
+    char peer[64];
+    struct str p = STR_INIT(peer);
+    server_peer(k, &p);
+    log_access(&r->counted, str_span(&p));
+}
+
+static void repeat_drop(struct again *a)
+{
+    struct repeat *r = CONTAINER_OF(a, struct repeat, again);
+    setup_release(r->counted.px, r->counted.setup);
+    mem_free(r);
+}
+
+/* Offers the answer that is about to go out, if it is asked for again and again. */
+static void offer_again(struct serve *s)
+{
+    const struct exchange *x = s->x;
+    if (!exchange_repeats(x) || s->result != RESULT_HIT || s->object == NULL || s->object->bytes == NULL ||
+        (s->has_tag && s->ttl_ms < 1000))
+        return;
+    struct span method = x->req.method_name, target = x->req.target;
+    struct repeat *r = mem_zalloc(sizeof *r + method.n + target.n);
+    memcpy(r->text, method.p, method.n);
+    memcpy(r->text + method.n, target.p, target.n);
+    r->again = (struct again){repeat_good, repeat_given, repeat_drop};
+    r->digest = s->digest;
+    r->version = s->version;
+    r->counted = (struct counted){.px = s->px,
+                                  .setup = setup_hold(s->px, s->setup),
+                                  .rule = s->rule,
+                                  .kind = s->kind,
+                                  .result = RESULT_HIT,
+                                  .method = span_of(r->text, method.n),
+                                  .target = span_of(r->text + method.n, target.n),
+                                  .status = 200,
+                                  .sent = x->req.method == H1_GET ? s->object->size : 0,
+                                  .digest = &r->digest};
+    /* the seconds that the answer says are left change then */
+    exchange_again(s->x, &r->again, s->has_tag ? s->ttl_ms % 1000 : 1000);
+}
+
 /* ---- Cache-Status (RFC 9211) ---- */
 
 static const char *stale_word(int err)
@@ -310,6 +416,8 @@ enum step respond_content(struct serve *s)
             exchange_field(s->x, SPAN("Content-Type"), s->content.media);
         content_fields(s, digest, etag);
         struct body *body = content_body(&s->content, ranges, n, span_of(boundary, BOUNDARY_LEN), &total);
+        if (what == RANGES_WHOLE)
+            offer_again(s);
         step = send_body(s, total, body, false);
     }
     if (ranged)

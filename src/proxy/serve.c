@@ -20,7 +20,10 @@
 #include "conf/match.h"
 #include "proxy/serve_int.h"
 
-#define ROUNDS_MAX  4
+#define ROUNDS_MAX 4
+#define SMALL_BLOB                                                                                           \
+    (16u                                                                                                     \
+     << 10) /* these are compared with their digests when they are opened, and held in memory, as manifests are */
 #define QUERY_MAX   1536
 #define SERVES_KEPT 64
 
@@ -292,7 +295,8 @@ static enum step open_object(struct serve *s)
 {
     (void)op_go(&s->op, SERVE_OPEN);
     s->open = (struct open_wait){.done = on_open};
-    switch (open_get(s->px->open, &s->digest, &s->record, s->kind == KIND_MANIFEST, &s->open, &s->object)) {
+    switch (open_get(s->px->open, &s->digest, &s->record,
+                     s->kind == KIND_MANIFEST || s->record.size <= SMALL_BLOB, &s->open, &s->object)) {
     case OPEN_OK:
         return opened(s);
     case OPEN_WAIT:
@@ -432,6 +436,7 @@ static enum step lookup_digest(struct serve *s)
 
 static enum step step_lookup(struct serve *s)
 {
+    s->version = store_version(s->px->shared->store);
     if (op_expects(&s->op, SERVE_O_FIX))
         return STEP_WAIT;
     if (s->kind == KIND_MANIFEST && s->route.digest.alg == DIGEST_NONE)

@@ -49,6 +49,7 @@ struct serve {
     enum ask_kind asked;
 
     struct digest digest; /* what is served */
+    uint64_t version;     /* of the index, before it was asked */
     struct flight_failure lately;
     struct store_tag tag;
     bool has_tag;

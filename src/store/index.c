@@ -184,6 +184,7 @@ int itxn_commit(struct itxn *t)
         atomic_fetch_sub_explicit(&x->objects, t->objects, memory_order_relaxed);
         atomic_fetch_sub_explicit(&x->bytes, t->bytes, memory_order_relaxed);
     }
+    atomic_fetch_add_explicit(&x->commits, 1, memory_order_release);
     leave_gate(t);
     if (rc != 0)
         return rc;
@@ -1072,6 +1073,7 @@ int index_recount(struct index *x)
         atomic_fetch_sub(&x->bytes, bytes);
         atomic_store(&x->recount, true);
     }
+    atomic_fetch_add_explicit(&x->commits, 1, memory_order_release);
     leave_gate(&t);
     if (rc != 0)
         return rc;

@@ -23,6 +23,7 @@ struct index {
     unsigned meta, tables[TABLES];
     atomic_uint readers;
     _Atomic uint64_t objects, bytes, damaged;
+    _Atomic uint64_t commits; /* since start */
     atomic_bool recount; /* a record of the pool was found damaged, so the totals are not sure */
     /* Objects stored in this time are suspects, unless they were checked since. Empty: to is 0. */
     _Atomic int64_t suspect_from, suspect_to;

@@ -525,6 +525,11 @@ static void store_free(struct store *s)
     mem_free(s);
 }
 
+uint64_t store_version(struct store *s)
+{
+    return atomic_load_explicit(&s->index->commits, memory_order_acquire);
+}
+
 void store_totals(struct store *s, struct store_totals *out)
 {
     const struct index *x = s->index;

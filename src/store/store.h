@@ -61,6 +61,10 @@ struct store_totals {
 };
 void store_totals(struct store *s, struct store_totals *out); /* any thread, cheap */
 
+/* Grows with every change of the index, before the change's `done` is called: what was looked up at the same number is still so. Any
+ * thread, cheap. */
+uint64_t store_version(struct store *s);
+
 /* ---- look-ups (a core's own reader) ---- */
 
 struct store_reader;
