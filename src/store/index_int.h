@@ -24,7 +24,7 @@ struct index {
     atomic_uint readers;
     _Atomic uint64_t objects, bytes, damaged;
     _Atomic uint64_t commits; /* since start */
-    atomic_bool recount; /* a record of the pool was found damaged, so the totals are not sure */
+    atomic_bool recount;      /* a record of the pool was found damaged, so the totals are not sure */
     /* Objects stored in this time are suspects, unless they were checked since. Empty: to is 0. */
     _Atomic int64_t suspect_from, suspect_to;
     atomic_bool adopted; /* there may be objects that are RECORD_UNVERIFIED */
