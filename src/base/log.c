@@ -192,6 +192,8 @@ static void log_add_value(struct str *s, enum log_format format, const struct lo
     case LOG_FIELD_DIGEST:
         log_add_digest(s, format, f->d);
         return;
+    case LOG_FIELD_READY:
+        return;
     case LOG_FIELD_SPAN:
         break;
     }
@@ -241,6 +243,15 @@ static void log_add_head(struct str *s, enum log_format format, enum log_level l
     str_addz(s, group);
     str_add(s, SPAN(": "));
     str_addjson(s, span_str(msg));
+}
+
+struct span log_ready(enum log_format format, const struct log_field *fields, size_t n)
+{
+    struct str s = str_init(log_line, LOG_LINE - LOG_RESERVE);
+
+    for (size_t i = 0; i < n; i++)
+        log_add_field(&s, format, &fields[i]);
+    return s.cut ? SPAN_NONE : str_span(&s);
 }
 
 /* One line, in the buffer of the thread: good until the thread's next record. */

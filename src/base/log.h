@@ -21,7 +21,14 @@ enum log_format { LOG_FORMAT_JSON, LOG_FORMAT_TEXT };
 
 struct log_field {
     struct span key_json, key_text; /* what stands before the value: `,"name":` and ` name=` */
-    enum { LOG_FIELD_SPAN, LOG_FIELD_INT, LOG_FIELD_UINT, LOG_FIELD_DIGEST, LOG_FIELD_MS } kind;
+    enum {
+        LOG_FIELD_SPAN,
+        LOG_FIELD_INT,
+        LOG_FIELD_UINT,
+        LOG_FIELD_DIGEST,
+        LOG_FIELD_MS,
+        LOG_FIELD_READY
+    } kind;
     union {
         struct span s; /* an absent span leaves the field out */
         int64_t i;
@@ -43,6 +50,10 @@ struct log_field {
 #define LOG_D(n, v)  LOG_FIELD(n, LOG_FIELD_DIGEST, .d = (v))
 #define LOG_MS(n, v) LOG_FIELD(n, LOG_FIELD_MS, .i = (v)) /* microseconds in, "1.234" ms out */
 
+/* Fields that were formatted before, by log_ready in each format: for records that differ in little. */
+#define LOG_READY(json, text)                                                                                \
+    ((struct log_field){.key_json = (json), .key_text = (text), .kind = LOG_FIELD_READY})
+
 void log_setup(enum log_level level, enum log_format format);
 bool log_enabled(enum log_level level);
 void log_start(void); /* starts the writer thread */
@@ -54,6 +65,9 @@ int log_format_parse(struct span s); /* enum log_format or -1 */
 
 void log_write(enum log_level level, const char *group, const char *msg, const struct log_field *fields,
                size_t n);
+
+/* For LOG_READY. In the thread's buffer: good until its next record. Absent: they do not fit. */
+struct span log_ready(enum log_format format, const struct log_field *fields, size_t n);
 
 #define log_emit(level, group, msg, ...)                                                                     \
     do {                                                                                                     \

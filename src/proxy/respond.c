@@ -47,15 +47,13 @@ struct counted {
     int64_t first_us, total_us;
 };
 
-static void log_access(const struct counted *c, struct span peer)
-{
-    log_info(
-        "access", "request", LOG_SP("client", peer), LOG_SP("method", c->method), LOG_SP("target", c->target),
-        LOG_U("status", c->status), LOG_U("bytes", c->sent), LOG_S("cache", proxy_result_name[c->result]),
-        LOG_SP("rule", c->rule != NULL ? c->rule->name : SPAN_NONE), LOG_S("kind", proxy_kind_name[c->kind]),
-        LOG_D("digest", c->digest), LOG_S("error", c->err != 0 ? err_name(c->err) : NULL),
-        LOG_S("cut", c->cut), LOG_MS("first_ms", c->first_us), LOG_MS("ms", c->total_us));
-}
+/* The fields of its log record that are the same when it is answered in the same bytes. */
+#define SAME_FIELDS(c)                                                                                       \
+    LOG_SP("method", (c)->method), LOG_SP("target", (c)->target), LOG_U("status", (c)->status),              \
+        LOG_U("bytes", (c)->sent), LOG_S("cache", proxy_result_name[(c)->result]),                           \
+        LOG_SP("rule", (c)->rule != NULL ? (c)->rule->name : SPAN_NONE),                                     \
+        LOG_S("kind", proxy_kind_name[(c)->kind]), LOG_D("digest", (c)->digest),                             \
+        LOG_S("error", (c)->err != 0 ? err_name((c)->err) : NULL), LOG_S("cut", (c)->cut)
 
 static void count(const struct counted *c)
 {
@@ -89,7 +87,8 @@ void respond_count(struct serve *s)
     char peer[64];
     struct str p = STR_INIT(peer);
     exchange_peer(x, &p);
-    log_access(&c, str_span(&p));
+    log_info("access", "request", LOG_SP("client", str_span(&p)), SAME_FIELDS(&c),
+             LOG_MS("first_ms", c.first_us), LOG_MS("ms", c.total_us));
 }
 
 /* ---- answers that are given again (http/again.h) ---- */
@@ -99,8 +98,8 @@ struct repeat {
     struct again again;
     struct counted counted;
     struct digest digest;
-    uint64_t version; /* of the index */
-    char text[];      /* method, target */
+    uint64_t version;       /* of the index */
+    struct span json, text; /* of its log record what stays the same, in both formats */
 };
 
 static bool repeat_good(struct again *a)
@@ -122,14 +121,22 @@ static void repeat_given(struct again *a, const struct conn *k, int64_t began_ns
     char peer[64];
     struct str p = STR_INIT(peer);
     server_peer(k, &p);
-    log_access(&r->counted, str_span(&p));
+    log_info("access", "request", LOG_SP("client", str_span(&p)), LOG_READY(r->json, r->text),
+             LOG_MS("first_ms", r->counted.first_us), LOG_MS("ms", r->counted.total_us));
 }
 
 static void repeat_drop(struct again *a)
 {
     struct repeat *r = CONTAINER_OF(a, struct repeat, again);
     setup_release(r->counted.px, r->counted.setup);
+    mem_free((char *)(uintptr_t)r->json.p);
+    mem_free((char *)(uintptr_t)r->text.p);
     mem_free(r);
+}
+
+static struct span copy(struct span s)
+{
+    return s.n > 0 ? span_of(memcpy(mem_alloc(s.n), s.p, s.n), s.n) : SPAN_NONE;
 }
 
 /* Offers the answer that is about to go out, if it is asked for again and again. */
@@ -139,10 +146,8 @@ static void offer_again(struct serve *s)
     if (!exchange_repeats(x) || s->result != RESULT_HIT || s->object == NULL || s->object->bytes == NULL ||
         (s->has_tag && s->ttl_ms < 1000))
         return;
-    struct span method = x->req.method_name, target = x->req.target;
-    struct repeat *r = mem_zalloc(sizeof *r + method.n + target.n);
-    memcpy(r->text, method.p, method.n);
-    memcpy(r->text + method.n, target.p, target.n);
+    struct repeat *r;
+    NEW(r);
     r->again = (struct again){repeat_good, repeat_given, repeat_drop};
     r->digest = s->digest;
     r->version = s->version;
@@ -151,12 +156,16 @@ static void offer_again(struct serve *s)
                                   .rule = s->rule,
                                   .kind = s->kind,
                                   .result = RESULT_HIT,
-                                  .method = span_of(r->text, method.n),
-                                  .target = span_of(r->text + method.n, target.n),
+                                  .method = x->req.method_name,
+                                  .target = x->req.target,
                                   .status = 200,
                                   .sent = x->req.method == H1_GET ? s->object->size : 0,
                                   .digest = &r->digest};
-    /* the seconds that the answer says are left change then */
+    const struct log_field same[] = {SAME_FIELDS(&r->counted)};
+    r->json = copy(log_ready(LOG_FORMAT_JSON, same, ARRAY_LEN(same)));
+    r->text = copy(log_ready(LOG_FORMAT_TEXT, same, ARRAY_LEN(same)));
+    r->counted.method = r->counted.target = SPAN_NONE; /* the exchange's */
+    /* The seconds that the answer says are left change then. */
     exchange_again(s->x, &r->again, s->has_tag ? s->ttl_ms % 1000 : 1000);
 }
 

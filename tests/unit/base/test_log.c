@@ -124,6 +124,43 @@ static void text_record(void **state)
         "\n");
 }
 
+/* Fields that were formatted before give the record that they give at once. */
+static void fields_made_ready(void **state)
+{
+    UNUSED(state);
+    struct digest d = some_digest();
+    const struct log_field fields[] = {LOG_S("path", "a \"b\" c"), LOG_S("absent", NULL), LOG_U("n", 7),
+                                       LOG_D("digest", &d), LOG_MS("took", 12)};
+    char json[1000], text[1000], direct[1000];
+    struct span s = log_ready(LOG_FORMAT_JSON, fields, ARRAY_LEN(fields));
+    memcpy(json, s.p, s.n);
+    struct span ready_json = span_of(json, s.n);
+    s = log_ready(LOG_FORMAT_TEXT, fields, ARRAY_LEN(fields));
+    memcpy(text, s.p, s.n);
+    struct span ready_text = span_of(text, s.n);
+    for (int format = LOG_FORMAT_JSON; format <= LOG_FORMAT_TEXT; format++) {
+        log_setup(LOG_INFO, (enum log_format)format);
+        size_t from = format == LOG_FORMAT_JSON ? 9 + TIME_LEN : TIME_LEN;
+        catch_begin();
+        log_info("x", "y", LOG_I("first", -1), fields[0], fields[1], fields[2], fields[3], fields[4],
+                 LOG_I("last", 1));
+        snprintf(direct, sizeof direct, "%s", catch_end().p + from);
+        catch_begin();
+        log_info("x", "y", LOG_I("first", -1), LOG_READY(ready_json, ready_text), LOG_I("last", 1));
+        assert_string_equal(catch_end().p + from, direct);
+    }
+}
+
+static void ready_fields_that_do_not_fit(void **state)
+{
+    UNUSED(state);
+    static char long_text[20000];
+    memset(long_text, 'x', sizeof long_text - 1);
+    const struct log_field field = LOG_S("long", long_text);
+    assert_null(log_ready(LOG_FORMAT_JSON, &field, 1).p);
+    assert_null(log_ready(LOG_FORMAT_TEXT, &field, 1).p);
+}
+
 static void records_without_fields(void **state)
 {
     UNUSED(state);
@@ -522,6 +559,8 @@ int main(void)
         cmocka_unit_test_teardown(json_record, forget),
         cmocka_unit_test_teardown(text_record, forget),
         cmocka_unit_test_teardown(records_without_fields, forget),
+        cmocka_unit_test_teardown(fields_made_ready, forget),
+        cmocka_unit_test_teardown(ready_fields_that_do_not_fit, forget),
         cmocka_unit_test_teardown(time_is_that_of_the_record, forget),
         cmocka_unit_test_teardown(levels_filter, forget),
         cmocka_unit_test_teardown(names_of_levels_and_formats, forget),
