@@ -26,7 +26,7 @@ FULL = {"quick": False, "figures": False, "rounds": 3, "seconds": 2.0, "settle":
         "memory_blob": 64 * MIB, "idle": 9000, "rules": 10000, "some_objects": 200, "objects": 1000000,
         "evicted": 10000, "verify": [(64 * MIB, 16), (8 * MIB, 64), (MIB, 512), (64 * KIB, 4096)]}
 FIGURES = {"figures": True, "large": [MIB, 64 * MIB], "herd": 200}
-QUICK = {"quick": True, "rounds": 1, "seconds": 0.2, "settle": 0.1, "large": [MIB, 4 * MIB], "herd": 30, "herd_size": 4 * MIB,
+QUICK = {"quick": True, "rounds": 1, "seconds": 0.3, "settle": 0.1, "large": [MIB, 4 * MIB], "herd": 30, "herd_size": 4 * MIB,
          "cold_layer": 256 * KIB, "images": 5, "pullers": 8, "mix_layer": 64 * KIB, "memory": 64 * MIB, "memory_blob": 16 * MIB,
          "idle": 300, "rules": 300, "some_objects": 50, "objects": 2000,
          "evicted": 300, "verify": [(4 * MIB, 2), (64 * KIB, 30)]}

@@ -352,7 +352,7 @@ static enum step open_manifest(struct bring *b, const struct digest *d)
     bool linked = store_get_link(b->px->reader, span_str(b->repo_key), d, &link);
     memcpy(b->media, linked ? link.media : "", linked ? sizeof b->media : 1);
     b->open = (struct open_wait){.done = on_open};
-    if (open_get(b->px->open, d, &record, true, &b->open, &b->object) == OPEN_WAIT)
+    if (open_get(b->px->open, d, &record, OPEN_VERIFIED, &b->open, &b->object) == OPEN_WAIT)
         return op_wait(&b->op, BRING_O_OPEN);
     return STEP_MORE;
 }

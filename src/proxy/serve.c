@@ -20,10 +20,7 @@
 #include "conf/match.h"
 #include "proxy/serve_int.h"
 
-#define ROUNDS_MAX 4
-#define SMALL_BLOB                                                                                           \
-    (16u                                                                                                     \
-     << 10) /* these are compared with their digests when they are opened, and held in memory, as manifests are */
+#define ROUNDS_MAX  4
 #define QUERY_MAX   1536
 #define SERVES_KEPT 64
 
@@ -290,13 +287,19 @@ static enum step opened(struct serve *s)
     return respond_object(s);
 }
 
+static enum open_how how_to_open(const struct serve *s)
+{
+    if (s->kind == KIND_MANIFEST)
+        return OPEN_VERIFIED;
+    return s->record.size <= OPEN_HELD_MAX ? OPEN_HELD : OPEN_FILE;
+}
+
 /* s->digest, s->record, s->link are set. */
 static enum step open_object(struct serve *s)
 {
     (void)op_go(&s->op, SERVE_OPEN);
     s->open = (struct open_wait){.done = on_open};
-    switch (open_get(s->px->open, &s->digest, &s->record,
-                     s->kind == KIND_MANIFEST || s->record.size <= SMALL_BLOB, &s->open, &s->object)) {
+    switch (open_get(s->px->open, &s->digest, &s->record, how_to_open(s), &s->open, &s->object)) {
     case OPEN_OK:
         return opened(s);
     case OPEN_WAIT:

@@ -40,7 +40,8 @@ struct entry {
     struct open_set *set;
     enum entry_state state;
     bool mapped;
-    bool verify; /* the content is (or is being) compared with the digest */
+    enum open_how how;
+    struct content_sum sum; /* as the index says */
     int64_t stored_ms;
     bool suspect; /* the index was not sure: verified before the file is opened */
     struct store_hold *hold;
@@ -90,13 +91,21 @@ static enum found found_of(int error)
     }
 }
 
-/* Hashes the whole file. A small one stays in memory. */
+static bool sum_is_right(const struct entry *e, const char *content)
+{
+    struct content_sum is;
+    content_sum_of(span_of(content, (size_t)e->object.size), &is);
+    return content_sum_eq(&is, &e->sum);
+}
+
+/* Reads the whole file, and compares. A small one stays in memory. */
 static enum found verify_content(struct entry *e, int fd)
 {
     uint64_t size = e->object.size;
     bool small = size <= OPEN_INLINE_MAX;
     size_t cap = small ? (size_t)size : OPEN_INLINE_MAX;
     char *buf = mem_alloc(cap > 0 ? cap : 1);
+    bool by_sum = small && e->how == OPEN_HELD && e->sum.known;
     struct hasher h;
     hasher_init(&h, e->object.digest.alg);
     uint64_t off = 0;
@@ -110,12 +119,13 @@ static enum found verify_content(struct entry *e, int fd)
             mem_free(buf);
             return n < 0 && errno == ENOMEM ? FOUND_NO_MEMORY : FOUND_DAMAGED;
         }
-        hasher_update(&h, small ? buf + off : buf, (size_t)n);
+        if (!by_sum)
+            hasher_update(&h, small ? buf + off : buf, (size_t)n);
         off += (uint64_t)n;
     }
     struct digest is;
     hasher_finish(&h, &is);
-    bool right = digest_eq(&is, &e->object.digest);
+    bool right = by_sum ? sum_is_right(e, buf) : digest_eq(&is, &e->object.digest);
     if (right && small)
         e->object.bytes = buf;
     else
@@ -171,7 +181,7 @@ static void open_work(struct job *j)
     struct stat st;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != e->object.size)
         e->found = FOUND_DAMAGED;
-    else if (e->verify)
+    else if (e->how != OPEN_FILE)
         e->found = verify_content(e, fd);
     else if (e->suspect || !written_since(e, &st) || prove(e))
         e->found = FOUND_OBJECT;
@@ -368,14 +378,15 @@ static void opened(struct job *j)
 }
 
 static struct entry *entry_new(struct open_set *o, const struct digest *d, const struct store_object *record,
-                               bool verify)
+                               enum open_how how)
 {
     struct entry *e;
     NEW(e);
     e->magic = ENTRY_MAGIC;
     e->object = (struct open_object){.digest = *d, .size = record->size, .fd = -1};
     e->set = o;
-    e->verify = verify;
+    e->how = how;
+    e->sum = record->sum;
     e->suspect = record->suspect;
     e->stored_ms = record->stored_ms;
     e->hold = store_hold(o->store, d);
@@ -400,13 +411,13 @@ static enum open_result look_again(struct entry *e)
 }
 
 enum open_result open_get(struct open_set *o, const struct digest *d, const struct store_object *record,
-                          bool verify, struct open_wait *w, struct open_object **out)
+                          enum open_how how, struct open_wait *w, struct open_object **out)
 {
     core_check(o->core);
     CHECK_MAGIC(o, SET_MAGIC);
     uint64_t size = record->size;
     struct entry *e = map_get(&o->map, digest_key(d));
-    if (e != NULL && (e->object.size != size || (verify && !e->verify))) {
+    if (e != NULL && (e->object.size != size || how > e->how)) {
         entry_detach(e);
         e = NULL;
     }
@@ -426,7 +437,7 @@ enum open_result open_get(struct open_set *o, const struct digest *d, const stru
         e = NULL;
     }
     if (e == NULL) {
-        e = entry_new(o, d, record, verify);
+        e = entry_new(o, d, record, how);
         start_opening(e);
     }
     w->object = NULL;

@@ -5,7 +5,7 @@
  * Trust, but look: the size is compared with the index when a file is opened, and again (fstat: size and link count)
  * when an open file is taken for a new response, at most once a millisecond (once a second for what is held in memory). A file that was truncated or removed behind our back is a
  * miss before any head goes out; one that was replaced (stored again) is opened anew. A manifest is hashed when it is
- * opened. For blobs that would cost as much as a fetch; scrubbing finds those. But a suspect is verified when it is opened, whatever it
+ * opened, and a small blob compared with its content sum. For others that would cost as much as a fetch; scrubbing finds those. But a suspect is verified when it is opened, whatever it
  * is: by its content sum, or by the digest where that is not known.
  *
  * An object that is in use is not evicted. One that is only open may be; the set is told, and closes it.
@@ -17,6 +17,7 @@
 #include "store/store.h"
 
 #define OPEN_INLINE_MAX   (64u << 10) /* manifests up to this size are kept in memory */
+#define OPEN_HELD_MAX     (16u << 10) /* and blobs up to this one (OPEN_HELD) */
 #define OPEN_INLINE_TOTAL (64u << 20) /* of these, per core */
 
 /* An open object. Valid from open_get or `done` until open_put, also if it is evicted from the set meanwhile. */
@@ -37,6 +38,13 @@ struct open_set *open_set_new(struct core *c, struct store *s, unsigned max_file
 void open_set_free(struct open_set *o);
 bool open_set_idle(const struct open_set *o);
 
+/* What is to be known of the content. */
+enum open_how {
+    OPEN_FILE,    /* no more than the index says */
+    OPEN_HELD,    /* held in memory; compared with its content sum, or with the digest if that is not known */
+    OPEN_VERIFIED /* compared with the digest; held in memory if it is small */
+};
+
 enum open_result { OPEN_OK, OPEN_WAIT, OPEN_GONE };
 
 struct open_wait {
@@ -49,10 +57,9 @@ struct open_wait {
 };
 
 /* OPEN_OK: *out is taken. OPEN_WAIT: w->done will run once, unless open_cancel comes first. OPEN_GONE: the file that is
- * open has another size by now: a miss; it is dropped from the set. `verify`: a manifest: its content is compared with
- * the digest when it is opened, and its bytes are kept in memory if it is small. `record` is what the index says. */
+ * open has another size by now: a miss; it is dropped from the set. `record` is what the index says. */
 enum open_result open_get(struct open_set *o, const struct digest *d, const struct store_object *record,
-                          bool verify, struct open_wait *w, struct open_object **out) MUSTCHECK;
+                          enum open_how how, struct open_wait *w, struct open_object **out) MUSTCHECK;
 /* Not waiting: a no-op. */
 void open_cancel(struct open_wait *w);
 void open_put(struct open_set *o, struct open_object *object);

@@ -11,7 +11,8 @@ struct asker {
     struct rig *r;
     struct digest digest;
     uint64_t size;
-    bool verify;
+    enum open_how how;
+    const struct content_sum *sum; /* NULL: not known */
     struct open_wait w;
     enum open_result result;
     struct open_object *object; /* what came of it, at once or later */
@@ -43,12 +44,14 @@ static void ask_on_core(void *arg)
     struct asker *a = arg;
     a->w = (struct open_wait){.done = on_opened};
     struct store_object record = {.size = a->size, .stored_ms = clock_wall_ms()};
-    a->result = open_get(set_of(a->r), &a->digest, &record, a->verify, &a->w, &a->object);
+    if (a->sum != NULL)
+        record.sum = *a->sum;
+    a->result = open_get(set_of(a->r), &a->digest, &record, a->how, &a->w, &a->object);
 }
 
-static struct asker asker_of(struct rig *r, const struct digest *d, uint64_t size, bool verify)
+static struct asker asker_of(struct rig *r, const struct digest *d, uint64_t size, enum open_how how)
 {
-    struct asker a = {.r = r, .digest = *d, .size = size, .verify = verify};
+    struct asker a = {.r = r, .digest = *d, .size = size, .how = how};
     return a;
 }
 
@@ -176,7 +179,7 @@ static void test_a_hit_after_the_first(void **state)
 {
     struct rig *r = *state;
     struct digest d = put_blob(r, "hello", 5);
-    struct asker a = asker_of(r, &d, 5, false), b = a;
+    struct asker a = asker_of(r, &d, 5, OPEN_FILE), b = a;
     assert_true(set_idle(r));
     assert_reads(ask(&a), "hello");
     assert_int_equal(a.result, OPEN_WAIT);
@@ -199,7 +202,7 @@ static void test_what_is_not_there(void **state)
 {
     struct rig *r = *state;
     struct digest d = rig_digest(1);
-    struct asker a = asker_of(r, &d, 5, false);
+    struct asker a = asker_of(r, &d, 5, OPEN_FILE);
     assert_null(ask(&a));
     assert_int_equal(a.result, OPEN_WAIT);
     assert_int_equal(a.w.err, 0);
@@ -212,13 +215,13 @@ static void test_wrong_sizes_and_kinds_are_misses(void **state)
     struct rig *r = *state;
     char path[512];
     struct digest d = put_blob(r, "hello", 5);
-    struct asker longer = asker_of(r, &d, 6, false), shorter = asker_of(r, &d, 4, true);
+    struct asker longer = asker_of(r, &d, 6, OPEN_FILE), shorter = asker_of(r, &d, 4, OPEN_VERIFIED);
     assert_null(ask(&longer));
     assert_int_equal(longer.w.err, 0);
     assert_null(ask(&shorter));
     assert_int_equal(shorter.w.err, 0);
     struct digest other = rig_digest(1);
-    struct asker a = asker_of(r, &other, 5, false);
+    struct asker a = asker_of(r, &other, 5, OPEN_FILE);
     rig_file(r, STORE_DIR_SHA256, &other, path);
     assert_int_equal(mkdir(path, 0750), 0);
     assert_null(ask(&a));
@@ -250,8 +253,8 @@ static void test_manifests_are_verified(void **state)
             big[n - 1] = 1;
             rig_write_file(path, big, n);
         }
-        struct asker a = asker_of(r, &small, 7, true), b = asker_of(r, &large, n, true),
-                     c = asker_of(r, &empty, 0, true);
+        struct asker a = asker_of(r, &small, 7, OPEN_VERIFIED), b = asker_of(r, &large, n, OPEN_VERIFIED),
+                     c = asker_of(r, &empty, 0, OPEN_VERIFIED);
         ask(&a);
         ask(&b);
         assert_non_null(ask(&c));
@@ -281,7 +284,7 @@ static void test_a_blob_becomes_a_manifest(void **state)
     char path[512];
     struct digest d = put_blob(r, "hello", 5);
     rig_file(r, STORE_DIR_SHA256, &d, path);
-    struct asker blob = asker_of(r, &d, 5, false), manifest = asker_of(r, &d, 5, true);
+    struct asker blob = asker_of(r, &d, 5, OPEN_FILE), manifest = asker_of(r, &d, 5, OPEN_VERIFIED);
     assert_non_null(ask(&blob));
     assert_reads(ask(&manifest), "hello");
     assert_non_null(manifest.object->bytes);
@@ -299,12 +302,49 @@ static void test_a_blob_becomes_a_manifest(void **state)
     assert_null(ask(&manifest));
 }
 
+/* A small blob: in memory, and as good as its sum says. */
+static void test_held_is_compared_with_the_sum(void **state)
+{
+    struct rig *r = *state;
+    struct content_sum right, wrong;
+    content_sum_of(SPAN("hello"), &right);
+    content_sum_of(SPAN("hullo"), &wrong);
+    struct digest good = put_blob(r, "hello", 5), other = rig_digest(7);
+    char path[512];
+    rig_file(r, STORE_DIR_SHA256, &other, path);
+    rig_write_file(path, "hello", 5); /* not what its digest says */
+    const struct {
+        const struct digest *digest;
+        const struct content_sum *sum;
+        bool good;
+    } cases[] = {{&good, &right, true},  {&good, NULL, true},   {&good, &wrong, false},
+                 {&other, &right, true}, {&other, NULL, false}, {&other, &wrong, false}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct asker a = asker_of(r, cases[i].digest, 5, OPEN_HELD);
+        a.sum = cases[i].sum;
+        ask(&a);
+        assert_true((a.object != NULL) == cases[i].good);
+        assert_int_equal(a.w.err, 0);
+        if (a.object == NULL)
+            continue;
+        assert_memory_equal(a.object->bytes, "hello", 5);
+        struct asker manifest = asker_of(r, cases[i].digest, 5, OPEN_VERIFIED);
+        manifest.sum = cases[i].sum;
+        ask(&manifest); /* the digest alone decides for that */
+        assert_true((manifest.object != NULL) == (cases[i].digest == &good));
+        if (manifest.object != NULL)
+            put(&manifest);
+        put(&a);
+        use_set(r, 100);
+    }
+}
+
 static void test_truncated_behind_our_back(void **state)
 {
     struct rig *r = *state;
     char path[512];
     struct digest d = put_blob(r, "hello", 5);
-    struct asker a = asker_of(r, &d, 5, true);
+    struct asker a = asker_of(r, &d, 5, OPEN_VERIFIED);
     assert_non_null(ask(&a));
     put(&a);
     rig_file(r, STORE_DIR_SHA256, &d, path);
@@ -322,7 +362,7 @@ static void test_removed_behind_our_back(void **state)
     struct rig *r = *state;
     char path[512];
     struct digest d = put_blob(r, "hello", 5);
-    struct asker a = asker_of(r, &d, 5, false), b = a;
+    struct asker a = asker_of(r, &d, 5, OPEN_FILE), b = a;
     assert_non_null(ask(&a));
     rig_file(r, STORE_DIR_SHA256, &d, path);
     assert_int_equal(unlink(path), 0);
@@ -341,7 +381,7 @@ static void test_replaced(void **state)
     char why[1024];
     struct str w = STR_INIT(why);
     struct digest d = put_blob(r, "hello", 5);
-    struct asker a = asker_of(r, &d, 5, true), b = a;
+    struct asker a = asker_of(r, &d, 5, OPEN_VERIFIED), b = a;
     assert_non_null(ask(&a));
     assert_int_equal(store_write_object(r->store, &d, SPAN("hello"), &w), 0);
     assert_reads(ask(&b), "hello");
@@ -377,7 +417,7 @@ static void test_waiting_together(void **state)
     struct digest d = put_blob(r, "hello", 5);
     struct asker a[4];
     for (unsigned i = 0; i < 4; i++) {
-        a[i] = asker_of(r, &d, 5, true);
+        a[i] = asker_of(r, &d, 5, OPEN_VERIFIED);
         sem_init(&a[i].done, 0, 0);
     }
     a[0].puts = true; /* the first gives it back before the others have it, and takes the second away */
@@ -404,7 +444,7 @@ static void test_nobody_waits_any_more(void **state)
 {
     struct rig *r = *state;
     struct digest d = put_blob(r, "hello", 5);
-    struct asker a = asker_of(r, &d, 5, false);
+    struct asker a = asker_of(r, &d, 5, OPEN_FILE);
     struct askers all = {.a = &a, .n = 1, .cancel = 0};
     sem_init(&a.done, 0, 0);
     rig_on_core(r, ask_all_on_core, &all);
@@ -424,7 +464,7 @@ static void test_descriptors_are_bounded(void **state)
     struct asker a[6];
     for (unsigned i = 0; i < 6; i++) {
         struct digest d = put_blob(r, &i, sizeof i);
-        a[i] = asker_of(r, &d, sizeof i, false);
+        a[i] = asker_of(r, &d, sizeof i, OPEN_FILE);
         assert_non_null(ask(&a[i])); /* in use: never refused */
     }
     assert_int_equal(open_blobs(), 6);
@@ -473,7 +513,7 @@ static void test_memory_is_bounded(void **state)
     for (unsigned i = 0; i < MANIFESTS; i++) {
         memcpy(bytes, &i, sizeof i);
         struct digest d = put_blob(r, bytes, OPEN_INLINE_MAX);
-        a[i] = asker_of(r, &d, OPEN_INLINE_MAX, true);
+        a[i] = asker_of(r, &d, OPEN_INLINE_MAX, OPEN_VERIFIED);
         assert_non_null(ask(&a[i]));
         put(&a[i]);
     }
@@ -503,6 +543,7 @@ int main(void)
         RIG_TEST(test_wrong_sizes_and_kinds_are_misses),
         RIG_TEST(test_manifests_are_verified),
         RIG_TEST(test_a_blob_becomes_a_manifest),
+        RIG_TEST(test_held_is_compared_with_the_sum),
         RIG_TEST(test_truncated_behind_our_back),
         RIG_TEST(test_removed_behind_our_back),
         RIG_TEST(test_replaced),

@@ -298,7 +298,7 @@ static void begin_opening(void *arg)
     struct opening *o = arg;
     o->set = open_set_new(o->r->core, o->r->store, 10);
     o->w.done = on_opened;
-    o->result = open_get(o->set, &o->digest, &o->record, false, &o->w, &o->object);
+    o->result = open_get(o->set, &o->digest, &o->record, OPEN_FILE, &o->w, &o->object);
 }
 
 static void end_opening(void *arg)
