@@ -2,14 +2,18 @@
  *
  *   BEGIN   the starter has not returned yet                  -> OPEN (the index whose platforms count) | TOP
  *   TOP     what the reference names is obtained              -> NEXT | END
- *   NEXT    the next manifest is obtained                     -> OPEN | BLOBS (all are read) | END
+ *   NEXT    the next manifest is obtained                     -> OPEN | WEIGH (all are read) | END
  *   OPEN    its file is being opened                          -> READ | TOP | END
  *   READ    a job reads it: what does it refer to?            -> NEXT | TOP (it was said index) | END
+ *   WEIGH   a job puts the blobs in order: do they fit?        -> BLOBS | END
  *   BLOBS   up to SLOTS are obtained at a time                -> END
  *   END     `done` is called when nothing is outstanding any more
  *
  * Manifests are a queue that grows while it is worked off: an index adds its children. It cannot grow for ever: what is in it already is
- * not added again, and there is a maximum. */
+ * not added again, and an image that names more than the maximum is not brought at all.
+ *
+ * Sizes are what manifests say until the content is here. They may be lies, so what is still to come is counted anew at each step, and
+ * bytes never exceed bytes_all. */
 #include "proxy/bring.h"
 
 #include <stdlib.h>
@@ -20,17 +24,29 @@
 #include "proxy/obtain.h"
 #include "registry/manifest.h"
 #include "registry/platform.h"
+#include "store/evict.h"
 
 #define SLOTS         3
 #define MANIFESTS_MAX 1000
 #define BLOBS_MAX     20000
+#define SEEN_MAX      256
+#define TURN_MAX      64 /* blobs that are begun in one turn of the loop */
 
-enum bring_state { BRING_BEGIN, BRING_TOP, BRING_NEXT, BRING_OPEN, BRING_READ, BRING_BLOBS, BRING_END };
+enum bring_state {
+    BRING_BEGIN,
+    BRING_TOP,
+    BRING_NEXT,
+    BRING_OPEN,
+    BRING_READ,
+    BRING_WEIGH,
+    BRING_BLOBS,
+    BRING_END
+};
 
-#define BRING_O_BEGIN 1u
-#define BRING_O_NEWS  2u
-#define BRING_O_OPEN  4u
-#define BRING_O_READ  8u
+#define BRING_O_TURN 1u
+#define BRING_O_NEWS 2u
+#define BRING_O_OPEN 4u
+#define BRING_O_JOB  8u
 
 struct thing {
     struct digest digest;
@@ -40,6 +56,12 @@ struct thing {
 struct things {
     struct thing *list;
     size_t n, cap, next; /* next: to be begun */
+};
+
+/* A child of an index with its platform as text. */
+struct seen {
+    struct digest digest;
+    char text[PLATFORM_TEXT_MAX + 1];
 };
 
 struct slot {
@@ -55,7 +77,7 @@ struct bring {
     struct bring_counts *counts, own_counts;
     void (*done)(void *arg, const struct bring_end *end);
     void *arg;
-    struct defer begin;
+    struct defer turn;
     bool tag_only, has_like, reading_like;
     struct digest like;
     int64_t checked_before;
@@ -63,29 +85,30 @@ struct bring {
     struct obtain obtain; /* of a manifest */
     struct things manifests, blobs;
     struct slot slots[SLOTS];
+    unsigned begun;   /* blobs, in this turn */
     uint64_t arrived; /* bytes of what is here, whole */
+    uint64_t to_come; /* of the blobs that are not begun, as their manifests say */
 
     /* reading */
     struct open_wait open;
     struct open_object *object;
     struct job job;
-    bool reading; /* the job has been started */
+    bool working; /* the state's job has been started */
     char media[STORE_MEDIA_MAX + 1];
     const char *fault; /* the job's */
+    bool too_many, fits;
 
     /* platforms that are wanted */
     bool all, must_match, saw_index;
+    bool plain; /* an index had an image that tells no platform */
     struct platform platforms[BRING_PLATFORMS_MAX];
     bool matched[BRING_PLATFORMS_MAX];
     size_t n_platforms;
     struct str has; /* those that an index had, for the message */
 
-    /* of the index whose platforms count: children with their platforms as text, to be looked up on the core */
-    struct {
-        struct digest digest;
-        char text[PLATFORM_TEXT_MAX + 1];
-    } seen[BRING_PLATFORMS_MAX];
-    size_t n_seen;
+    /* of the index whose platforms count: its children, to be looked up on the core */
+    struct seen *seen;
+    size_t n_seen, cap_seen;
 
     struct bring_end end;
     char why[700];
@@ -142,7 +165,8 @@ static void want_platforms(struct bring *b, struct span list)
 static bool wanted(struct bring *b, const struct manifest_child *c)
 {
     struct platform has = {.os = c->os, .architecture = c->architecture, .variant = c->variant};
-    bool yes = b->all || (has.os.n == 0 && has.architecture.n == 0);
+    bool plain = has.os.n == 0 && has.architecture.n == 0, yes = b->all || plain;
+    b->plain = b->plain || (plain && media_form(c->media) != MEDIA_INDEX);
     for (size_t i = 0; i < b->n_platforms; i++) {
         if (platform_match(&b->platforms[i], &has))
             yes = b->matched[i] = true;
@@ -231,15 +255,29 @@ static void sort_things(struct things *t)
 
 static void see_child(struct bring *b, const struct manifest_child *c)
 {
-    struct str text = STR_INIT(b->seen[b->n_seen].text);
+    struct seen one = {.digest = c->digest};
+    struct str text = STR_INIT(one.text);
     struct platform parsed;
-    if (c->role != CHILD_MANIFEST || b->n_seen == ARRAY_LEN(b->seen))
+    if (c->role != CHILD_MANIFEST || b->n_seen == SEEN_MAX || span_eq(c->os, SPAN("unknown")))
         return;
     platform_add(&text,
                  &(struct platform){.os = c->os, .architecture = c->architecture, .variant = c->variant});
     if (text.cut || !platform_parse(str_span(&text), &parsed))
         return;
-    b->seen[b->n_seen++].digest = c->digest;
+    if (b->n_seen == b->cap_seen) {
+        b->cap_seen = b->cap_seen == 0 ? 16 : 2 * b->cap_seen;
+        b->seen = mem_realloc(b->seen, b->cap_seen * sizeof *b->seen);
+    }
+    b->seen[b->n_seen++] = one;
+}
+
+/* Adds it; more than the maximum is a fault of the manifest. */
+static void add_named(struct bring *b, struct things *t, size_t max, const struct manifest_child *c)
+{
+    if (t->n < max)
+        add_thing(t, &c->digest, c->size);
+    else
+        b->too_many = true;
 }
 
 static void on_child(void *arg, const struct manifest_child *c)
@@ -252,12 +290,12 @@ static void on_child(void *arg, const struct manifest_child *c)
     switch (c->role) {
     case CHILD_CONFIG:
     case CHILD_LAYER:
-        if (!c->urls && b->blobs.n < BLOBS_MAX) /* what is elsewhere, a client fetches there */
-            add_thing(&b->blobs, &c->digest, c->size);
+        if (!c->urls) /* what is elsewhere, a client fetches there */
+            add_named(b, &b->blobs, BLOBS_MAX, c);
         break;
     case CHILD_MANIFEST:
-        if (wanted(b, c) && b->manifests.n < MANIFESTS_MAX && !has_thing(&b->manifests, &c->digest))
-            add_thing(&b->manifests, &c->digest, c->size);
+        if (wanted(b, c) && !b->too_many && !has_thing(&b->manifests, &c->digest))
+            add_named(b, &b->manifests, MANIFESTS_MAX, c);
         break;
     case CHILD_SUBJECT:
         break;
@@ -283,24 +321,33 @@ static void on_read_work(struct job *j)
     if (b->fault == NULL &&
         !manifest_read(span_str(b->media), span_of(doc, (size_t)o->size), on_child, b, &seen))
         b->fault = "is no manifest that larder can read";
+    if (b->fault == NULL && (b->too_many || seen.cut))
+        b->fault = "names more than larder brings of one image (1000 manifests, 20000 blobs)";
     if (!b->reading_like)
         b->saw_index = b->saw_index || seen.form == MEDIA_INDEX;
     mem_free(own);
 }
 
-static void on_read(struct job *j)
+static void on_job(struct job *j)
 {
     struct bring *b = CONTAINER_OF(j, struct bring, job);
-    op_clear(&b->op, BRING_O_READ);
+    op_clear(&b->op, BRING_O_JOB);
     op_run(&b->op);
+}
+
+static void run_job(struct bring *b, void (*work)(struct job *j))
+{
+    b->working = true;
+    op_expect(&b->op, BRING_O_JOB);
+    job_start(b->op.core, &b->job, work, on_job);
 }
 
 /* ---- steps ---- */
 
-static void on_begin(struct defer *d)
+static void on_turn(struct defer *d)
 {
-    struct bring *b = CONTAINER_OF(d, struct bring, begin);
-    op_clear(&b->op, BRING_O_BEGIN);
+    struct bring *b = CONTAINER_OF(d, struct bring, turn);
+    op_clear(&b->op, BRING_O_TURN);
     op_run(&b->op);
 }
 
@@ -346,12 +393,12 @@ static enum step open_manifest(struct bring *b, const struct digest *d)
     struct store_object record;
     struct store_link link;
     b->object = NULL;
+    b->open = (struct open_wait){.done = on_open};
     (void)op_go(&b->op, BRING_OPEN);
     if (!store_get_object(b->px->reader, d, &record) || record.size > b->from.rule->upstream->max_manifest)
         return STEP_MORE;
     bool linked = store_get_link(b->px->reader, span_str(b->repo_key), d, &link);
     memcpy(b->media, linked ? link.media : "", linked ? sizeof b->media : 1);
-    b->open = (struct open_wait){.done = on_open};
     if (open_get(b->px->open, d, &record, OPEN_VERIFIED, &b->open, &b->object) == OPEN_WAIT)
         return op_wait(&b->op, BRING_O_OPEN);
     return STEP_MORE;
@@ -359,7 +406,7 @@ static enum step open_manifest(struct bring *b, const struct digest *d)
 
 static enum step step_begin(struct bring *b)
 {
-    if (op_expects(&b->op, BRING_O_BEGIN))
+    if (op_expects(&b->op, BRING_O_TURN))
         return STEP_WAIT;
     if (!b->has_like)
         return to_top(b);
@@ -372,43 +419,59 @@ static enum step step_open(struct bring *b)
     if (op_expects(&b->op, BRING_O_OPEN))
         return STEP_WAIT;
     if (b->object != NULL) {
-        b->reading = false;
+        b->working = false;
         return op_go(&b->op, BRING_READ);
     }
     if (b->reading_like) { /* it is gone by now: then this machine's platform it is */
         b->reading_like = false;
         return to_top(b);
     }
+    if (b->open.err != 0) /* no descriptors just now, and the like */
+        return bad_manifest(b, b->open.err, "cannot be opened just now; try again, and see the log");
     return bad_manifest(b, ERR_STORE,
                         "is not in the store as it should be; 'larder verify' puts away what is damaged");
 }
 
-/* The platforms that are here of the index that was read. */
+/* Is it one of the platforms in the list? */
+static bool is_listed(struct span list, struct span platform)
+{
+    struct span one;
+    while (span_next(&list, ',', &one)) {
+        if (span_eq(one, platform))
+            return true;
+    }
+    return false;
+}
+
+/* The platforms that are here of the index that was read. If it told some, and none of them is here, only manifests are wanted. */
 static enum step liked(struct bring *b)
 {
     char text[BRING_PLATFORMS_TEXT];
     struct str list = STR_INIT(text);
     struct store_object object;
-    for (size_t i = 0; i < b->n_seen; i++) {
-        if (!store_get_object(b->px->reader, &b->seen[i].digest, &object))
+    size_t n = 0;
+    for (size_t i = 0; i < b->n_seen && n < BRING_PLATFORMS_MAX; i++) {
+        struct span platform = span_str(b->seen[i].text);
+        if (is_listed(str_span(&list), platform) ||
+            !store_get_object(b->px->reader, &b->seen[i].digest, &object))
             continue;
-        str_addz(&list, list.n > 0 ? "," : "");
-        str_addz(&list, b->seen[i].text);
+        str_addz(&list, n++ > 0 ? "," : "");
+        str_add(&list, platform);
     }
     b->reading_like = false;
+    if (b->n_seen > 0 && n == 0)
+        return finish(b, 0, 0);
     want_platforms(b, list.cut ? SPAN_NONE : str_span(&list));
     return to_top(b);
 }
 
 static enum step step_read(struct bring *b)
 {
-    if (op_expects(&b->op, BRING_O_READ))
+    if (op_expects(&b->op, BRING_O_JOB))
         return STEP_WAIT;
-    if (!b->reading) {
-        b->reading = true;
+    if (!b->working) {
         b->fault = NULL;
-        op_expect(&b->op, BRING_O_READ);
-        job_start(b->op.core, &b->job, on_read_work, on_read);
+        run_job(b, on_read_work);
         return STEP_WAIT;
     }
     open_put(b->px->open, b->object);
@@ -448,7 +511,9 @@ static enum step step_top(struct bring *b)
 /* A platform that was asked for and that no index has; NULL: there is none. */
 static const struct platform *missing_platform(const struct bring *b)
 {
-    for (size_t i = 0; i < b->n_platforms && b->saw_index && b->must_match; i++) {
+    if (!b->saw_index || !b->must_match || (b->plain && b->has.n == 0))
+        return NULL;
+    for (size_t i = 0; i < b->n_platforms; i++) {
         if (!b->matched[i])
             return &b->platforms[i];
     }
@@ -456,9 +521,8 @@ static const struct platform *missing_platform(const struct bring *b)
 }
 
 /* All manifests are read. */
-static enum step to_blobs(struct bring *b)
+static enum step to_weigh(struct bring *b)
 {
-    uint64_t bytes = b->arrived;
     const struct platform *missing = missing_platform(b);
     if (missing != NULL) {
         struct str why = STR_INIT(b->why);
@@ -467,11 +531,39 @@ static enum step to_blobs(struct bring *b)
         str_add(&why, str_span(&b->has));
         return finish(b, ERR_MANIFEST_UNKNOWN, 0);
     }
+    b->working = false;
+    return op_go(&b->op, BRING_WEIGH);
+}
+
+static uint64_t sum_of(uint64_t a, uint64_t b)
+{
+    return a < INT64_MAX - b ? a + b : INT64_MAX;
+}
+
+static void weigh_work(struct job *j)
+{
+    struct bring *b = CONTAINER_OF(j, struct bring, job);
     sort_things(&b->blobs);
     for (size_t i = 0; i < b->blobs.n; i++)
-        bytes += b->blobs.list[i].size;
+        b->to_come = sum_of(b->to_come, b->blobs.list[i].size);
+    b->fits = store_fits(b->px->shared->store, sum_of(b->arrived, b->to_come));
+}
+
+static enum step step_weigh(struct bring *b)
+{
+    if (op_expects(&b->op, BRING_O_JOB))
+        return STEP_WAIT;
+    if (!b->working) {
+        run_job(b, weigh_work);
+        return STEP_WAIT;
+    }
+    if (!b->fits) { /* its own end would push out its beginning */
+        struct str why = STR_INIT(b->why);
+        str_addf(&why, "the image has %llu bytes, more than the store can hold (store.max_size, or the disk)",
+                 (unsigned long long)sum_of(b->arrived, b->to_come));
+        return finish(b, ERR_STORE, 0);
+    }
     atomic_store(&b->counts->blobs_all, b->blobs.n);
-    atomic_store(&b->counts->bytes_all, bytes);
     return op_go(&b->op, BRING_BLOBS);
 }
 
@@ -479,7 +571,7 @@ static enum step step_next(struct bring *b)
 {
     if (b->obtain.px == NULL) {
         if (b->manifests.next == b->manifests.n)
-            return to_blobs(b);
+            return to_weigh(b);
         obtain(b, &b->obtain, OBTAIN_MANIFEST, &b->manifests.list[b->manifests.next++].digest);
     }
     switch (obtain_step(&b->obtain)) {
@@ -493,8 +585,8 @@ static enum step step_next(struct bring *b)
     b->arrived += b->obtain.size;
     count_fetched(b, &b->obtain);
     atomic_fetch_add(&b->counts->manifests, 1);
+    atomic_store(&b->counts->bytes_all, b->arrived); /* the larger one first: others read */
     atomic_store(&b->counts->bytes, b->arrived);
-    atomic_store(&b->counts->bytes_all, b->arrived);
     struct digest d = b->obtain.digest;
     b->obtain = (struct obtain){0};
     return open_manifest(b, &d);
@@ -507,8 +599,11 @@ static bool slot_step(struct bring *b, struct slot *s)
 {
     while (s->busy || b->blobs.next < b->blobs.n) {
         if (!s->busy) {
+            if (b->begun++ >= TURN_MAX)
+                return true;
             s->busy = true;
             s->thing = b->blobs.list[b->blobs.next++];
+            b->to_come -= s->thing.size < b->to_come ? s->thing.size : b->to_come;
             obtain(b, &s->obtain, OBTAIN_BLOB, &s->thing.digest);
         }
         switch (obtain_step(&s->obtain)) {
@@ -530,16 +625,29 @@ static bool slot_step(struct bring *b, struct slot *s)
 static enum step step_blobs(struct bring *b)
 {
     bool busy = false;
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, left = 0;
+    b->begun = 0;
     for (size_t i = 0; i < SLOTS; i++) {
-        struct slot *s = &b->slots[i];
-        if (!slot_step(b, s))
+        if (!slot_step(b, &b->slots[i]))
             return STEP_MORE;
-        busy = busy || s->busy;
-        bytes += s->busy ? obtain_arrived(&s->obtain) : 0;
     }
+    for (size_t i = 0; i < SLOTS; i++) {
+        const struct slot *s = &b->slots[i];
+        uint64_t here = s->busy ? obtain_arrived(&s->obtain) : 0;
+        busy = busy || s->busy;
+        bytes += here;
+        left += s->busy && s->thing.size > here ? s->thing.size - here : 0;
+    }
+    atomic_store(&b->counts->bytes_all, sum_of(b->arrived + bytes, sum_of(left, b->to_come)));
     atomic_store(&b->counts->bytes, b->arrived + bytes);
-    return busy ? op_wait(&b->op, BRING_O_NEWS) : finish(b, 0, 0);
+    if (b->begun > TURN_MAX &&
+        !op_expects(&b->op, BRING_O_TURN)) { /* what is here already must not hold up the loop */
+        op_expect(&b->op, BRING_O_TURN);
+        defer_start(b->op.core, &b->turn);
+    }
+    if (busy)
+        return op_wait(&b->op, BRING_O_NEWS);
+    return b->begun > TURN_MAX ? STEP_WAIT : finish(b, 0, 0);
 }
 
 /* ---- the operation ---- */
@@ -550,8 +658,8 @@ static void let_go(struct bring *b)
     for (size_t i = 0; i < SLOTS; i++)
         obtain_stop(&b->slots[i].obtain);
     open_cancel(&b->open);
-    defer_cancel(&b->begin);
-    for (uint32_t bit = BRING_O_BEGIN; bit <= BRING_O_OPEN; bit <<= 1) {
+    defer_cancel(&b->turn);
+    for (uint32_t bit = BRING_O_TURN; bit <= BRING_O_OPEN; bit <<= 1) {
         if (op_expects(&b->op, bit))
             op_clear(&b->op, bit);
     }
@@ -575,6 +683,8 @@ static enum step bring_step(struct op *op)
         return step_open(b);
     case BRING_READ:
         return step_read(b);
+    case BRING_WEIGH:
+        return step_weigh(b);
     case BRING_BLOBS:
         return step_blobs(b);
     case BRING_END:
@@ -592,13 +702,14 @@ static void bring_free(struct op *op)
     setup_release(b->px, b->from.setup);
     mem_free(b->manifests.list);
     mem_free(b->blobs.list);
+    mem_free(b->seen);
     b->done(b->arg, &b->end);
     mem_free(b);
 }
 
 static const char *bring_state_name(unsigned state)
 {
-    static const char *const names[] = {"begin", "top", "next", "open", "read", "blobs", "end"};
+    static const char *const names[] = {"begin", "top", "next", "open", "read", "weigh", "blobs", "end"};
     return state < ARRAY_LEN(names) ? names[state] : "?";
 }
 
@@ -643,9 +754,9 @@ struct bring *bring_start(struct proxy *px, const struct bring_what *w)
                                    .repo_key = keep(b->repo_key, sizeof b->repo_key, w->repo_key)};
     (void)keep(b->reference, sizeof b->reference, w->reference);
     want_platforms(b, w->platforms);
-    defer_init(&b->begin, on_begin);
-    op_expect(&b->op, BRING_O_BEGIN);
-    defer_start(px->core, &b->begin);
+    defer_init(&b->turn, on_turn);
+    op_expect(&b->op, BRING_O_TURN);
+    defer_start(px->core, &b->turn);
     return b;
 }
 
