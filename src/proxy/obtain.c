@@ -45,10 +45,15 @@ static void fail_err(struct obtain *o, int err)
 
 /* ---- asking ---- */
 
-/* Checked since the owner began to want it, or of a tag that never moves. */
+static bool never_moves(const struct obtain *o)
+{
+    return conf_tag_immutable(&o->from->rule->policy, o->tag);
+}
+
+/* Checked since the owner began to want it, or of a tag that never moves. A time that lies ahead (the clock was set back) says nothing. */
 static bool tag_good(const struct obtain *o, const struct store_tag *tag)
 {
-    return tag->checked_ms > o->checked_before || conf_tag_immutable(&o->from->rule->policy, o->tag);
+    return (tag->checked_ms > o->checked_before && tag->checked_ms <= clock_wall_ms()) || never_moves(o);
 }
 
 /* flight_join's second look, under the table's lock. */
@@ -202,12 +207,12 @@ static void look_tag(struct obtain *o)
     struct store_tag tag;
     struct store_object object;
     bool known = store_get_tag(o->px->reader, repo_key(o), o->tag, &tag);
-    if (known && tag_good(o, &tag)) {
+    bool here = known && store_get_object(o->px->reader, &tag.digest, &object);
+    if (known && tag_good(o, &tag) && (here || never_moves(o))) {
         o->digest = tag.digest;
         o->kind = OBTAIN_MANIFEST;
         return;
     }
-    bool here = known && store_get_object(o->px->reader, &tag.digest, &object);
     ask(o, ASK_MANIFEST, here ? &tag.digest : NULL);
 }
 
