@@ -1,4 +1,5 @@
-/* See refresh.h. Tags are kept in order of their last use, bounded in number; the one that was not used for longest makes room. For each:
+/* See refresh.h. Tags are kept in order of their last use, bounded in number; the one that was not used for longest makes room, and when
+ * there are more than can be checked in time, those that were used last are. For each:
  * when to look at it next. Looking decides everything anew from the configuration in force and from the index, so a reload or a check by
  * somebody else needs no word here:
  *
@@ -6,7 +7,7 @@
  *   still fresh for long                                                                                         -> later
  *   else                                                                                                         -> checked
  *
- * A check that fails is repeated after a pause that doubles. With `refresh: images`, what a tag names anew is brought here for the
+ * A check that fails, or that the index does not take, is repeated after a pause that doubles. With `refresh: images`, what a tag names anew is brought here for the
  * platforms that are here of what it named before.
  *
  * What is remembered does not survive a stop: tags are noted again as they are used. */
@@ -27,11 +28,12 @@
 #define LOOK_AGAIN_MS 500 /* at least, between two rounds */
 
 struct used {
-    struct list_node node; /* by last use, oldest first */
+    struct list_node node; /* by last use, newest first */
     struct refresh *refresh;
     int64_t used_ms, due_ms, pause_ms; /* on core_now */
     bool busy;
     struct digest before; /* busy: what the tag named when the check began */
+    int64_t checked_ms;   /* busy: likewise, when it had been checked */
     size_t n, ns_n, repository_n, tag_n;
     char key[]; /* ns, repository, tag, a blank between them */
 };
@@ -135,13 +137,22 @@ static void moved(struct used *u, const struct digest *to)
     bring(u, &w, &what);
 }
 
+/* Does the index know of the check that has just ended well? A failing disk must not make it begin again at once. */
+static bool is_kept(const struct used *u)
+{
+    struct way w;
+    struct store_tag tag;
+    return !find_way(u, &w) || !store_get_tag(u->refresh->px->reader, str_span(&w.key), tag_of(u), &tag) ||
+           tag.checked_ms != u->checked_ms;
+}
+
 static void on_checked(void *arg, const struct bring_end *end)
 {
     struct used *u = arg;
     struct refresh *r = u->refresh;
     COUNT(core_counters(r->px->core), refreshes, 1);
     is_over(u);
-    if (end->err == 0) {
+    if (end->err == 0 && is_kept(u)) {
         u->pause_ms = 0;
         u->due_ms = core_now(r->px->core);
         if (!digest_eq(&end->digest, &u->before))
@@ -183,6 +194,7 @@ static bool look_at(struct used *u, int64_t now)
         return true;
     }
     u->before = tag.digest;
+    u->checked_ms = tag.checked_ms;
     struct bring_what what = {
         .reference = tag_of(u), .tag_only = true, .checked_before = tag.checked_ms, .done = on_checked};
     bring(u, &w, &what);
@@ -215,7 +227,7 @@ static void on_timer(struct timer *t)
 /* The one that was not used for longest makes room. False: all are busy. */
 static bool make_room(struct refresh *r)
 {
-    LIST_FOREACH (n, &r->list) {
+    for (struct list_node *n = list_last(&r->list); n != NULL && n != &r->list.head; n = n->prev) {
         struct used *u = CONTAINER_OF(n, struct used, node);
         if (u->busy)
             continue;
@@ -238,7 +250,7 @@ static void add(struct refresh *r, struct span key, size_t ns_n, size_t reposito
     u->used_ms = u->due_ms = core_now(r->px->core);
     memcpy(u->key, key.p, key.n);
     map_put(&r->map, span_of(u->key, u->n), u);
-    list_push_back(&r->list, &u->node);
+    list_push_front(&r->list, &u->node);
     if (r->timer.due == 0 || r->timer.due > u->due_ms + LOOK_AGAIN_MS)
         timer_arm(r->px->core, &r->timer, LOOK_AGAIN_MS);
 }
@@ -261,7 +273,7 @@ void refresh_note(struct refresh *r, struct span ns, struct span repository, str
     }
     u->used_ms = core_now(r->px->core);
     list_remove(&u->node);
-    list_push_back(&r->list, &u->node);
+    list_push_front(&r->list, &u->node);
 }
 
 /* ---- life ---- */

@@ -1,9 +1,13 @@
 """Tags that are in use, checked before their time is over, so that no pull waits for the check."""
 
+import errno
+import re
+
 import pytest
 
 from lib import paths
-from lib.images import Image, Index
+from lib.disk import Disk
+from lib.images import OCI_INDEX, OCI_MANIFEST, Image, Index, to_json
 from lib.larder import REGISTRY, cache_status, wait_until
 from lib.upstream import Fault
 
@@ -160,3 +164,73 @@ def test_stopping_ends_checks_under_way(upstream, start_larder, image):
     gate = upstream.hold(TAG, at="head", method="HEAD")
     gate.wait_reached()
     larder.stop()
+
+
+def test_an_index_that_takes_nothing_is_no_reason_to_ask_for_ever(upstream, start_larder, image, tmp_path, monkeypatch):
+    disk = Disk(tmp_path / "disk", monkeypatch)
+    larder = start_larder(upstream, defaults=SHORT, workers=1)
+    assert larder.get(OURS).good
+    wait_until(lambda: checks(upstream) >= 1, "it is checked")
+    disk.fail("index", errno.EIO)
+    wait_until(lambda: larder.logged(msg="index not updated"), "a check is not written down")
+    upstream.forget()
+    for _ in range(2000):
+        assert larder.get("/v2/").good
+    assert checks(upstream) < 5
+    disk.heal("index")
+    upstream.forget()
+    wait_until(lambda: checks(upstream) >= 2, "it is checked again")
+
+
+def test_those_that_were_used_last_are_checked_first(upstream, start_larder, image):
+    """More tags than can be checked in time."""
+    larder = start_larder(upstream, defaults=SHORT, workers=1)
+    upstream.on(re.compile("^/v2/cold/manifests/"), Fault(delay={"request": 0.3}), method="HEAD")
+    for n in range(60):
+        upstream.add("cold", Image("cold %d" % n, (10,)), tag="v%d" % n)
+        assert larder.get(paths.manifest("t/cold", "v%d" % n)).good
+    assert larder.get(OURS).good
+    upstream.forget()
+    wait_until(lambda: upstream.count("HEAD", re.compile("^/v2/cold/")) >= 60, "many are checked")
+    assert checks(upstream) >= 2
+
+
+def many_platforms(upstream, word, n):
+    """An index as buildx makes it: each image has its attestation. The last image is s390x."""
+    images = [Image("%s %d" % (word, i), (10,), arch="arch%d" % i if i < n - 1 else "s390x") for i in range(n)]
+    entries = []
+    for image in images:
+        upstream.add("app", image)
+        proof = Image("proof of %s" % image.name, (5,))
+        upstream.add("app", proof)
+        entries += [{"mediaType": OCI_MANIFEST, "digest": image.digest, "size": len(image.manifest), "platform": {"os": "linux", "architecture": image.arch}},
+                    {"mediaType": OCI_MANIFEST, "digest": proof.digest, "size": len(proof.manifest), "platform": {"os": "unknown", "architecture": "unknown"}}]
+    upstream.add_manifest("app", to_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}), OCI_INDEX, "v1")
+    return images
+
+
+@pytest.mark.parametrize("n", [10, 40])
+def test_a_platform_far_down_in_the_index_is_one_that_is_here(upstream, start_larder, n):
+    last = many_platforms(upstream, "old", n)[-1]
+    larder = start_larder(upstream, defaults=dict(SHORT, refresh="images"))
+    assert larder.get(OURS).good
+    assert larder.get(paths.manifest(APP, last.digest)).good
+    larder.wait_stored(last.digest)
+    new = many_platforms(upstream, "new", n)
+    larder.wait_stored(new[-1].digest, *new[-1].blobs)
+    assert not any(larder.stored(image.digest) for image in new[:-1])
+
+
+def test_of_an_image_that_nobody_pulls_only_the_tag_is_kept_fresh(upstream, start_larder):
+    """Some tools only look where a tag leads."""
+    images = lambda word: [Image("%s %s" % (word, arch), (10,), arch=arch) for arch in ("amd64", "arm64")]
+    upstream.add("app", Index(images("old")), tag="v1")
+    larder = start_larder(upstream, defaults=dict(SHORT, refresh="images"))
+    assert larder.get(OURS).good
+    new = images("new")
+    index = upstream.add("app", Index(new), tag="v1")
+    larder.wait_stored(index.digest)
+    upstream.forget()
+    wait_until(lambda: checks(upstream) >= 3, "it goes on")
+    larder.wait_idle()
+    assert not any(larder.stored(image.digest) for image in new)

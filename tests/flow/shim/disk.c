@@ -2,7 +2,8 @@
  *
  *   LARDER_DISK  a folder. While it has a file fail-pwrite, fail-fdatasync, fail-fsync, fail-renameat, fail-ftruncate or fail-openat (of a
  *                file that would be made) with a line "ERROR SKIP", such calls on the store's files and folders fail with that
- *                error number; the first SKIP of them since the file is there do not. The store's index is let alone.
+ *                error number; the first SKIP of them since the file is there do not. The store's index is let alone, but for
+ *                fail-index: each fdatasync of it fails, so nothing can be written down there.
  *
  * The calls themselves go to the kernel directly, so it does not matter what else stands between the program and libc. */
 #include <errno.h>
@@ -16,7 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int in_the_store(int fd)
+static int in_the_store(int fd, int in_the_index)
 {
     char link[64], path[PATH_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -24,7 +25,7 @@ static int in_the_store(int fd)
     if (n < 0)
         return 0;
     path[n] = 0;
-    return strstr(path, "/store") != NULL && strstr(path, "/index") == NULL;
+    return strstr(path, "/store") != NULL && (strstr(path, "/index") != NULL) == in_the_index;
 }
 
 /* How many of these calls there were since it is told to fail. */
@@ -50,7 +51,7 @@ static int fails(const char *call, int fd)
     const char *folder = getenv("LARDER_DISK");
     int error = 0, before = errno;
     long skip = 0;
-    if (folder == NULL || !in_the_store(fd))
+    if (folder == NULL || !in_the_store(fd, strcmp(call, "index") == 0))
         return 0;
     snprintf(name, sizeof name, "%s/fail-%s", folder, call);
     pthread_mutex_lock(&lock);
@@ -77,7 +78,7 @@ ssize_t pwrite64(int fd, const void *bytes, size_t n, off64_t at)
 
 int fdatasync(int fd)
 {
-    return fails("fdatasync", fd) != 0 ? -1 : (int)syscall(SYS_fdatasync, fd);
+    return fails("fdatasync", fd) != 0 || fails("index", fd) != 0 ? -1 : (int)syscall(SYS_fdatasync, fd);
 }
 
 int fsync(int fd)
