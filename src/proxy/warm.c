@@ -223,6 +223,27 @@ static void forget_oldest(struct warms *t)
     }
 }
 
+/* Under the lock. */
+static struct warm *find(struct warms *t, uint64_t id)
+{
+    LIST_FOREACH (n, &t->list) {
+        struct warm *w = CONTAINER_OF(n, struct warm, node);
+        if (w->id == id)
+            return w;
+    }
+    return NULL;
+}
+
+/* Its core is not there: nobody may begin it later, for nobody knows its id. */
+static void give_up(struct warms *t, uint64_t id)
+{
+    pthread_mutex_lock(&t->lock);
+    struct warm *w = find(t, id);
+    if (w != NULL && w->state == WARM_NEW)
+        end(w, WARM_FAILED, err_words(ERR_STOPPING));
+    pthread_mutex_unlock(&t->lock);
+}
+
 unsigned warm_begin(struct proxy_shared *s, const struct warm_image *image, struct str *out)
 {
     struct warms *t = s->warms;
@@ -250,21 +271,12 @@ unsigned warm_begin(struct proxy_shared *s, const struct warm_image *image, stru
         mem_free(w);
         return no(out, 503, "larder warms 32 images already; try again when one of them is here");
     }
-    if (!post(s, core))
+    if (!post(s, core)) {
+        give_up(t, id);
         return no(out, 503, err_words(ERR_STOPPING));
+    }
     str_addf(out, "{\"id\":%llu}\n", (unsigned long long)id);
     return 200;
-}
-
-/* Under the lock. */
-static struct warm *find(struct warms *t, uint64_t id)
-{
-    LIST_FOREACH (n, &t->list) {
-        struct warm *w = CONTAINER_OF(n, struct warm, node);
-        if (w->id == id)
-            return w;
-    }
-    return NULL;
 }
 
 static void add_count(struct str *out, const char *name, const _Atomic uint64_t *n)
