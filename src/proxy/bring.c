@@ -3,7 +3,7 @@
  *   BEGIN   the starter has not returned yet                  -> OPEN (the index whose platforms count) | TOP
  *   TOP     what the reference names is obtained              -> NEXT | END
  *   NEXT    the next manifest is obtained                     -> OPEN | WEIGH (all are read) | END
- *   OPEN    its file is being opened                          -> READ | TOP | END
+ *   OPEN    its file is being opened                          -> READ | TOP | NEXT (it was damaged: once more) | END
  *   READ    a job reads it: what does it refer to?            -> NEXT | TOP (it was said index) | END
  *   WEIGH   a job puts the blobs in order: do they fit?        -> BLOBS | END
  *   BLOBS   up to SLOTS are obtained at a time                -> END
@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "proxy/damaged.h"
 #include "proxy/obtain.h"
 #include "registry/manifest.h"
 #include "registry/platform.h"
@@ -28,6 +29,7 @@
 
 #define SLOTS         3
 #define MANIFESTS_MAX 1000
+#define FIXES_MAX     100 /* damaged manifests that are fetched again */
 #define BLOBS_MAX     20000
 #define SEEN_MAX      256
 #define TURN_MAX      64 /* blobs that are begun in one turn of the loop */
@@ -47,6 +49,7 @@ enum bring_state {
 #define BRING_O_NEWS 2u
 #define BRING_O_OPEN 4u
 #define BRING_O_JOB  8u
+#define BRING_O_FIX  16u /* a damaged manifest is put away, and the index told */
 
 struct thing {
     struct digest digest;
@@ -92,6 +95,8 @@ struct bring {
     /* reading */
     struct open_wait open;
     struct open_object *object;
+    struct damaged damaged;
+    unsigned fixes;
     struct job job;
     bool working; /* the state's job has been started */
     char media[STORE_MEDIA_MAX + 1];
@@ -414,12 +419,31 @@ static enum step step_begin(struct bring *b)
     return open_manifest(b, &b->like);
 }
 
+/* It is here, and opened. */
+static void count_manifest(struct bring *b)
+{
+    if (b->reading_like)
+        return;
+    b->arrived += b->object->size;
+    atomic_fetch_add(&b->counts->manifests, 1);
+    atomic_store(&b->counts->bytes_all, b->arrived); /* the larger one first: others read */
+    atomic_store(&b->counts->bytes, b->arrived);
+}
+
+static void on_fixed(struct damaged *d)
+{
+    struct bring *b = CONTAINER_OF(d, struct bring, damaged);
+    op_clear(&b->op, BRING_O_FIX);
+    op_run(&b->op);
+}
+
 static enum step step_open(struct bring *b)
 {
     if (op_expects(&b->op, BRING_O_OPEN))
         return STEP_WAIT;
     if (b->object != NULL) {
         b->working = false;
+        count_manifest(b);
         return op_go(&b->op, BRING_READ);
     }
     if (b->reading_like) { /* it is gone by now: then this machine's platform it is */
@@ -428,8 +452,12 @@ static enum step step_open(struct bring *b)
     }
     if (b->open.err != 0) /* no descriptors just now, and the like */
         return bad_manifest(b, b->open.err, "cannot be opened just now; try again, and see the log");
-    return bad_manifest(b, ERR_STORE,
-                        "is not in the store as it should be; 'larder verify' puts away what is damaged");
+    if (b->fixes == FIXES_MAX)
+        return bad_manifest(b, ERR_STORE, "is damaged in the store, as are others; see the log");
+    b->fixes++;
+    op_expect(&b->op, BRING_O_FIX);
+    damaged_put_away(&b->damaged, b->px, &b->manifests.list[--b->manifests.next].digest, on_fixed);
+    return op_go(&b->op, BRING_NEXT); /* and once more */
 }
 
 /* Is it one of the platforms in the list? */
@@ -569,6 +597,8 @@ static enum step step_weigh(struct bring *b)
 
 static enum step step_next(struct bring *b)
 {
+    if (op_expects(&b->op, BRING_O_FIX))
+        return STEP_WAIT;
     if (b->obtain.px == NULL) {
         if (b->manifests.next == b->manifests.n)
             return to_weigh(b);
@@ -582,11 +612,7 @@ static enum step step_next(struct bring *b)
     case OBTAIN_DONE:
         break;
     }
-    b->arrived += b->obtain.size;
     count_fetched(b, &b->obtain);
-    atomic_fetch_add(&b->counts->manifests, 1);
-    atomic_store(&b->counts->bytes_all, b->arrived); /* the larger one first: others read */
-    atomic_store(&b->counts->bytes, b->arrived);
     struct digest d = b->obtain.digest;
     b->obtain = (struct obtain){0};
     return open_manifest(b, &d);

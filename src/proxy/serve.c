@@ -249,34 +249,19 @@ static void on_open(struct open_wait *w)
     op_run(&s->op);
 }
 
-static void on_fixed(struct store_change *c)
+static void on_fixed(struct damaged *d)
 {
-    struct serve *s = CONTAINER_OF(c, struct serve, fix);
+    struct serve *s = CONTAINER_OF(d, struct serve, put_away);
     op_clear(&s->op, SERVE_O_FIX);
     op_run(&s->op);
-}
-
-static void put_away_work(struct job *j)
-{
-    struct serve *s = CONTAINER_OF(j, struct serve, put_away);
-    store_quarantine(s->px->shared->store, &s->fix.digest);
-}
-
-static void on_put_away(struct job *j)
-{
-    struct serve *s = CONTAINER_OF(j, struct serve, put_away);
-    store_apply(s->px->shared->store, s->op.core, &s->fix, on_fixed);
 }
 
 /* The file is not what the index says: put it away, forget the object, and go on as with a miss. */
 static enum step open_damaged(struct serve *s)
 {
-    log_error("store", "object missing or damaged, fetching it again", LOG_D("digest", &s->digest));
-    COUNT(core_counters(s->px->core), store_errors, 1);
     s->damaged = true;
-    s->fix = (struct store_change){.what = CHANGE_DEL_OBJECT, .digest = s->digest};
     op_expect(&s->op, SERVE_O_FIX);
-    job_start(s->op.core, &s->put_away, put_away_work, on_put_away);
+    damaged_put_away(&s->put_away, s->px, &s->digest, on_fixed);
     (void)again(s);
     return STEP_WAIT;
 }

@@ -2,6 +2,7 @@
 #ifndef LARDER_PROXY_SERVE_INT_H
 #define LARDER_PROXY_SERVE_INT_H
 
+#include "proxy/damaged.h"
 #include "proxy/pass.h"
 #include "proxy/proxy_int.h"
 #include "registry/name.h"
@@ -62,8 +63,7 @@ struct serve {
     struct pass_what alone; /* how to fetch it without the store */
 
     /* From here on nothing is zeroed for each request. */
-    struct job put_away;
-    struct store_change fix;
+    struct damaged put_away;
     char repo[NAME_REPO_MAX + 1];
     char repo_key[REPO_KEY_MAX];
     size_t repo_n, repo_key_n;

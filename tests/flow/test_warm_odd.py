@@ -7,7 +7,7 @@ import os
 import pytest
 
 from lib import paths
-from lib.images import KIB, MIB, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Image, blob, to_json
+from lib.images import KIB, MIB, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Image, Index, blob, to_json
 from lib.larder import wait_until
 
 APP = "t/app"
@@ -149,3 +149,28 @@ def test_cancelled_at_once(upstream, larder):
         assert end(larder, number)["state"] in ("cancelled", "done")
     larder.wait_idle()
     assert warm(larder)["state"] == "done"
+
+
+@pytest.mark.parametrize("harm", ["removed", "flipped"])
+def test_damaged_manifests_are_fetched_again(upstream, larder, harm):
+    images = [Image("damaged %d" % n, (10,)) for n in range(2)]
+    index = upstream.add("app", Index(images), tag="v1")
+    larder.expect_damage = True
+    assert warm(larder, platforms="all")["state"] == "done"
+    larder.restart()  # so that no file is open
+    for d in (index.digest, images[1].digest):
+        path = larder.blob_path(d)
+        if harm == "removed":
+            os.unlink(path)
+        else:
+            with open(path, "r+b") as f:
+                f.seek(20)
+                byte = f.read(1)
+                f.seek(20)
+                f.write(bytes([byte[0] ^ 1]))
+    upstream.forget()
+    r = warm(larder, platforms="all")
+    assert r["state"] == "done" and r["manifests"] == 3 and r["fetched"] == 2 and r["bytes"] == r["bytes_all"], r
+    assert upstream.count("GET") == 2
+    for d in (index.digest, *[i.digest for i in images]):
+        assert larder.get(paths.manifest(APP, d)).good and larder.stored(d)
