@@ -7,7 +7,7 @@
 struct warms;
 
 struct warms *warms_new(void);
-void warms_free(struct warms *w);         /* the cores have ended */
+void warms_free(struct warms *t);         /* the cores have ended */
 void warm_on_message(struct core_msg *m); /* of a proxy: something is to be begun, or to end */
 
 #endif
