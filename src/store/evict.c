@@ -20,7 +20,7 @@
 #include "store/index_int.h"
 #include "store/pinned_int.h"
 
-#define STEP_OBJECTS 100
+#define STEP_OBJECTS 25
 
 #define DAY_MS INT64_C(86400000)
 

@@ -3,6 +3,8 @@
  *
  * `lock` guards woken, tidy_wanted, tidy_done; `scrub` is made and freed under it, and is the keeper's otherwise. */
 #include <errno.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -12,6 +14,7 @@
 #define HOUSEWORK_MS 60000 /* touches, leftovers */
 #define LIMITS_MS                                                                                            \
     5000 /* what others do to the file system, and ages; pages of the index that are not in use */
+#define KEEPER_NICE  10
 #define PROBE_MS     2000
 #define IN_VAIN_MS   1000
 #define SUSPECT_RATE (UINT64_C(64) << 20) /* bytes a second */
@@ -210,6 +213,8 @@ static void *keep(void *arg)
 {
     struct keeper *k = arg;
     uint64_t wanted;
+    /* What it does is never urgent (a full disk is answered by whoever meets it), and the loops want the processors. */
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), KEEPER_NICE);
     while (!atomic_load(&k->stop)) {
         turn(k);
         if (!rest(k, &wanted))
