@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <jansson.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -143,14 +144,16 @@ static bool read_answer(struct span whole, unsigned *status, struct span *body)
     return length == body->n;
 }
 
-/* The sentence of {"error":"..."}: larder's own form, and no other is known here. */
-static struct span error_sentence(struct span body)
+/* The sentence of {"error":"..."}; what is not of that form, as it is. Copied. */
+static char *error_sentence(struct span body, size_t *n)
 {
-    struct span start = SPAN("{\"error\":\"");
-    ptrdiff_t end = span_rfind(body, '"');
-    if (!span_starts(body, start) || end < (ptrdiff_t)start.n)
-        return body;
-    return span_sub(body, start.n, (size_t)end - start.n);
+    json_t *o = json_loadb(body.p, body.n, 0, NULL);
+    const char *text = json_string_value(json_object_get(o, "error"));
+    struct span sentence = text != NULL ? span_str(text) : body;
+    char *copy = copy_of(sentence);
+    *n = sentence.n;
+    json_decref(o);
+    return copy;
 }
 
 static enum call_outcome absent(const struct conf *conf, const char *what, char **answer, size_t *n)
@@ -176,12 +179,13 @@ static enum call_outcome ask(const struct conf *conf, int fd, struct span reques
     } else if (!read_answer(span_of(buf, got), &status, &body)) {
         outcome =
             absent(conf, "what answers there is not larder, or ended in the middle of its answer", answer, n);
+    } else if (status != 200) {
+        *answer = error_sentence(body, n);
+        outcome = CALL_REFUSED;
     } else {
-        if (status != 200)
-            body = error_sentence(body);
         *answer = copy_of(body);
         *n = body.n;
-        outcome = status == 200 ? CALL_ANSWERED : CALL_REFUSED;
+        outcome = CALL_ANSWERED;
     }
     mem_free(buf);
     return outcome;

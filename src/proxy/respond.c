@@ -144,8 +144,8 @@ static void offer_again(struct serve *s)
 {
     const struct exchange *x = s->x;
     if (!exchange_repeats(x) || s->result != RESULT_HIT || s->object == NULL || s->object->bytes == NULL ||
-        (s->has_tag && s->ttl_ms < 1000))
-        return;
+        (s->has_tag && s->ttl_ms < 1000) || h1_get(&x->req, SPAN("authorization")).p != NULL)
+        return; /* the last: what a client calls a secret is not kept for longer than its request */
     struct repeat *r;
     NEW(r);
     r->again = (struct again){repeat_good, repeat_given, repeat_drop};

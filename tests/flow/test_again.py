@@ -180,6 +180,13 @@ def test_close_is_close(warm, image):
         assert r.good and r.header("Connection") == "close"
 
 
+def test_requests_with_a_secret_are_not_kept(warm, image):
+    with Conn(warm.address) as conn:
+        for _ in range(50):
+            assert ask(conn, TAG, headers={"Authorization": "Basic eDp5"}).body == image.manifest
+    assert again(warm) == 0
+
+
 def test_large_answers_go_the_usual_way(upstream, larder):
     data = blob("large", 100 * KIB)
     target = paths.blob(APP, upstream.add_blob("app", data))

@@ -532,3 +532,7 @@ def test_orders_are_orders(larder, stock):
     for name, status in (("usage", 400), ("usage?by=tag", 400), ("objects", 400), ("objects?image=t/nope:1", 404)):
         code, answer = ask(larder, "GET", name)
         assert code == status and list(answer) == ["error"], (name, code, answer)
+
+
+def test_what_is_refused_is_said_in_its_own_signs(larder):
+    assert "no rule has the name 'a\"b\\c'" in refused(larder, "purge", "--rule", 'a"b\\c')
