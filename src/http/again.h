@@ -18,6 +18,7 @@ struct conn;
 
 /* The handler's side of an answer; embedded in what it keeps of it. */
 struct again {
+    uint64_t body_n;               /* bytes of the answer's body; the server's */
     bool (*good)(struct again *a); /* may it be given once more? */
     /* It has been, to the client of k (server_peer); its first byte came at began_ns. */
     void (*given)(struct again *a, const struct conn *k, int64_t began_ns);

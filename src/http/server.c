@@ -328,6 +328,7 @@ static void keep_again(struct exchange *x)
     struct body_piece piece = {.mem = ""};
     int64_t now = core_now(s->core), until = now + x->again_ms;
     x->again = NULL;
+    a->body_n = x->body != NULL ? x->left : 0;
     bool one = x->body == NULL || (x->body->ops->pull(x->body, &piece) == BODY_PIECE && piece.mem != NULL &&
                                    piece.len == x->left);
     if (!one || x->chunked || x->until_close || x->conn->last || x->out.cut ||
@@ -380,9 +381,10 @@ static bool answer_again(struct conn *k, struct span request)
         return true;
     }
     COUNT(core_counters(s->core), answers_again, 1);
-    COUNT(core_counters(s->core), bytes_to_clients, put);
+    size_t head_n = answer.n - (size_t)a->body_n;
+    COUNT(core_counters(s->core), bytes_to_clients, (size_t)put > head_n ? (size_t)put - head_n : 0);
     if ((size_t)put < answer.n)
-        send_rest(k, span_from(answer, (size_t)put));
+        send_rest(k, span_from(answer, (size_t)put)); /* counts the others */
     else
         conn_go(k, CONN_IDLE);
     return true;

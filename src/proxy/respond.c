@@ -148,7 +148,7 @@ static void offer_again(struct serve *s)
         return; /* the last: what a client calls a secret is not kept for longer than its request */
     struct repeat *r;
     NEW(r);
-    r->again = (struct again){repeat_good, repeat_given, repeat_drop};
+    r->again = (struct again){.good = repeat_good, .given = repeat_given, .drop = repeat_drop};
     r->digest = s->digest;
     r->version = s->version;
     r->counted = (struct counted){.px = s->px,

@@ -77,6 +77,12 @@ def test_each_is_counted_and_logged(warm, image):
     assert last["status"] == 200 and last["cache"] == "hit" and last["digest"] == image.digest and last["client"].startswith("127.0.0.1:")
 
 
+def test_bytes_are_counted_as_ever(warm, image):
+    before = warm.metric("client_sent_bytes_total")
+    answers = asked_until_again(warm, TAG)
+    wait_until(lambda: warm.metric("client_sent_bytes_total") == before + len(answers) * len(image.manifest), "the bytes of the bodies")
+
+
 def test_other_headers_are_another_request(warm, image):
     tag = '"%s"' % image.digest
     assert all(r.status == 200 for r in asked_until_again(warm, TAG))

@@ -34,7 +34,7 @@ static void drop(struct again *a)
 
 static struct owner owner_new(void)
 {
-    return (struct owner){.again = {good, given, drop}, .good = true};
+    return (struct owner){.again = {.good = good, .given = given, .drop = drop}, .good = true};
 }
 
 static struct again_table *table;
