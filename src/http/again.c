@@ -19,13 +19,21 @@ struct again_table {
         int64_t seen_ms; /* ... then; 0: never */
         struct kept *kept;
     } slots[SLOTS];
+    size_t hand; /* goes round: what is over there is dropped */
 };
+
+void again_put(struct again *a)
+{
+    MUST(a->refs > 0);
+    if (--a->refs == 0)
+        a->drop(a);
+}
 
 static void drop(struct kept *k)
 {
     if (k == NULL)
         return;
-    k->again->drop(k->again);
+    again_put(k->again);
     mem_free(k);
 }
 
@@ -65,8 +73,18 @@ struct span again_find(struct again_table *t, struct span request, int64_t now_m
     return span_of(k->bytes + k->request_n, k->answer_n);
 }
 
+static void drop_old(struct kept **place, int64_t now_ms)
+{
+    if (*place == NULL || now_ms < (*place)->until_ms)
+        return;
+    drop(*place);
+    *place = NULL;
+}
+
 bool again_wanted(struct again_table *t, struct span request, int64_t now_ms)
 {
+    t->hand = (t->hand + 1) % SLOTS;
+    drop_old(&t->slots[t->hand].kept, now_ms);
     uint64_t hash = map_hash(request), i = hash % SLOTS;
     bool wanted =
         t->slots[i].seen_ms != 0 && t->slots[i].hash == hash && now_ms - t->slots[i].seen_ms < AGAIN_SEEN_MS;
@@ -80,6 +98,7 @@ void again_keep(struct again_table *t, struct span request, struct span head, st
 {
     struct kept *k = mem_alloc(sizeof *k + request.n + head.n + body.n);
     *k = (struct kept){.again = a, .until_ms = until_ms, .request_n = request.n, .answer_n = head.n + body.n};
+    a->refs = 1;
     memcpy(k->bytes, request.p, request.n);
     memcpy(k->bytes + request.n, head.p, head.n);
     if (body.n > 0)

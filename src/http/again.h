@@ -1,8 +1,8 @@
 /* Answers that are given again. When many clients ask for one thing in the same bytes within a moment (a herd that pulls one image), the
  * second and later ones get the bytes of the answer before, and the handler is only asked whether it is still good. One table per core.
  *
- * An answer is kept when its request has been seen twice within AGAIN_SEEN_MS, and for a second at most, because it has a date. Bounded: slots, and
- * the size of each.
+ * An answer is kept when its request has been seen twice within AGAIN_SEEN_MS, and given for a second at most, because it has a date. Bounded: slots,
+ * and the size of each; memory of what is over is given back as further requests come.
  *
  * Owner: the server. Thread: the core's. */
 #ifndef LARDER_HTTP_AGAIN_H
@@ -16,14 +16,26 @@
 
 struct conn;
 
+/* How an answer has gone out. */
+struct again_given {
+    int64_t began_ns, headed_ns,
+        ended_ns;    /* the request's first byte, the answer's head, its end (monotonic) */
+    uint64_t sent;   /* bytes of the body */
+    const char *cut; /* NULL: all of it went out; else why not */
+};
+
 /* The handler's side of an answer; embedded in what it keeps of it. */
 struct again {
-    uint64_t body_n;               /* bytes of the answer's body; the server's */
     bool (*good)(struct again *a); /* may it be given once more? */
-    /* It has been, to the client of k (server_peer); its first byte came at began_ns. */
-    void (*given)(struct again *a, const struct conn *k, int64_t began_ns);
-    void (*drop)(struct again *a); /* the last call */
+    void (*given)(struct again *a, const struct conn *k,
+                  const struct again_given *g); /* to the client of k (server_peer) */
+    void (*drop)(struct again *a);              /* the last call */
+    /* the server's own */
+    unsigned refs;   /* the table's, and those of answers that are still going out */
+    uint64_t body_n; /* bytes of the answer's body */
 };
+
+void again_put(struct again *a); /* gives back a reference */
 
 struct again_table;
 

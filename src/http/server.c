@@ -85,8 +85,10 @@ struct server {
     struct again_table *again;
     struct exchange *
         whole; /* the one that is being handled, if its request came whole and alone, and again and again ... */
-    struct span whole_bytes; /* ... in these bytes */
-    char join[JOIN_MAX];     /* a head and a small body, for one send */
+    struct span whole_bytes; /* ... in these bytes (whole_buf) ... */
+    const char *whole_at;    /* ... which were read to there */
+    char whole_buf[AGAIN_REQUEST_MAX];
+    char join[JOIN_MAX]; /* a head and a small body, for one send */
 };
 
 struct server_port {
@@ -310,7 +312,7 @@ static void conn_dispatch(struct conn *k, enum h1_event event, bool whole)
 
 bool exchange_repeats(const struct exchange *x)
 {
-    return x->conn->server->whole == x;
+    return x->conn->server->whole == x && !x->conn->last;
 }
 
 void exchange_again(struct exchange *x, struct again *a, int64_t ms)
@@ -340,14 +342,31 @@ static void keep_again(struct exchange *x)
                until < s->date_until ? until : s->date_until, a);
 }
 
-/* What the client did not take at once. */
-static void send_rest(struct conn *k, struct span rest)
+static void on_rest(struct exchange *x)
+{
+    struct again *a = x->user;
+    struct again_given g = {.began_ns = x->began_ns,
+                            .headed_ns = x->headed_ns,
+                            .ended_ns = clock_mono_ns(),
+                            .sent = a->body_n > x->left ? a->body_n - x->left : 0,
+                            .cut = x->complete ? NULL : x->why};
+    a->given(a, x->conn, &g);
+    again_put(a);
+}
+
+/* What the client did not take at once, as an exchange without a handler. */
+static void send_rest(struct conn *k, struct again *a, struct span rest, int64_t began_ns)
 {
     struct exchange *x = exchange_take(k->server, k);
     k->x = x;
     x->req.keep_alive = true;
     x->req.has_body = false;
     x->answered = true;
+    x->began_ns = began_ns;
+    x->headed_ns = clock_mono_ns();
+    x->user = a;
+    x->finished = on_rest;
+    a->refs++;
     x->left = rest.n;
     x->body = body_of_text(rest);
     x->body->wake = send_wake;
@@ -366,27 +385,29 @@ static bool answer_again(struct conn *k, struct span request)
         return false;
     struct span answer = again_find(s->again, request, now, &a);
     if (answer.p == NULL) {
-        if (again_wanted(s->again, request, now))
-            s->whole_bytes = request;
+        if (again_wanted(s->again, request, now)) {
+            memcpy(s->whole_buf, request.p, request.n);
+            s->whole_bytes = span_of(s->whole_buf, request.n);
+            s->whole_at = request.p;
+        }
         return false;
     }
-    int64_t began_ns = clock_mono_ns();
+    struct again_given g = {.began_ns = clock_mono_ns(), .sent = a->body_n};
     struct iovec iov = {(char *)(uintptr_t)answer.p, answer.n};
     ssize_t put = stream_writev(k->stream, &iov, 1, false);
-    if (put == STREAM_AGAIN)
+    if (put < 0) /* the usual way meets the same, and knows what to do */
         return false;
-    a->given(a, k, began_ns);
-    if (put < 0) {
-        conn_close(k, false, "the client went away");
+    /* Of the body; below zero, if that is a part of the head, since what is sent later is counted whole. */
+    int64_t sent = (int64_t)put - (int64_t)(answer.n - a->body_n);
+    COUNT(core_counters(s->core), answers_again, 1);
+    COUNT(core_counters(s->core), bytes_to_clients, sent);
+    if ((size_t)put < answer.n) {
+        send_rest(k, a, span_from(answer, (size_t)put), g.began_ns);
         return true;
     }
-    COUNT(core_counters(s->core), answers_again, 1);
-    size_t head_n = answer.n - (size_t)a->body_n;
-    COUNT(core_counters(s->core), bytes_to_clients, (size_t)put > head_n ? (size_t)put - head_n : 0);
-    if ((size_t)put < answer.n)
-        send_rest(k, span_from(answer, (size_t)put)); /* counts the others */
-    else
-        conn_go(k, CONN_IDLE);
+    g.headed_ns = g.ended_ns = clock_mono_ns();
+    a->given(a, k, &g);
+    conn_go(k, CONN_IDLE);
     return true;
 }
 
@@ -405,7 +426,7 @@ static void conn_input(struct conn *k, const char *p, size_t n)
         p += used;
         n -= used;
         if (event != H1_MORE)
-            conn_dispatch(k, event, n == 0 && p - used == k->server->whole_bytes.p && event == H1_DONE);
+            conn_dispatch(k, event, n == 0 && p - used == k->server->whole_at && event == H1_DONE);
     }
     k->in_input = false;
     if (k->state == CONN_CLOSED)
@@ -454,7 +475,7 @@ static void conn_readable(struct conn *k)
     }
     char *buf = core_scratch(k->server->core);
     ssize_t n = stream_recv(k->stream, buf, PENDING_MAX);
-    k->server->whole_bytes = SPAN_NONE;
+    k->server->whole_at = NULL;
     if (n > 0 && !answer_again(k, span_of(buf, (size_t)n)))
         conn_input(k, buf, (size_t)n);
     else if (n <= 0 && n != STREAM_AGAIN)

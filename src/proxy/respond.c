@@ -50,10 +50,10 @@ struct counted {
 /* The fields of its log record that are the same when it is answered in the same bytes. */
 #define SAME_FIELDS(c)                                                                                       \
     LOG_SP("method", (c)->method), LOG_SP("target", (c)->target), LOG_U("status", (c)->status),              \
-        LOG_U("bytes", (c)->sent), LOG_S("cache", proxy_result_name[(c)->result]),                           \
+        LOG_S("cache", proxy_result_name[(c)->result]),                                                      \
         LOG_SP("rule", (c)->rule != NULL ? (c)->rule->name : SPAN_NONE),                                     \
         LOG_S("kind", proxy_kind_name[(c)->kind]), LOG_D("digest", (c)->digest),                             \
-        LOG_S("error", (c)->err != 0 ? err_name((c)->err) : NULL), LOG_S("cut", (c)->cut)
+        LOG_S("error", (c)->err != 0 ? err_name((c)->err) : NULL)
 
 static void count(const struct counted *c)
 {
@@ -87,8 +87,8 @@ void respond_count(struct serve *s)
     char peer[64];
     struct str p = STR_INIT(peer);
     exchange_peer(x, &p);
-    log_info("access", "request", LOG_SP("client", str_span(&p)), SAME_FIELDS(&c),
-             LOG_MS("first_ms", c.first_us), LOG_MS("ms", c.total_us));
+    log_info("access", "request", LOG_SP("client", str_span(&p)), SAME_FIELDS(&c), LOG_U("bytes", c.sent),
+             LOG_S("cut", c.cut), LOG_MS("first_ms", c.first_us), LOG_MS("ms", c.total_us));
 }
 
 /* ---- answers that are given again (http/again.h) ---- */
@@ -109,11 +109,12 @@ static bool repeat_good(struct again *a)
            r->counted.setup == r->counted.px->setup;
 }
 
-static void repeat_given(struct again *a, const struct conn *k, int64_t began_ns)
+static void repeat_given(struct again *a, const struct conn *k, const struct again_given *g)
 {
     struct repeat *r = CONTAINER_OF(a, struct repeat, again);
     struct proxy *px = r->counted.px;
-    r->counted.first_us = r->counted.total_us = (clock_mono_ns() - began_ns) / 1000;
+    r->counted.first_us = (g->headed_ns - g->began_ns) / 1000;
+    r->counted.total_us = (g->ended_ns - g->began_ns) / 1000;
     count(&r->counted);
     store_touch(px->reader, &r->digest, core_now(px->core));
     if (!setup_conf(r->counted.setup)->log_access)
@@ -122,7 +123,8 @@ static void repeat_given(struct again *a, const struct conn *k, int64_t began_ns
     struct str p = STR_INIT(peer);
     server_peer(k, &p);
     log_info("access", "request", LOG_SP("client", str_span(&p)), LOG_READY(r->json, r->text),
-             LOG_MS("first_ms", r->counted.first_us), LOG_MS("ms", r->counted.total_us));
+             LOG_U("bytes", g->sent), LOG_S("cut", g->cut), LOG_MS("first_ms", r->counted.first_us),
+             LOG_MS("ms", r->counted.total_us));
 }
 
 static void repeat_drop(struct again *a)
@@ -139,13 +141,23 @@ static struct span copy(struct span s)
     return s.n > 0 ? span_of(memcpy(mem_alloc(s.n), s.p, s.n), s.n) : SPAN_NONE;
 }
 
+/* In memory, and small; a tag that has some time left, and does not change its seconds right now. What a client calls a secret is not kept for
+ * longer than its request. */
+static bool can_repeat(const struct serve *s)
+{
+    const struct open_object *o = s->object;
+    return o != NULL && o->bytes != NULL && o->size > 0 &&
+           o->size <= AGAIN_ANSWER_MAX - EXCHANGE_RESPONSE_MAX &&
+           (!s->has_tag || (s->ttl_ms >= 1000 && s->ttl_ms % 1000 > 0)) &&
+           h1_get(&s->x->req, SPAN("authorization")).p == NULL;
+}
+
 /* Offers the answer that is about to go out, if it is asked for again and again. */
 static void offer_again(struct serve *s)
 {
     const struct exchange *x = s->x;
-    if (!exchange_repeats(x) || s->result != RESULT_HIT || s->object == NULL || s->object->bytes == NULL ||
-        (s->has_tag && s->ttl_ms < 1000) || h1_get(&x->req, SPAN("authorization")).p != NULL)
-        return; /* the last: what a client calls a secret is not kept for longer than its request */
+    if (!exchange_repeats(x) || s->result != RESULT_HIT || !can_repeat(s))
+        return;
     struct repeat *r;
     NEW(r);
     r->again = (struct again){.good = repeat_good, .given = repeat_given, .drop = repeat_drop};
@@ -159,7 +171,6 @@ static void offer_again(struct serve *s)
                                   .method = x->req.method_name,
                                   .target = x->req.target,
                                   .status = 200,
-                                  .sent = x->req.method == H1_GET ? s->object->size : 0,
                                   .digest = &r->digest};
     const struct log_field same[] = {SAME_FIELDS(&r->counted)};
     r->json = copy(log_ready(LOG_FORMAT_JSON, same, ARRAY_LEN(same)));

@@ -424,7 +424,8 @@ static enum step lookup_digest(struct serve *s)
 
 static enum step step_lookup(struct serve *s)
 {
-    s->version = store_version(s->px->shared->store);
+    if (s->rounds == 0) /* what an earlier round has found counts in later ones */
+        s->version = store_version(s->px->shared->store);
     if (op_expects(&s->op, SERVE_O_FIX))
         return STEP_WAIT;
     if (s->kind == KIND_MANIFEST && s->route.digest.alg == DIGEST_NONE)

@@ -1306,6 +1306,7 @@ bool index_reopen(struct index *x)
     char text[1024] = "";
     struct str why = STR_INIT(text);
     enum format format;
+    atomic_fetch_add_explicit(&x->commits, 1, memory_order_release); /* it may come back with less */
     pthread_rwlock_wrlock(&x->gate);
     pthread_mutex_lock(&x->readers_lock);
     LIST_FOREACH (n, &x->reader_list) {

@@ -83,6 +83,49 @@ def test_bytes_are_counted_as_ever(warm, image):
     wait_until(lambda: warm.metric("client_sent_bytes_total") == before + len(answers) * len(image.manifest), "the bytes of the bodies")
 
 
+def test_a_cut_answer_is_logged_as_cut(warm, image):
+    """Clients that ask on and on, take nothing, and leave: whole records are of answers that the connection could hold."""
+    layer = image.layers[0]
+    target, size = paths.blob(APP, layer), len(image.blobs[layer])
+
+    def records(client):
+        return [r for r in warm.log if r.get("msg") == "request" and r.get("client") == client]
+
+    with Conn(warm.address) as keeper:
+        for _ in range(10):
+            conn = Conn(warm.address, receive_buffer=2048)
+            client = "127.0.0.1:%d" % conn.sock.getsockname()[1]
+            before = warm.metric("client_sent_bytes_total")
+            for n in range(1000):
+                for _ in range(3):
+                    ask(keeper, target)
+                conn.send_request("GET", target)
+                if len(records(client)) < n - 5:  # one has filled the connection, and others wait behind it
+                    break
+            conn.reset()
+            wait_until(lambda: any(r.get("cut") for r in records(client)), "a record of an answer that was cut")
+            cut = [r for r in records(client) if r.get("cut")]
+            assert len(cut) == 1 and cut[0]["bytes"] < size
+            assert all(r["bytes"] == size for r in records(client) if not r.get("cut"))
+            assert warm.metric("client_sent_bytes_total") > before
+    assert again(warm) > 0
+
+
+def test_http_1_0(warm, image):
+    with Conn(warm.address) as conn:
+        for _ in range(30):
+            conn.send_request("GET", TAG, {"Connection": "keep-alive"}, "HTTP/1.0")
+            r = conn.read_response("GET")
+            assert r.body == image.manifest and r.header("Connection").lower() == "keep-alive"
+    assert again(warm) > 0
+    seen = again(warm)
+    for _ in range(30):
+        with Conn(warm.address) as conn:
+            conn.send_request("GET", TAG, None, "HTTP/1.0")
+            assert conn.read_response("GET").body == image.manifest
+    assert again(warm) == seen
+
+
 def test_other_headers_are_another_request(warm, image):
     tag = '"%s"' % image.digest
     assert all(r.status == 200 for r in asked_until_again(warm, TAG))

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from lib import client
+from lib import client, paths
 from lib.images import KIB, MIB, Image
 from lib.larder import run, wait_until, yaml_text
 from lib.ports import free_port
@@ -83,6 +83,22 @@ def test_pipelined_requests(upstream, secure, trusting):
             c.send(piece)
         for _ in range(5):
             assert c.read_response("GET").body == image.manifest
+
+
+def test_answers_that_go_out_again(upstream, secure, trusting):
+    image = upstream.add("app", Image("again", (9000,)), tag="v1")
+    with connect(secure, trusting) as conn:
+        for target, content in ((paths.manifest("t/app", "v1"), image.manifest),
+                                (paths.blob("t/app", image.layers[0]), image.blobs[image.layers[0]])):
+            before = secure.metric("client_answers_again_total")
+
+            def given_again(target=target, content=content, before=before):
+                for _ in range(20):
+                    conn.send_request("GET", target)
+                    assert conn.read_response("GET").body == content
+                return secure.metric("client_answers_again_total") > before
+
+            wait_until(given_again, "an answer that goes out again")
 
 
 def test_sessions_are_resumed(secure, trusting):

@@ -20,11 +20,11 @@ static bool good(struct again *a)
     return CONTAINER_OF(a, struct owner, again)->good;
 }
 
-static void given(struct again *a, const struct conn *k, int64_t began_ns)
+static void given(struct again *a, const struct conn *k, const struct again_given *g)
 {
     (void)a;
     (void)k;
-    (void)began_ns;
+    (void)g;
 }
 
 static void drop(struct again *a)
