@@ -5,6 +5,7 @@
 #include "admin/metrics.h"
 #include "base/mem.h"
 #include "http/server.h"
+#include "store/health.h"
 
 #define ADMIN_CONNECTIONS 256
 #define ADMIN_HEADER_MS   10000
@@ -47,10 +48,27 @@ static void reply_metrics(struct admin *a, struct exchange *x)
     mem_free(text);
 }
 
+#define PLAIN SPAN("text/plain; charset=utf-8")
+
+/* A store that takes nothing is no reason to send clients elsewhere: they get every byte all the same. */
+static void reply_ready(struct admin *a, struct exchange *x)
+{
+    char buf[128];
+    struct str text = STR_INIT(buf);
+    struct store_health health;
+    store_health(a->config.store, &health);
+    if (a->stopping)
+        str_addz(&text, "stopping\n");
+    else if (health.fault != FAULT_NONE)
+        str_addf(&text, "ready, but nothing can be stored: %s\n", store_fault_name(health.fault));
+    else
+        str_addz(&text, "ready\n");
+    reply(x, a->stopping ? 503 : 200, PLAIN, str_span(&text));
+}
+
 static void on_request(struct exchange *x, void *arg)
 {
     struct admin *a = arg;
-    struct span plain = SPAN("text/plain; charset=utf-8");
     x->finished = on_finished;
     struct span path = x->req.target, query = SPAN("");
     ptrdiff_t mark = span_find(path, '?');
@@ -59,19 +77,19 @@ static void on_request(struct exchange *x, void *arg)
         path = span_sub(path, 0, (size_t)mark);
     }
     if (x->fault != 0)
-        reply(x, (unsigned)x->fault, plain, SPAN("malformed request\n"));
+        reply(x, (unsigned)x->fault, PLAIN, SPAN("malformed request\n"));
     else if (span_starts(path, SPAN("/api/v1/")))
         api_request(&a->api, x, span_from(path, sizeof "/api/v1/" - 1), query);
     else if (x->req.method == H1_OTHER)
-        reply(x, 405, plain, SPAN("only GET and HEAD\n"));
+        reply(x, 405, PLAIN, SPAN("only GET and HEAD\n"));
     else if (span_eq(path, SPAN("/healthz")))
-        reply(x, 200, plain, SPAN("ok\n"));
+        reply(x, 200, PLAIN, SPAN("ok\n"));
     else if (span_eq(path, SPAN("/readyz")))
-        reply(x, a->stopping ? 503 : 200, plain, a->stopping ? SPAN("stopping\n") : SPAN("ready\n"));
+        reply_ready(a, x);
     else if (span_eq(path, SPAN("/metrics")))
         reply_metrics(a, x);
     else
-        reply(x, 404, plain, SPAN("no such page; there are /healthz, /readyz, /metrics and /api/v1/...\n"));
+        reply(x, 404, PLAIN, SPAN("no such page; there are /healthz, /readyz, /metrics and /api/v1/...\n"));
 }
 
 static void on_stop_tick(struct timer *t)

@@ -25,7 +25,7 @@ struct admin_config {
 };
 
 struct admin *admin_start(struct core *core, int fd, const struct admin_config *config);
-/* From now on /readyz says 503, so that nobody sends new work. */
+/* /readyz says 200 and "ready", and what is out of order in the store. From now on it says 503, so that nobody sends new work. */
 void admin_stopping(struct admin *a);
 /* Closes everything; `done` is called when nothing is left. */
 void admin_stop(struct admin *a, void (*done)(void *arg), void *arg);

@@ -16,12 +16,10 @@
 #include "cli/people.h"
 #include "registry/platform.h"
 
-#define LOOK_FIRST_MS  10 /* what is here already ends at once */
-#define LOOK_MS        200
-#define QUERY_MAX      4096
-#define PLATFORMS_MAX  16 /* as many as the server takes */
-#define PLATFORMS_TEXT 511
-#define COLUMNS        80 /* of a terminal that does not say */
+#define LOOK_FIRST_MS 10 /* what is here already ends at once */
+#define LOOK_MS       200
+#define QUERY_MAX     4096
+#define COLUMNS       80 /* of a terminal that does not say */
 
 static volatile sig_atomic_t interrupted;
 
@@ -182,26 +180,23 @@ static void warm_image(struct warming *w, const char *text)
 /* 0, or the exit code. */
 static int check_platforms(const struct command_args *args)
 {
-    struct span rest = span_str(args->option[OPT_PLATFORM]), one;
-    struct platform p;
-    size_t n = 0;
-    if (rest.n > PLATFORMS_TEXT)
+    struct span list = span_str(args->option[OPT_PLATFORM]), wrong;
+    struct platform platforms[PLATFORMS_MAX];
+    if (list.p == NULL || span_eq(list, SPAN("all")))
+        return 0;
+    if (list.n == 0)
+        return command_usage(args->command,
+                             "--platform is empty; write it as in linux/amd64,linux/arm64, or just 'all'");
+    if (list.n > PLATFORMS_TEXT_MAX)
         return command_usage(args->command,
                              "--platform has more than %d characters; with 'all' it is every one",
-                             PLATFORMS_TEXT);
-    if (rest.p == NULL || span_eq(rest, SPAN("all")))
-        return 0;
-    if (rest.n == 0)
+                             PLATFORMS_TEXT_MAX);
+    size_t n = platforms_parse(list, platforms, &wrong);
+    if (n == 0)
         return command_usage(args->command,
-                             "--platform is empty; write it as in linux/amd64,linux/arm64, or all");
-    while (span_next(&rest, ',', &one)) {
-        if (!platform_parse(one, &p))
-            return command_usage(args->command,
-                                 "'" SPAN_FMT
-                                 "' is no platform; write it as in linux/amd64,linux/arm/v7, or all alone",
-                                 SPAN_ARG(one));
-        n++;
-    }
+                             "'" SPAN_FMT
+                             "' is no platform; write it as in linux/amd64,linux/arm/v7, or just 'all'",
+                             SPAN_ARG(wrong));
     if (n > PLATFORMS_MAX)
         return command_usage(
             args->command,

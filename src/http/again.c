@@ -58,9 +58,9 @@ void again_free(struct again_table *t)
     mem_free(t);
 }
 
-struct span again_find(struct again_table *t, struct span request, int64_t now_ms, struct again **again)
+struct span again_find(struct again_table *t, struct span request, uint64_t hash, int64_t now_ms,
+                       struct again **again)
 {
-    uint64_t hash = map_hash(request);
     struct kept *k = t->slots[hash % SLOTS].kept;
     if (k == NULL || !span_eq(span_of(k->bytes, k->request_n), request))
         return SPAN_NONE;
@@ -81,11 +81,11 @@ static void drop_old(struct kept **place, int64_t now_ms)
     *place = NULL;
 }
 
-bool again_wanted(struct again_table *t, struct span request, int64_t now_ms)
+bool again_wanted(struct again_table *t, uint64_t hash, int64_t now_ms)
 {
     t->hand = (t->hand + 1) % SLOTS;
     drop_old(&t->slots[t->hand].kept, now_ms);
-    uint64_t hash = map_hash(request), i = hash % SLOTS;
+    size_t i = hash % SLOTS;
     bool wanted =
         t->slots[i].seen_ms != 0 && t->slots[i].hash == hash && now_ms - t->slots[i].seen_ms < AGAIN_SEEN_MS;
     t->slots[i].hash = hash;

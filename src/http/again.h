@@ -43,11 +43,11 @@ struct again_table *again_new(void);
 void again_flush(struct again_table *t); /* drops all */
 void again_free(struct again_table *t);
 
-/* The answer to the request, or absent. The bytes stay until the table is changed. */
-struct span again_find(struct again_table *t, struct span request, int64_t now_ms,
+/* The answer to the request (hash: its map_hash), or absent. The bytes stay until the table is changed. */
+struct span again_find(struct again_table *t, struct span request, uint64_t hash, int64_t now_ms,
                        struct again **again) MUSTCHECK;
 /* Has it been asked for often enough to keep its answer? Notes that it is asked for. */
-bool again_wanted(struct again_table *t, struct span request, int64_t now_ms) MUSTCHECK;
+bool again_wanted(struct again_table *t, uint64_t hash, int64_t now_ms) MUSTCHECK;
 /* Copies; takes over `a`. */
 void again_keep(struct again_table *t, struct span request, struct span head, struct span body,
                 int64_t until_ms, struct again *a);

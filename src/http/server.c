@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/map.h"
 #include "base/mem.h"
 #include "http/server.h"
 #include "net/listen.h"
@@ -83,10 +84,11 @@ struct server {
     size_t date_n;
     struct list ports;
     struct again_table *again;
-    struct exchange *
-        whole; /* the one that is being handled, if its request came whole and alone, and again and again ... */
-    struct span whole_bytes; /* ... in these bytes (whole_buf) ... */
-    const char *whole_at;    /* ... which were read to there */
+    /* The exchange that is being handled, if its request came whole and alone, and is asked for again and again: its bytes, and where they
+     * were read to. */
+    struct exchange *whole;
+    const char *whole_at;
+    size_t whole_n;
     char whole_buf[AGAIN_REQUEST_MAX];
     char join[JOIN_MAX]; /* a head and a small body, for one send */
 };
@@ -338,7 +340,7 @@ static void keep_again(struct exchange *x)
         a->drop(a);
         return;
     }
-    again_keep(s->again, s->whole_bytes, str_span(&x->out), span_of(piece.mem, piece.len),
+    again_keep(s->again, span_of(s->whole_buf, s->whole_n), str_span(&x->out), span_of(piece.mem, piece.len),
                until < s->date_until ? until : s->date_until, a);
 }
 
@@ -383,11 +385,12 @@ static bool answer_again(struct conn *k, struct span request)
     int64_t now = core_now(s->core);
     if (request.n > AGAIN_REQUEST_MAX || s->draining || k->state != CONN_IDLE || k->half_closed)
         return false;
-    struct span answer = again_find(s->again, request, now, &a);
+    uint64_t hash = map_hash(request);
+    struct span answer = again_find(s->again, request, hash, now, &a);
     if (answer.p == NULL) {
-        if (again_wanted(s->again, request, now)) {
+        if (again_wanted(s->again, hash, now)) {
             memcpy(s->whole_buf, request.p, request.n);
-            s->whole_bytes = span_of(s->whole_buf, request.n);
+            s->whole_n = request.n;
             s->whole_at = request.p;
         }
         return false;

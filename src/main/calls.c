@@ -7,6 +7,7 @@
 #include "proxy/setup.h"
 #include "proxy/warm.h"
 #include "registry/name.h"
+#include "registry/platform.h"
 
 static unsigned no(struct str *out, unsigned status, const char *why)
 {
@@ -58,7 +59,8 @@ static struct span parameter(struct span query, const char *name, struct str *bu
 static unsigned warm_start(void *arg, struct span query, struct str *out)
 {
     struct calls_context *c = arg;
-    char ns_text[NAME_REGISTRY_MAX + 1], name_text[NAME_REPO_MAX + 1], reference_text[256], list_text[512];
+    char ns_text[NAME_REGISTRY_MAX + 1], name_text[NAME_REPO_MAX + 1], reference_text[256],
+        list_text[PLATFORMS_TEXT_MAX + 1];
     struct str ns = STR_INIT(ns_text), name = STR_INIT(name_text), reference = STR_INIT(reference_text),
                list = STR_INIT(list_text);
     struct digest d;

@@ -33,6 +33,8 @@
 #define BLOBS_MAX     20000
 #define SEEN_MAX      256
 #define TURN_MAX      64 /* blobs that are begun in one turn of the loop */
+#define TEXT_OF_(n)   #n
+#define TEXT_OF(n)    TEXT_OF_(n)
 
 enum bring_state {
     BRING_BEGIN,
@@ -81,8 +83,8 @@ struct bring {
     void (*done)(void *arg, const struct bring_end *end);
     void *arg;
     struct defer turn;
-    bool tag_only, has_like, reading_like;
-    struct digest like;
+    bool tag_only, reading_like;
+    struct digest like; /* DIGEST_NONE: none */
     int64_t checked_before;
 
     struct obtain obtain; /* of a manifest */
@@ -99,15 +101,16 @@ struct bring {
     unsigned fixes;
     struct job job;
     bool working; /* the state's job has been started */
+    bool evicted; /* what was to be opened is not in the index any more */
     char media[STORE_MEDIA_MAX + 1];
     const char *fault; /* the job's */
     bool too_many, fits;
 
     /* platforms that are wanted */
-    bool all, must_match, saw_index;
+    bool all, saw_index;
     bool plain; /* an index had an image that tells no platform */
-    struct platform platforms[BRING_PLATFORMS_MAX];
-    bool matched[BRING_PLATFORMS_MAX];
+    struct platform platforms[PLATFORMS_MAX];
+    bool matched[PLATFORMS_MAX];
     size_t n_platforms;
     struct str has; /* those that an index had, for the message */
 
@@ -118,31 +121,18 @@ struct bring {
     struct bring_end end;
     char why[700];
     char has_text[400];
-    char platforms_text[BRING_PLATFORMS_TEXT];
+    char platforms_text[PLATFORMS_TEXT_MAX + 1];
     char repo[STORE_REPO_MAX + 1], repo_key[REPO_KEY_MAX], reference[DIGEST_TEXT_MAX + STORE_TAG_MAX];
 };
 
 /* ---- platforms ---- */
 
-static bool parse_platforms(struct span text, struct platform *out, size_t *n, struct span *wrong)
+bool bring_platforms_ok(struct span platforms)
 {
-    struct span part;
-    *n = 0;
-    while (span_next(&text, ',', &part)) {
-        *wrong = part;
-        if (*n == BRING_PLATFORMS_MAX || !platform_parse(part, &out[(*n)++]))
-            return false;
-    }
-    return *n > 0;
-}
-
-bool bring_platforms_ok(struct span platforms, struct span *wrong)
-{
-    struct platform parsed[BRING_PLATFORMS_MAX];
-    size_t n;
-    *wrong = platforms;
-    return span_eq(platforms, SPAN("all")) ||
-           (platforms.n < BRING_PLATFORMS_TEXT && parse_platforms(platforms, parsed, &n, wrong));
+    struct platform parsed[PLATFORMS_MAX];
+    struct span wrong;
+    size_t n = platforms_parse(platforms, parsed, &wrong);
+    return span_eq(platforms, SPAN("all")) || (n > 0 && n <= PLATFORMS_MAX);
 }
 
 /* This machine's: what a client that runs here pulls. */
@@ -162,8 +152,10 @@ static void want_platforms(struct bring *b, struct span list)
         str_add(&text, list);
     else
         add_own_platform(&text);
+    MUST(!text.cut);
     b->all = span_eq(list, SPAN("all"));
-    MUST(b->all || (!text.cut && parse_platforms(str_span(&text), b->platforms, &b->n_platforms, &wrong)));
+    b->n_platforms = b->all ? 0 : platforms_parse(str_span(&text), b->platforms, &wrong);
+    MUST(b->all || (b->n_platforms > 0 && b->n_platforms <= PLATFORMS_MAX));
 }
 
 /* For clients a child without a platform may be any. */
@@ -327,7 +319,8 @@ static void on_read_work(struct job *j)
         !manifest_read(span_str(b->media), span_of(doc, (size_t)o->size), on_child, b, &seen))
         b->fault = "is no manifest that larder can read";
     if (b->fault == NULL && (b->too_many || seen.cut))
-        b->fault = "names more than larder brings of one image (1000 manifests, 20000 blobs)";
+        b->fault = "names more than larder brings of one image (" TEXT_OF(
+            MANIFESTS_MAX) " manifests, " TEXT_OF(BLOBS_MAX) " blobs)";
     if (!b->reading_like)
         b->saw_index = b->saw_index || seen.form == MEDIA_INDEX;
     mem_free(own);
@@ -400,8 +393,13 @@ static enum step open_manifest(struct bring *b, const struct digest *d)
     b->object = NULL;
     b->open = (struct open_wait){.done = on_open};
     (void)op_go(&b->op, BRING_OPEN);
-    if (!store_get_object(b->px->reader, d, &record) || record.size > b->from.rule->upstream->max_manifest)
+    b->evicted = !store_get_object(b->px->reader, d, &record);
+    if (b->evicted)
         return STEP_MORE;
+    if (record.size > b->from.rule->upstream->max_manifest) { /* it was stored under another limit */
+        b->open.err = ERR_UP_TOO_LARGE;
+        return STEP_MORE;
+    }
     bool linked = store_get_link(b->px->reader, span_str(b->repo_key), d, &link);
     memcpy(b->media, linked ? link.media : "", linked ? sizeof b->media : 1);
     if (open_get(b->px->open, d, &record, OPEN_VERIFIED, &b->open, &b->object) == OPEN_WAIT)
@@ -413,7 +411,7 @@ static enum step step_begin(struct bring *b)
 {
     if (op_expects(&b->op, BRING_O_TURN))
         return STEP_WAIT;
-    if (!b->has_like)
+    if (b->like.alg == DIGEST_NONE)
         return to_top(b);
     b->reading_like = true;
     return open_manifest(b, &b->like);
@@ -450,14 +448,18 @@ static enum step step_open(struct bring *b)
         b->reading_like = false;
         return to_top(b);
     }
+    if (b->open.err == ERR_UP_TOO_LARGE)
+        return bad_manifest(b, b->open.err, "is above the limit (max_manifest)");
     if (b->open.err != 0) /* no descriptors just now, and the like */
         return bad_manifest(b, b->open.err, "cannot be opened just now; try again, and see the log");
-    if (b->fixes == FIXES_MAX)
+    if (b->fixes++ == FIXES_MAX)
         return bad_manifest(b, ERR_STORE, "is damaged in the store, as are others; see the log");
-    b->fixes++;
-    op_expect(&b->op, BRING_O_FIX);
-    damaged_put_away(&b->damaged, b->px, &b->manifests.list[--b->manifests.next].digest, on_fixed);
-    return op_go(&b->op, BRING_NEXT); /* and once more */
+    b->manifests.next--; /* and once more */
+    if (!b->evicted) {
+        op_expect(&b->op, BRING_O_FIX);
+        damaged_put_away(&b->damaged, b->px, &b->manifests.list[b->manifests.next].digest, on_fixed);
+    }
+    return op_go(&b->op, BRING_NEXT);
 }
 
 /* Is it one of the platforms in the list? */
@@ -474,11 +476,11 @@ static bool is_listed(struct span list, struct span platform)
 /* The platforms that are here of the index that was read. If it told some, and none of them is here, only manifests are wanted. */
 static enum step liked(struct bring *b)
 {
-    char text[BRING_PLATFORMS_TEXT];
+    char text[PLATFORMS_TEXT_MAX + 1];
     struct str list = STR_INIT(text);
     struct store_object object;
     size_t n = 0;
-    for (size_t i = 0; i < b->n_seen && n < BRING_PLATFORMS_MAX; i++) {
+    for (size_t i = 0; i < b->n_seen && n < PLATFORMS_MAX; i++) {
         struct span platform = span_str(b->seen[i].text);
         if (is_listed(str_span(&list), platform) ||
             !store_get_object(b->px->reader, &b->seen[i].digest, &object))
@@ -536,10 +538,10 @@ static enum step step_top(struct bring *b)
     return op_go(&b->op, BRING_NEXT);
 }
 
-/* A platform that was asked for and that no index has; NULL: there is none. */
+/* A platform that was asked for and that no index has; NULL: there is none. What another index had, this one need not have. */
 static const struct platform *missing_platform(const struct bring *b)
 {
-    if (!b->saw_index || !b->must_match || (b->plain && b->has.n == 0))
+    if (!b->saw_index || b->like.alg != DIGEST_NONE || (b->plain && b->has.n == 0))
         return NULL;
     for (size_t i = 0; i < b->n_platforms; i++) {
         if (!b->matched[i])
@@ -768,10 +770,8 @@ struct bring *bring_start(struct proxy *px, const struct bring_what *w)
     b->arg = w->arg;
     b->tag_only = w->tag_only;
     b->checked_before = w->checked_before;
-    b->has_like = w->like != NULL;
-    if (b->has_like)
+    if (w->like != NULL)
         b->like = *w->like;
-    b->must_match = !b->has_like;
     b->has = str_init(b->has_text, sizeof b->has_text);
     b->end.digest.alg = DIGEST_NONE;
     b->from = (struct obtain_from){.setup = setup_hold(px, w->setup),

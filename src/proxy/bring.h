@@ -38,11 +38,8 @@ struct bring_what {
     void *arg;
 };
 
-#define BRING_PLATFORMS_MAX  16
-#define BRING_PLATFORMS_TEXT 512
-
-/* Is that a list of platforms? If not, *wrong is what it stumbles over. */
-bool bring_platforms_ok(struct span platforms, struct span *wrong) MUSTCHECK;
+/* "all", or a list of platforms (registry/platform.h)? */
+bool bring_platforms_ok(struct span platforms) MUSTCHECK;
 
 struct bring *bring_start(struct proxy *px, const struct bring_what *what);
 void bring_close(struct bring *b, int reason); /* a request: `done` comes now or later */

@@ -1,14 +1,14 @@
 /* See refresh.h. Tags are kept in order of their last use, bounded in number; the one that was not used for longest makes room, and when
- * there are more than can be checked in time, those that were used last are. For each:
- * when to look at it next. Looking decides everything anew from the configuration in force and from the index, so a reload or a check by
- * somebody else needs no word here:
+ * there are more than can be checked in time, those that were used last are. For each: when to look at it next. Looking decides everything anew
+ * from the configuration in force and from the index, so a reload or a check by somebody else needs no word here:
  *
  *   no rule, or one that does not want it; a tag that never moves, that is not known, or was not used for a day   -> forgotten
+ *   it names another manifest than the one whose image is here (`refresh: images`)                               -> brought
  *   still fresh for long                                                                                         -> later
  *   else                                                                                                         -> checked
  *
- * A check that fails, or that the index does not take, is repeated after a pause that doubles. With `refresh: images`, what a tag names anew is brought here for the
- * platforms that are here of what it named before.
+ * Brought is the image for the platforms that are here of the one before. A check that fails, or that the index does not take, and an image that
+ * cannot be had whole, are tried again after a pause that doubles.
  *
  * What is remembered does not survive a stop: tags are noted again as they are used. */
 #include "proxy/refresh.h"
@@ -26,14 +26,17 @@
 #define PAUSE_MS      5000
 #define PAUSE_MAX_MS  (INT64_C(10) * 60000)
 #define LOOK_AGAIN_MS 500 /* at least, between two rounds */
+#define LOOKS_MAX     64  /* tags that are looked at in one turn of the loop */
 
 struct used {
     struct list_node node; /* by last use, newest first */
     struct refresh *refresh;
     int64_t used_ms, due_ms, pause_ms; /* on core_now */
     bool busy;
-    struct digest before; /* busy: what the tag named when the check began */
-    int64_t checked_ms;   /* busy: likewise, when it had been checked */
+    struct digest
+        image; /* the manifest whose image is here, as far as clients wanted it; DIGEST_NONE: not looked at yet */
+    struct digest named; /* busy: what the tag named when it began */
+    int64_t checked_ms;  /* busy: likewise, when that had been checked */
     size_t n, ns_n, repository_n, tag_n;
     char key[]; /* ns, repository, tag, a blank between them */
 };
@@ -114,27 +117,32 @@ static void is_over(struct used *u)
         timer_arm(u->refresh->px->core, &u->refresh->timer, 1);
 }
 
+static void try_later(struct used *u)
+{
+    u->pause_ms = u->pause_ms == 0 ? PAUSE_MS : u->pause_ms * 2;
+    if (u->pause_ms > PAUSE_MAX_MS)
+        u->pause_ms = PAUSE_MAX_MS;
+    u->due_ms = core_now(u->refresh->px->core) + u->pause_ms;
+}
+
+static void went_well(struct used *u)
+{
+    u->pause_ms = 0;
+    u->due_ms = core_now(u->refresh->px->core); /* is looked at, and then it is known when next */
+}
+
 static void on_image(void *arg, const struct bring_end *end)
 {
     struct used *u = arg;
-    if (end->err != 0)
-        log_info("refresh", "the image that a tag names anew was not fetched ahead",
-                 LOG_SP("repository", repository_of(u)), LOG_SP("tag", tag_of(u)), LOG_S("why", end->why));
     is_over(u);
-}
-
-/* It names another manifest than before. */
-static void moved(struct used *u, const struct digest *to)
-{
-    struct way w;
-    char text[DIGEST_TEXT_MAX];
-    log_info("refresh", "tag has moved", LOG_SP("repository", repository_of(u)), LOG_SP("tag", tag_of(u)),
-             LOG_D("digest", to));
-    if (u->refresh->stopped || !find_way(u, &w) || w.rule->policy.refresh != REFRESH_IMAGES)
+    if (end->err == 0) {
+        u->image = u->named;
+        went_well(u);
         return;
-    struct bring_what what = {
-        .reference = span_str(digest_text(to, text)), .like = &u->before, .done = on_image};
-    bring(u, &w, &what);
+    }
+    log_info("refresh", "the image that a tag names anew was not fetched ahead",
+             LOG_SP("repository", repository_of(u)), LOG_SP("tag", tag_of(u)), LOG_S("why", end->why));
+    try_later(u);
 }
 
 /* Does the index know of the check that has just ended well? A failing disk must not make it begin again at once. */
@@ -149,20 +157,15 @@ static bool is_kept(const struct used *u)
 static void on_checked(void *arg, const struct bring_end *end)
 {
     struct used *u = arg;
-    struct refresh *r = u->refresh;
-    COUNT(core_counters(r->px->core), refreshes, 1);
+    COUNT(core_counters(u->refresh->px->core), refreshes, 1);
     is_over(u);
-    if (end->err == 0 && is_kept(u)) {
-        u->pause_ms = 0;
-        u->due_ms = core_now(r->px->core);
-        if (!digest_eq(&end->digest, &u->before))
-            moved(u, &end->digest);
-        return;
-    }
-    u->pause_ms = u->pause_ms == 0 ? PAUSE_MS : u->pause_ms * 2;
-    if (u->pause_ms > PAUSE_MAX_MS)
-        u->pause_ms = PAUSE_MAX_MS;
-    u->due_ms = core_now(r->px->core) + u->pause_ms;
+    if (end->err == 0 && !digest_eq(&end->digest, &u->named))
+        log_info("refresh", "tag has moved", LOG_SP("repository", repository_of(u)), LOG_SP("tag", tag_of(u)),
+                 LOG_D("digest", &end->digest));
+    if (end->err == 0 && is_kept(u))
+        went_well(u);
+    else
+        try_later(u);
 }
 
 /* How long before its time a tag is checked: long enough for a slow answer, and not so long that it is checked much more often. */
@@ -185,19 +188,29 @@ static bool look_at(struct used *u, int64_t now)
     if (!find_way(u, &w) || !wants(&w, tag_of(u)) ||
         !store_get_tag(px->reader, str_span(&w.key), tag_of(u), &tag))
         return false;
-    int64_t ttl = w.rule->policy.tag_ttl_ms, age = clock_wall_ms() - tag.checked_ms;
+    const struct conf_policy *policy = &w.rule->policy;
+    int64_t ttl = policy->tag_ttl_ms, age = clock_wall_ms() - tag.checked_ms;
     if (now - u->used_ms > UNUSED_MS && now - u->used_ms > 2 * ttl)
         return false;
+    u->named = tag.digest;
+    u->checked_ms = tag.checked_ms;
+    if (u->image.alg == DIGEST_NONE || policy->refresh != REFRESH_IMAGES)
+        u->image = tag.digest;
+    if (!digest_eq(&u->image, &tag.digest)) {
+        char text[DIGEST_TEXT_MAX];
+        struct bring_what image = {
+            .reference = span_str(digest_text(&tag.digest, text)), .like = &u->image, .done = on_image};
+        bring(u, &w, &image);
+        return true;
+    }
     int64_t due_in = age < 0 ? 0 : ttl - ahead_of(ttl) - age;
     if (due_in > 0) {
         u->due_ms = now + due_in;
         return true;
     }
-    u->before = tag.digest;
-    u->checked_ms = tag.checked_ms;
-    struct bring_what what = {
+    struct bring_what check = {
         .reference = tag_of(u), .tag_only = true, .checked_before = tag.checked_ms, .done = on_checked};
-    bring(u, &w, &what);
+    bring(u, &w, &check);
     return true;
 }
 
@@ -205,11 +218,12 @@ static void on_timer(struct timer *t)
 {
     struct refresh *r = CONTAINER_OF(t, struct refresh, timer);
     int64_t now = core_now(r->px->core), next = INT64_MAX;
+    unsigned looks = 0;
     LIST_FOREACH_SAFE (n, tmp, &r->list) {
         struct used *u = CONTAINER_OF(n, struct used, node);
         if (u->busy)
             continue; /* its end arms the timer */
-        if (u->due_ms <= now && r->running < RUNNING_MAX && !look_at(u, now)) {
+        if (u->due_ms <= now && r->running < RUNNING_MAX && looks++ < LOOKS_MAX && !look_at(u, now)) {
             forget(u);
             continue;
         }
@@ -218,8 +232,8 @@ static void on_timer(struct timer *t)
     }
     if (next == INT64_MAX)
         return;
-    int64_t wait = next - now;
-    timer_arm(r->px->core, &r->timer, wait > LOOK_AGAIN_MS ? wait : LOOK_AGAIN_MS);
+    int64_t wait = next - now, least = looks > LOOKS_MAX ? 1 : LOOK_AGAIN_MS;
+    timer_arm(r->px->core, &r->timer, wait > least ? wait : least);
 }
 
 /* ---- use ---- */

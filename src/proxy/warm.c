@@ -9,6 +9,7 @@
 #include "proxy/bring.h"
 #include "proxy/warm_int.h"
 #include "registry/name.h"
+#include "registry/platform.h"
 
 #define WARMS_MAX   256 /* kept */
 #define RUNNING_MAX 32
@@ -28,7 +29,7 @@ struct warm {
     char error[700];
     /* fixed */
     char ns[NAME_REGISTRY_MAX + 1], repository[NAME_REPO_MAX + 1];
-    char reference[DIGEST_TEXT_MAX + STORE_TAG_MAX], platforms[BRING_PLATFORMS_TEXT];
+    char reference[DIGEST_TEXT_MAX + STORE_TAG_MAX], platforms[PLATFORMS_TEXT_MAX + 1];
 };
 
 struct warms {
@@ -247,8 +248,7 @@ static void give_up(struct warms *t, uint64_t id)
 unsigned warm_begin(struct proxy_shared *s, const struct warm_image *image, struct str *out)
 {
     struct warms *t = s->warms;
-    struct span wrong;
-    if (image->platforms.n > 0 && !bring_platforms_ok(image->platforms, &wrong))
+    if (image->platforms.n > 0 && !bring_platforms_ok(image->platforms))
         return no(out, 400, "write platforms as in linux/amd64,linux/arm64, 16 of them at most, or 'all'");
     if (!has_rule(s, image))
         return no(out, 404, err_words(ERR_NAME_UNKNOWN));

@@ -29,6 +29,23 @@ bool platform_parse(struct span text, struct platform *out)
     return !span_next(&rest, '/', &out->variant) || (rest.p == NULL && part_ok(out->variant));
 }
 
+size_t platforms_parse(struct span list, struct platform out[PLATFORMS_MAX], struct span *wrong)
+{
+    struct span rest = list, one;
+    struct platform more;
+    size_t n = 0;
+    *wrong = list;
+    if (list.n == 0 || list.n > PLATFORMS_TEXT_MAX)
+        return 0;
+    while (span_next(&rest, ',', &one)) {
+        *wrong = one;
+        if (!platform_parse(one, n < PLATFORMS_MAX ? &out[n] : &more))
+            return 0;
+        n++;
+    }
+    return n;
+}
+
 static struct span variant_of(const struct platform *p)
 {
     if (p->variant.n > 0)

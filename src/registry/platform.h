@@ -4,7 +4,9 @@
 
 #include "base/str.h"
 
-#define PLATFORM_TEXT_MAX 64
+#define PLATFORM_TEXT_MAX  64
+#define PLATFORMS_MAX      16  /* of a list */
+#define PLATFORMS_TEXT_MAX 511 /* bytes of a list */
 
 /* Absent: not said. */
 struct platform {
@@ -14,6 +16,10 @@ struct platform {
 /* "linux/arm/v7". The spans point into the text, or to a constant: what uname says (x86_64, aarch64) is taken for amd64 and arm64. False:
  * it is no platform. */
 bool platform_parse(struct span text, struct platform *out) MUSTCHECK;
+
+/* "linux/amd64,linux/arm64": how many there are, at most PLATFORMS_MAX; more than that if there are more; 0: *wrong is what is none (all of
+ * an empty list, or of one that is too long). The spans point as above. */
+size_t platforms_parse(struct span list, struct platform out[PLATFORMS_MAX], struct span *wrong) MUSTCHECK;
 
 /* Is `has` what is wanted? Without a variant any will do; with one, what says none is what its architecture usually means (arm64 is
  * v8, arm v7, amd64 v1). */

@@ -1306,7 +1306,6 @@ bool index_reopen(struct index *x)
     char text[1024] = "";
     struct str why = STR_INIT(text);
     enum format format;
-    atomic_fetch_add_explicit(&x->commits, 1, memory_order_release); /* it may come back with less */
     pthread_rwlock_wrlock(&x->gate);
     pthread_mutex_lock(&x->readers_lock);
     LIST_FOREACH (n, &x->reader_list) {
@@ -1320,6 +1319,7 @@ bool index_reopen(struct index *x)
     if (!open)
         close_db(x);
     atomic_store(&x->broken, !open);
+    atomic_fetch_add_explicit(&x->commits, 1, memory_order_release); /* it may have come back with less */
     LIST_FOREACH (n, &x->reader_list)
         pthread_mutex_unlock(&CONTAINER_OF(n, struct store_reader, node)->use_lock);
     pthread_mutex_unlock(&x->readers_lock);

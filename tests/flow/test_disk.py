@@ -223,9 +223,11 @@ def test_the_store_says_how_it_is(disk, start_larder, upstream, error, name):
     assert {n: larder.metrics()[f] for n, f in faults.items()} == {n: n == name for n in faults}
     assert larder.metric("store_write_failures_total") >= 1
     assert larder.metric("store_passes_total") >= 1
-    assert larder.admin("/readyz")[0] == 200 and larder.admin("/healthz")[0] == 200
+    assert larder.admin("/readyz")[:2] == (200, "ready, but nothing can be stored: %s\n" % name)
+    assert larder.admin("/healthz")[0] == 200
     disk.heal_all()
     wait_until(lambda: larder.metrics()[faults[name]] == 0, "it is well again")
+    assert larder.admin("/readyz")[:2] == (200, "ready\n")
     assert_served(larder, thing)
     larder.wait_stored(thing.digest)
 

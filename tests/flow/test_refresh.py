@@ -129,13 +129,49 @@ def test_failures_are_not_repeated_at_once(upstream, start_larder, image):
     wait_until(lambda: upstream.count("HEAD", TAG) >= 2, "it is checked again")
 
 
-def test_a_tag_that_is_gone_is_forgotten(upstream, start_larder, image):
+def test_a_tag_that_is_gone_is_served_and_asked_for_less(upstream, start_larder, image):
     larder = start_larder(upstream, defaults=SHORT)
     assert larder.get(OURS).good
     del upstream.repo("app")["tags"]["v1"]
-    wait_until(lambda: checks(upstream) >= 1, "a check")
+    upstream.forget()
+    wait_until(lambda: checks(upstream) >= 1, "a check that finds nothing")
+    upstream.add("other", Image("other", (10,)), tag="v1")
+    assert larder.get(paths.manifest("t/other", "v1")).good
+    wait_until(lambda: upstream.count("HEAD", paths.manifest("other", "v1")) >= 4, "others go on")
+    assert checks(upstream) < 4
     r = larder.get(OURS)
     assert r.good and r.body == image.manifest
+    again = upstream.add("app", Image("again", (20,)), tag="v1")
+    wait_until(lambda: larder.get(OURS).body == again.manifest, "it is there again")
+
+
+def test_an_image_that_could_not_be_fetched_is_tried_again(upstream, start_larder, image):
+    larder = start_larder(upstream, defaults=dict(SHORT, refresh="images"))
+    pulled(larder, image)
+    new = Image("new", (30, 40))
+    upstream.on(paths.blob("app", new.layers[1]), Fault(status=403))
+    upstream.add("app", new, tag="v1")
+    wait_until(lambda: larder.logged(msg="the image that a tag names anew was not fetched ahead"), "one try")
+    upstream.clear()
+    larder.wait_stored(new.digest, *new.blobs)
+
+
+def test_a_move_that_a_client_sees_first_is_followed_too(upstream, start_larder):
+    old, new = [Index([Image("%s %s" % (name, arch), (30,), arch=arch) for arch in ("amd64", "arm64")]) for name in ("old", "new")]
+    upstream.add("app", old, tag="v1")
+    larder = start_larder(upstream, defaults={"tag_ttl": "5s", "refresh": "images"})
+    assert larder.get(OURS).good
+    assert larder.get(paths.manifest(APP, old.images[1].digest)).good
+    larder.wait_stored(old.images[1].digest)
+    wait_until(lambda: checks(upstream) >= 1, "it is known by now")
+    # Its next check fails, so that a client is the one who learns of the move.
+    rule = upstream.on(TAG, Fault(status=500))
+    wait_until(lambda: rule.used >= 1, "a check that fails")
+    upstream.clear()
+    upstream.add("app", new, tag="v1")
+    wait_until(lambda: larder.get(OURS).body == new.manifest, "a client, or a check, sees the move")
+    larder.wait_stored(new.images[1].digest, *new.images[1].blobs)
+    assert not larder.stored(new.images[0].digest)
 
 
 def test_a_reload_turns_it_off_and_on(upstream, start_larder, image):

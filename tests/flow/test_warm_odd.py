@@ -174,3 +174,16 @@ def test_damaged_manifests_are_fetched_again(upstream, larder, harm):
     assert upstream.count("GET") == 2
     for d in (index.digest, *[i.digest for i in images]):
         assert larder.get(paths.manifest(APP, d)).good and larder.stored(d)
+
+
+def test_a_manifest_above_a_limit_that_came_later(upstream, larder):
+    """It is not taken for damaged: it stays, and is served."""
+    image = Image("large", [10] * 10)
+    upstream.add("app", image, tag="v1")
+    assert len(image.manifest) > KIB and warm(larder)["state"] == "done"
+    larder.config["upstreams"][0]["max_manifest"] = "1KiB"
+    larder.write_config()
+    wait_until(lambda: larder.logged(msg="configuration reloaded"), "it is in force")
+    r = warm(larder)
+    assert r["state"] == "failed" and "max_manifest" in r["error"], r
+    assert larder.stored(image.digest) and larder.get(paths.manifest(APP, image.digest)).body == image.manifest

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/map.h"
 #include "http/again.h"
 
 struct owner {
@@ -56,7 +57,7 @@ static int tear_down(void **state)
 static bool has(struct span request, int64_t now)
 {
     struct again *a;
-    return again_find(table, request, now, &a).p != NULL;
+    return again_find(table, request, map_hash(request), now, &a).p != NULL;
 }
 
 static void keep(struct owner *o, struct span request, struct span body)
@@ -70,7 +71,7 @@ static void test_bytes_come_back_until_their_time_is_over(void **state)
     struct owner o = owner_new();
     struct again *a = NULL;
     keep(&o, SPAN("GET /a"), SPAN("body"));
-    struct span answer = again_find(table, SPAN("GET /a"), 999, &a);
+    struct span answer = again_find(table, SPAN("GET /a"), map_hash(SPAN("GET /a")), 999, &a);
     assert_true(span_eq(answer, SPAN("head\r\n\r\nbody")));
     assert_ptr_equal(a, &o.again);
     assert_false(has(SPAN("GET /b"), 999));
@@ -101,7 +102,8 @@ static void test_the_newer_takes_the_place(void **state)
     keep(&old, SPAN("GET /a"), SPAN("old"));
     keep(&new, SPAN("GET /a"), SPAN("new"));
     assert_int_equal(old.drops, 1);
-    assert_true(span_eq(again_find(table, SPAN("GET /a"), 1, &a), SPAN("head\r\n\r\nnew")));
+    assert_true(
+        span_eq(again_find(table, SPAN("GET /a"), map_hash(SPAN("GET /a")), 1, &a), SPAN("head\r\n\r\nnew")));
     again_flush(table);
     assert_int_equal(new.drops, 1);
     assert_false(has(SPAN("GET /a"), 1));
@@ -121,7 +123,7 @@ static void test_many_are_bounded_and_none_is_mistaken(void **state)
     }
     for (unsigned i = 0; i < N; i++) {
         struct again *a = NULL;
-        struct span answer = again_find(table, span_str(names[i]), 1, &a);
+        struct span answer = again_find(table, span_str(names[i]), map_hash(span_str(names[i])), 1, &a);
         drops += owners[i].drops;
         if (answer.p == NULL)
             continue;
@@ -136,11 +138,11 @@ static void test_many_are_bounded_and_none_is_mistaken(void **state)
 static void test_it_is_wanted_when_it_comes_again_soon(void **state)
 {
     (void)state;
-    assert_false(again_wanted(table, SPAN("GET /a"), 1000));
-    assert_true(again_wanted(table, SPAN("GET /a"), 1000 + AGAIN_SEEN_MS - 1));
-    assert_true(again_wanted(table, SPAN("GET /a"), 1000 + AGAIN_SEEN_MS));
-    assert_false(again_wanted(table, SPAN("GET /a"), 1000 + 2 * AGAIN_SEEN_MS));
-    assert_false(again_wanted(table, SPAN("GET /b"), 1000 + 2 * AGAIN_SEEN_MS));
+    assert_false(again_wanted(table, map_hash(SPAN("GET /a")), 1000));
+    assert_true(again_wanted(table, map_hash(SPAN("GET /a")), 1000 + AGAIN_SEEN_MS - 1));
+    assert_true(again_wanted(table, map_hash(SPAN("GET /a")), 1000 + AGAIN_SEEN_MS));
+    assert_false(again_wanted(table, map_hash(SPAN("GET /a")), 1000 + 2 * AGAIN_SEEN_MS));
+    assert_false(again_wanted(table, map_hash(SPAN("GET /b")), 1000 + 2 * AGAIN_SEEN_MS));
 }
 
 int main(void)

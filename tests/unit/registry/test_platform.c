@@ -63,8 +63,32 @@ static void test_match(void **state)
     assert_false(platform_match(&wanted, &nothing));
 }
 
+static void test_lists(void **state)
+{
+    (void)state;
+    struct platform p[PLATFORMS_MAX];
+    struct span wrong;
+    assert_int_equal(platforms_parse(SPAN("linux/amd64,linux/arm/v7"), p, &wrong), 2);
+    assert_true(span_eq(p[1].architecture, SPAN("arm")) && span_eq(p[1].variant, SPAN("v7")));
+    assert_int_equal(platforms_parse(SPAN("linux/amd64,nothing"), p, &wrong), 0);
+    assert_true(span_eq(wrong, SPAN("nothing")));
+    assert_int_equal(platforms_parse(SPAN("linux/amd64,"), p, &wrong), 0);
+    assert_int_equal(platforms_parse(SPAN(""), p, &wrong), 0);
+    char many[20 * (PLATFORMS_MAX + 2)] = "linux/amd64";
+    for (unsigned i = 1; i <= PLATFORMS_MAX + 1; i++) {
+        struct span list = span_str(many);
+        assert_int_equal(platforms_parse(list, p, &wrong), i);
+        strcat(many, ",linux/amd64");
+    }
+    char large[PLATFORMS_TEXT_MAX + 2];
+    memset(large, 'x', sizeof large - 1);
+    large[sizeof large - 1] = 0;
+    assert_int_equal(platforms_parse(span_str(large), p, &wrong), 0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parse), cmocka_unit_test(test_match)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parse), cmocka_unit_test(test_match),
+                                       cmocka_unit_test(test_lists)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
