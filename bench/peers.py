@@ -138,19 +138,25 @@ class Larder(Peer):
     def metric(self, name):
         return int(re.search(rf"^larder_{re.escape(name)} (\d+)$", self.scrape(), re.M)[1])
 
-    def limit(self, size):
-        """Lets the store have so many bytes from now on: the file is replaced, and taken by the server that runs."""
+    def replace(self, text, signal_too=False):
+        """Another configuration, moved into the file's place, and taken by the server that runs: after how many seconds."""
         taken = 'config_reloads_total{result="taken"}'
         before = self.metric(taken)
         new = self.folder / "config.new"
-        new.write_text(re.sub(r"^store:\n(  max_size: .*\n)?", f"store:\n  max_size: {size}\n", self.config.read_text(), flags=re.M))
+        new.write_text(text)
+        begin = time.monotonic()
         new.rename(self.config)
-        self.child.send_signal(signal.SIGHUP)
-        end = time.monotonic() + 30
+        if signal_too:
+            self.child.send_signal(signal.SIGHUP)
         while self.metric(taken) == before:
-            if time.monotonic() > end:
-                raise Failed(f"a lower limit was not taken within 30 s: {self.last_words()}")
+            if time.monotonic() > begin + 30:
+                raise Failed(f"a changed configuration was not taken within 30 s: {self.last_words()}")
             time.sleep(0.005)
+        return time.monotonic() - begin
+
+    def limit(self, size):
+        """Lets the store have so many bytes from now on."""
+        self.replace(re.sub(r"^store:\n(  max_size: .*\n)?", f"store:\n  max_size: {size}\n", self.config.read_text(), flags=re.M), True)
 
     def command(self, *words):
         """What the command says, as JSON; it talks to the server that runs."""

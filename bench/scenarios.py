@@ -484,6 +484,36 @@ def many(bench):
     bench.record("requests that went upstream", asked)
 
 
+def beginning(bench):
+    """how long it takes until larder works: with many rules, after a change of its file, with many objects
+
+    `larder check` reads, validates and compiles the whole configuration. A change is an entry more at the file's end, moved into place; it is in
+    force when the server says that it has taken it, without a signal. Ready is the first connection after the start; what is resident then
+    is compared with a larder whose store is empty."""
+    scale = bench.scale
+    check, change = (bench.figure(f"{scale.rules} rules: {label}", "ms", at_most(most, "ms"))
+                     for label, most in (("larder check", 100), ("a change of the file in force", 1000)))
+    ready = bench.figure(f"{scale.objects} objects: ready after the start", "ms", at_most(1000, "ms"))
+    each = bench.figure(f"{scale.objects} objects: resident memory of each", "byte", at_most(200, "byte"))
+    origin = bench.run(Origin(bench), "--images", "1")
+    world = World(bench, origin)
+    rules = bench.run(Larder(bench, "larder-rules", rules=scale.rules), world)
+    store = filled(bench, scale.objects)
+    for n in range(scale.rounds):
+        begin = time.monotonic()
+        subprocess.run([bench.larder, "check", "-f", rules.config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        check.add("larder", 1000 * (time.monotonic() - begin))
+        text = rules.config.read_text()
+        change.add("larder", 1000 * rules.replace(text.replace("rules:\n", f"rules:\n  - name: more{n}\n    source: origin.test/more{n}\n    target: more{n}\n")))
+        full, empty = bench.run(Larder(bench, "larder-objects", store=store), world), bench.run(Larder(bench, "larder-empty"), world)
+        if full.metric("store_objects") != scale.objects:
+            raise Failed(f"the server has {full.metric('store_objects')} of {scale.objects} objects")
+        ready.add("larder", 1000 * full.listens_after)
+        each.add("larder", max(0, full.memory() - empty.memory()) / scale.objects)
+        full.stop()
+        empty.stop()
+
+
 def filled(bench, count, *options):
     """A store with so many objects; sparse files, so it takes little but inodes, unless the options say otherwise."""
     store = Path(tempfile.mkdtemp(prefix="store-", dir=bench.tmp))
@@ -625,5 +655,5 @@ def logging(bench):
 
 
 SCENARIOS = {"manifests": manifests, "small": small, "large": large, "tls": tls, "latency": latency, "herd": herd, "cold": cold, "mix": mix,
-             "memory": memory, "idle": idle, "many": many, "evict": evict, "verify": verify, "logging": logging}
+             "memory": memory, "idle": idle, "many": many, "start": beginning, "evict": evict, "verify": verify, "logging": logging}
 GROUPS = {"hits": ["manifests", "small", "large"]}

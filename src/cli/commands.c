@@ -152,8 +152,7 @@ const struct command commands[] = {
      .more =
          "PREFIX is how their names begin: with the registry (docker.io/library/), or as clients ask larder "
          "for them. SIZE is what the store has of an image; COMPLETE says of how many of its platforms it "
-         "has "
-         "everything.",
+         "has everything. USED and HITS are written down once a minute.",
      .argument = "PREFIX",
      .optional = LOOK | O(ALL),
      .run = run_ls},

@@ -340,7 +340,7 @@ def test_the_harness_runs_every_scenario(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     figures = {f["figure"]: f for f in result["figures"]}
     assert {f["scenario"] for f in figures.values()} == {
-        "manifests", "small", "large", "tls", "latency", "herd", "cold", "mix", "memory", "idle", "many", "evict", "verify", "logging"}
+        "manifests", "small", "large", "tls", "latency", "herd", "cold", "mix", "memory", "idle", "many", "start", "evict", "verify", "logging"}
     for name, f in figures.items():
         assert name in done.stdout and ("larder" in f["medians"]) == (f["impossible"] is None), f
     for name in ("manifest by digest", "16 KiB blob", "1 MiB blob"):
