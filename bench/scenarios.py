@@ -534,7 +534,8 @@ def evict(bench):
     """hits while others are evicted: 64 connections on a hot set at a fixed rate, open loop, without and with
 
     The limit of the store is lowered by a reload, so that the keeper has so many objects to evict at once; what is asked for meanwhile
-    is measured from the moment before that until they are gone. Every round has objects of its own."""
+    is measured from the moment before that until they are gone. Without differs in nothing else: a reload that leaves room for all, and
+    as much time as the eviction of the round before took. Every round has objects of its own."""
     scale = bench.scale
     name = f"{words(16 * KIB)} hits while {scale.evicted} objects go"
     figures = {key: bench.figure(f"{name}: {label}", unit, target) for key, label, unit, target in (
@@ -547,23 +548,27 @@ def evict(bench):
     paths = filled_paths(scale.some_objects)
     rate = EVICT_LOAD * hammer(bench, server, paths)["requests_per_second"]
     bench.record("requests per second that are asked", rate)
+    seconds = scale.seconds
     for _ in range(scale.rounds):
-        for key, value in one_evict(bench, server, paths, rate).items():
+        values = one_evict(bench, server, paths, rate, seconds)
+        seconds = values["seconds"]
+        for key, value in values.items():
             figures[key].add("larder", value)
 
 
 EVICT_LOAD = 0.3  # of the maximum: what is measured is a delay, not a lack of processors
 
 
-def one_evict(bench, server, paths, rate):
+def one_evict(bench, server, paths, rate, seconds):
     gone, took = "store_evicted_objects_total", []
-    before = server.metric(gone)
-    left = server.metric("store_used_bytes") - bench.scale.evicted * 16 * KIB
+    before, used = server.metric(gone), server.metric("store_used_bytes")
+    left = used - bench.scale.evicted * 16 * KIB
 
-    def lower():
+    def keep_within(limit, least):
         begin = time.monotonic()
-        server.limit(left * 20 // 19)  # eviction goes down to 95 % of the limit
+        server.limit(limit)
         server.command("gc")  # returns when nothing is left to do
+        time.sleep(max(0.0, begin + least - time.monotonic()))
         took.append(time.monotonic() - begin)
 
     def measure(during):
@@ -572,13 +577,14 @@ def one_evict(bench, server, paths, rate):
         refuse_failures(report, server)
         return report
 
-    without, beside = measure(lambda: time.sleep(bench.scale.seconds)), measure(lower)
+    without = measure(lambda: keep_within(2 * used, seconds))
+    beside = measure(lambda: keep_within(left * 20 // 19, 0))  # eviction goes down to 95 % of the limit
     evicted = server.metric(gone) - before
-    bench.record(server.name, {"without": without, "with": beside, "evicted": evicted, "seconds": took[0]})
+    bench.record(server.name, {"without": without, "with": beside, "evicted": evicted, "seconds": took[1]})
     if evicted < bench.scale.evicted:
         raise Failed(f"only {evicted} of {bench.scale.evicted} objects were evicted while it was measured")
     a, b = without["total_ms"]["p99"], beside["total_ms"]["p99"]
-    return {"without": a, "with": b, "ratio": b / max(a, 1e-6), "evicted": evicted, "seconds": took[0]}
+    return {"without": a, "with": b, "ratio": b / max(a, 1e-6), "evicted": evicted, "seconds": took[1]}
 
 
 def verify(bench):

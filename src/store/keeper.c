@@ -3,7 +3,8 @@
  *
  * `lock` guards woken, tidy_wanted, tidy_done; `scrub` is made and freed under it, and is the keeper's otherwise. */
 #include <errno.h>
-#include <sys/resource.h>
+#include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -14,7 +15,8 @@
 #define HOUSEWORK_MS 60000 /* touches, leftovers */
 #define LIMITS_MS                                                                                            \
     5000 /* what others do to the file system, and ages; pages of the index that are not in use */
-#define KEEPER_NICE  10
+#define KEEPER_NICE     10
+#define KEEPER_SLICE_NS 100000000
 #define PROBE_MS     2000
 #define IN_VAIN_MS   1000
 #define SUSPECT_RATE (UINT64_C(64) << 20) /* bytes a second */
@@ -209,12 +211,27 @@ static bool rest(struct keeper *k, uint64_t *wanted)
     return tidying;
 }
 
+/* What the keeper does is never urgent (a full disk is answered by whoever meets it), and the loops want the processors. As a batch
+ * thread it takes none from a loop when it wakes, which after each unlinkat it does; with the longest time slice it gives its own to
+ * any loop that wakes (sched(7); slices since Linux 6.12, before that nothing changes). Not SCHED_IDLE: it holds locks. */
+static void give_way(void)
+{
+    /* sched_setattr(2); this C library has neither, and the kernel's own header clashes with pthread.h. */
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } a = {.size = sizeof a, .policy = SCHED_BATCH, .nice = KEEPER_NICE, .runtime = KEEPER_SLICE_NS};
+    (void)syscall(SYS_sched_setattr, 0, &a, 0U);
+}
+
 static void *keep(void *arg)
 {
     struct keeper *k = arg;
     uint64_t wanted;
-    /* What it does is never urgent (a full disk is answered by whoever meets it), and the loops want the processors. */
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), KEEPER_NICE);
+    give_way();
     while (!atomic_load(&k->stop)) {
         turn(k);
         if (!rest(k, &wanted))
