@@ -33,7 +33,7 @@ struct check {
     bool wrong; /* another size, or no file at all but something else */
     struct summer summer;
     struct hasher hasher;
-    char buf[CHECK_MAX];
+    char buf[]; /* of the object's size, CHECK_MAX at most */
 };
 
 static void check_open(struct check *c)
@@ -54,17 +54,14 @@ static void check_open(struct check *c)
 struct check *check_new(struct store *s, const struct digest *d, bool deep)
 {
     struct itxn t;
-    struct check *c;
-    NEW(c);
-    c->store = s;
-    c->digest = *d;
-    c->fd = -1;
-    bool found = itxn_read(s->index, &t) == 0 && itxn_object(&t, d, &c->entry);
+    struct pool_entry entry;
+    bool found = itxn_read(s->index, &t) == 0 && itxn_object(&t, d, &entry);
     itxn_end(&t);
-    if (!found) {
-        mem_free(c);
+    if (!found)
         return NULL;
-    }
+    size_t room = entry.o.size < CHECK_MAX ? (size_t)entry.o.size : CHECK_MAX;
+    struct check *c = mem_alloc(sizeof *c + room);
+    *c = (struct check){.store = s, .digest = *d, .entry = entry, .fd = -1};
     c->deep = deep || !c->entry.o.sum.known || (c->entry.flags & RECORD_UNVERIFIED) != 0;
     summer_init(&c->summer);
     hasher_init(&c->hasher, (enum digest_alg)d->alg);
