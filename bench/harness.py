@@ -160,22 +160,27 @@ class Process:
 
 
 class MemoryLimit:
-    """A group of cgroup v2 for servers that may use only so much memory, page cache included."""
+    """A cgroup, of version 2 or 1, for servers that may use only so much memory, page cache included."""
 
     ROOT = Path("/sys/fs/cgroup")
 
     def __init__(self, limit):
-        control = self.ROOT / "cgroup.subtree_control"
-        if not control.exists():
-            raise Impossible("there is no cgroup v2 at /sys/fs/cgroup, so no limit of memory can be set")
-        if "memory" not in control.read_text().split():
-            raise Impossible("the memory controller of cgroup v2 is not enabled at /sys/fs/cgroup")
-        self.path = self.ROOT / f"larder-bench-{os.getpid()}"
+        root, name = self.controller()
+        self.path = root / f"larder-bench-{os.getpid()}"
         try:
             self.path.mkdir()
-            (self.path / "memory.max").write_text(str(limit))
+            (self.path / name).write_text(str(limit))
         except OSError as e:
             raise Impossible(f"no limit of memory can be set: {e}") from e
+
+    def controller(self):
+        """The folder in which groups are made, and the name of the file with the limit."""
+        control = self.ROOT / "cgroup.subtree_control"
+        if control.exists() and "memory" in control.read_text().split():
+            return self.ROOT, "memory.max"
+        if (self.ROOT / "memory/memory.limit_in_bytes").exists():
+            return self.ROOT / "memory", "memory.limit_in_bytes"
+        raise Impossible(f"there is no memory controller of cgroup v2 or v1 in {self.ROOT}, so no limit of memory can be set")
 
     def take(self, process):
         for pid in process.pids():

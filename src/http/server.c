@@ -15,8 +15,8 @@
  *   IDLE -> HEAD -> BUSY -> SEND -> IDLE | LINGER | CLOSED        conn_go is the only setter
  *
  * Sending: what must go out first (head, chunk frames) is in x->out. Then the body is pulled: memory goes out with x->out
- * in one writev, file bytes by sendfile after a look whether they are in memory. If they are not, a job reads them
- * first; the loop never waits for a disk. At most SEND_TURN bytes leave per turn of the loop, then the others' turn.
+ * in one writev, file bytes by sendfile after a look whether they are in memory (ahead.h). At most SEND_TURN bytes leave per
+ * turn of the loop, then the others' turn.
  *
  * A half-closed client (it sent FIN, but reads on) gets the answers to all it has asked; a broken connection is told to the handler. */
 #include <arpa/inet.h>
@@ -37,9 +37,7 @@
 #define CONN_MAGIC     0xc0110001u
 #define EXCHANGE_MAGIC 0xe4c40001u
 
-#define SEND_TURN    (128u << 10) /* see TCP_NOTSENT in net/tcp.c */
-#define WARM_WINDOW  (1u << 20)   /* file bytes that one look (or one job) covers */
-#define SEEN_WARM_MS 100          /* a file that was all in memory so lately is not looked at again */
+#define SEND_TURN    AHEAD_TURN /* see TCP_NOTSENT in net/tcp.c */
 #define PENDING_MAX  (64u << 10)
 #define LINGER_MS    2000
 #define LINGER_BYTES (1u << 20)
@@ -105,6 +103,7 @@ static void conn_input(struct conn *k, const char *p, size_t n);
 static void send_run(struct conn *k);
 static void on_send_defer(struct defer *d);
 static void send_wake(void *arg);
+static void on_ahead(struct ahead *a);
 
 /* ---- exchanges ---- */
 
@@ -124,7 +123,7 @@ static struct exchange *exchange_take(struct server *s, struct conn *k)
     x->conn = k;
     x->req.buf = x->in_buf;
     x->req.cap = sizeof x->in_buf;
-    x->warm_fd = -1;
+    ahead_init(&x->ahead, s->core, on_ahead);
     x->out = STR_INIT(x->out_buf);
     x->began_ns = clock_mono_ns();
     defer_init(&x->run, on_send_defer);
@@ -133,7 +132,7 @@ static struct exchange *exchange_take(struct server *s, struct conn *k)
 
 static void exchange_give(struct server *s, struct exchange *x)
 {
-    MUST(!x->reading_ahead);
+    MUST(!x->ahead.running);
     defer_cancel(&x->run);
     x->magic = 0;
     if (s->n_free >= FREE_MAX) {
@@ -188,7 +187,7 @@ static void conn_free_if_done(struct conn *k)
 static void exchange_end(struct exchange *x, bool complete, const char *why)
 {
     struct conn *k = x->conn;
-    if (x->reading_ahead) { /* the file must stay open until the job is done */
+    if (!ahead_idle(&x->ahead)) { /* the file must stay open until the job is done */
         x->dropped = true;
         x->why = why;
         return;
@@ -514,75 +513,17 @@ static void on_send_defer(struct defer *d)
         send_run(x->conn);
 }
 
-/* One byte at `off`: is its page in memory? Errors count as yes: sendfile will tell. */
-static bool page_in_memory(int fd, off_t off)
+static void on_ahead(struct ahead *a)
 {
-    char byte;
-    struct iovec v = {&byte, 1};
-    return preadv2(fd, &v, 1, off, RWF_NOWAIT) >= 0 || errno != EAGAIN;
-}
-
-/* The ends of a window stand for it; of a small one its last page does. */
-static bool window_in_memory(int fd, off_t off, off_t end)
-{
-    return page_in_memory(fd, end - 1) && (end - off <= 16384 || page_in_memory(fd, off));
-}
-
-static void on_ahead_work(struct job *j)
-{
-    struct exchange *x = CONTAINER_OF(j, struct exchange, read_ahead);
-    char buf[65536];
-    uint64_t done = 0;
-    while (done < x->ahead_len) {
-        size_t want = x->ahead_len - done < sizeof buf ? (size_t)(x->ahead_len - done) : sizeof buf;
-        ssize_t n = pread(x->ahead_fd, buf, want, x->ahead_off + (off_t)done);
-        if (n <= 0)
-            return; /* sendfile meets the same error and ends the answer */
-        done += (uint64_t)n;
-    }
-}
-
-static void on_ahead_done(struct job *j)
-{
-    struct exchange *x = CONTAINER_OF(j, struct exchange, read_ahead);
-    x->reading_ahead = false;
+    struct exchange *x = CONTAINER_OF(a, struct exchange, ahead);
     struct conn *k = x->conn;
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
     if (x->dropped) {
         exchange_end(x, false, x->why);
         conn_free_if_done(k);
-        return;
+    } else if (k->state == CONN_SEND) {
+        send_run(k);
     }
-    x->warm_fd = x->ahead_fd;
-    x->warm_from = x->ahead_off;
-    x->warm_to = x->ahead_off + (off_t)x->ahead_len;
-    send_run(k);
-}
-
-/* True: the next bytes are in memory, at least up to x->warm_to. False: a job is fetching them. */
-static bool file_warm(struct exchange *x, const struct body_piece *piece)
-{
-    if (piece->fd == x->warm_fd && piece->off >= x->warm_from && piece->off < x->warm_to)
-        return true;
-    uint64_t window = piece->len < WARM_WINDOW ? piece->len : WARM_WINDOW;
-    off_t end = piece->off + (off_t)window;
-    int64_t *seen = window == piece->len ? piece->seen_warm_ms : NULL;
-    int64_t now = seen != NULL ? core_now(x->core) : 0;
-    bool lately = seen != NULL && *seen != 0 && now - *seen < SEEN_WARM_MS;
-    if (lately || window_in_memory(piece->fd, piece->off, end)) {
-        if (seen != NULL && !lately)
-            *seen = now;
-        x->warm_fd = piece->fd;
-        x->warm_from = piece->off;
-        x->warm_to = end;
-        return true;
-    }
-    x->ahead_fd = piece->fd;
-    x->ahead_off = piece->off;
-    x->ahead_len = window;
-    x->reading_ahead = true;
-    COUNT(core_counters(x->core), cold_windows, 1);
-    job_start(x->core, &x->read_ahead, on_ahead_work, on_ahead_done);
-    return false;
 }
 
 static void body_took(struct exchange *x, uint64_t n)
@@ -672,11 +613,9 @@ static enum sent send_memory(struct conn *k, const struct body_piece *piece, boo
 static enum sent send_file(struct conn *k, const struct body_piece *piece)
 {
     struct exchange *x = k->x;
-    if (!file_warm(x, piece))
+    uint64_t n = ahead_look(&x->ahead, piece);
+    if (n == 0)
         return SENT_WAIT;
-    uint64_t n = piece->len;
-    if (n > (uint64_t)(x->warm_to - piece->off))
-        n = (uint64_t)(x->warm_to - piece->off);
     if (n > SEND_TURN)
         n = SEND_TURN;
     ssize_t put = stream_sendfile(k->stream, piece->fd, piece->off, (size_t)n, true);
@@ -717,11 +656,13 @@ static enum sent send_step(struct conn *k)
 static void send_run(struct conn *k)
 {
     struct exchange *x = k->x;
-    if (x->reading_ahead) /* its end comes here again */
+    if (x->ahead.awaited) /* its end comes here again */
         return;
     uint64_t before = x->sent;
     for (;;) {
         enum sent s = send_step(k);
+        if (s == SENT_ALL && !ahead_idle(&x->ahead))
+            s = SENT_WAIT;
         if (s == SENT_SOME && x->sent - before < SEND_TURN)
             continue;
         if (x->sent != before) {

@@ -23,6 +23,7 @@
 #include "base/str.h"
 #include "core/core.h"
 #include "http/again.h"
+#include "http/ahead.h"
 #include "http/h1.h"
 
 #define EXCHANGE_REQUEST_MAX  16384 /* bytes of a request head */
@@ -61,12 +62,8 @@ struct exchange {
     struct defer run;
     struct again *again; /* the answer may be kept for this long */
     int64_t again_ms;
-    struct job read_ahead;
-    bool reading_ahead, dropped;
-    int ahead_fd;
-    off_t ahead_off, warm_from, warm_to; /* these bytes of the file were seen in memory */
-    uint64_t ahead_len;
-    int warm_fd;
+    struct ahead ahead;
+    bool dropped;       /* it ends when no job reads ahead for it */
     struct h1_head req; /* h1_next makes it empty; what lies before is zeroed for each request */
     char in_buf[EXCHANGE_REQUEST_MAX];
     char out_buf[EXCHANGE_RESPONSE_MAX];

@@ -17,9 +17,9 @@
     5000 /* what others do to the file system, and ages; pages of the index that are not in use */
 #define KEEPER_NICE     10
 #define KEEPER_SLICE_NS 100000000
-#define PROBE_MS     2000
-#define IN_VAIN_MS   1000
-#define SUSPECT_RATE (UINT64_C(64) << 20) /* bytes a second */
+#define PROBE_MS        2000
+#define IN_VAIN_MS      1000
+#define SUSPECT_RATE    (UINT64_C(64) << 20) /* bytes a second */
 
 struct keeper {
     struct store *store;
