@@ -850,23 +850,22 @@ void fetch_verdict_key(struct span repo_key, const struct digest *d, struct str 
     digest_add(out, d);
 }
 
-void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, const struct conf_rule *rule,
-                struct span repo, struct span repo_key, const struct digest *d)
+void fetch_lead(struct proxy *px, struct flight *flight, const struct fetch_what *w)
 {
     struct fetch *f;
     NEW(f);
     op_init(&f->op, px->core, &fetch_class, FETCH_OPEN);
     f->px = px;
     f->flight = flight_ref(flight);
-    f->policy = &rule->policy;
-    MUST(repo_key.n < sizeof f->repo_key);
-    memcpy(f->repo_key, repo_key.p, repo_key.n);
+    f->policy = &w->rule->policy;
+    MUST(w->repo_key.n < sizeof f->repo_key);
+    memcpy(f->repo_key, w->repo_key.p, w->repo_key.n);
     core_msg_init(&f->msg, on_leader_msg);
     timer_init(&f->pause, on_pause);
     timer_init(&f->side_tick, on_side_tick);
     f->fill.buf = mem_alloc(CHUNK);
     f->busy.buf = mem_alloc(CHUNK);
-    transfer_init(&f->x, px, setup_hold(px, setup), rule, repo, d);
+    transfer_init(&f->x, px, setup_hold(px, w->setup), w->rule, w->repo, &w->digest);
     flight_set_leader(flight, px->core, &f->msg);
     op_run(&f->op);
 }

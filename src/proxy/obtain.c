@@ -9,6 +9,7 @@
 #include "proxy/obtain.h"
 
 #include "conf/match.h"
+#include "proxy/join.h"
 
 #define ROUNDS_MAX 6
 
@@ -41,6 +42,31 @@ static void fail(struct obtain *o, const struct flight_failure *f)
 static void fail_err(struct obtain *o, int err)
 {
     fail(o, &(struct flight_failure){.err = err, .retry_after_ms = -1});
+}
+
+/* ---- seats ---- */
+
+static struct join join_of(struct obtain *o, bool (*recheck)(void *arg))
+{
+    o->seat.wake = on_seat;
+    return (struct join){.px = o->px, .seat = &o->seat, .recheck = recheck, .arg = o};
+}
+
+static void joined(struct obtain *o, enum joined how, const struct flight_failure *lately,
+                   enum obtain_phase seated)
+{
+    switch (how) {
+    case JOINED_LATELY:
+        fail(o, lately);
+        return;
+    case JOINED_NONE:
+    case JOINED_FOUND: /* another flight has ended since we looked: look again */
+        return;
+    case JOINED_SEAT:
+    case JOINED_LEAD:
+        go(o, seated);
+        return;
+    }
 }
 
 /* ---- asking ---- */
@@ -89,28 +115,9 @@ static void ask(struct obtain *o, enum ask_kind kind, const struct digest *known
         w.digest = o->digest;
     if (known != NULL)
         w.known = *known;
-    char text[FLIGHT_KEY_MAX + 1];
-    struct str key = STR_INIT(text);
-    ask_key(&w, &key);
-    MUST(!key.cut);
-    struct flight_failure lately;
-    if (verdict_get(o->px->shared->verdicts, str_span(&key), &lately)) {
-        fail(o, &lately);
-        return;
-    }
+    struct join j = join_of(o, answered_by_now);
     o->asked = kind;
-    o->seat.wake = on_seat;
-    switch (flight_join(o->px->core, str_span(&key), repo_key(o), true, answered_by_now, o, &o->seat)) {
-    case FLIGHT_LEAD:
-        go(o, PHASE_ASK);
-        ask_lead(o->px, flight_of(&o->seat), &w);
-        return;
-    case FLIGHT_JOINED:
-        go(o, PHASE_ASK);
-        return;
-    default: /* found: another flight has ended since we looked */
-        return;
-    }
+    joined(o, join_ask(&j, &w), &j.lately, PHASE_ASK);
 }
 
 static void step_ask(struct obtain *o)
@@ -151,29 +158,13 @@ static bool stored_by_now(void *arg)
 
 static void join(struct obtain *o)
 {
-    char text[FLIGHT_KEY_MAX];
-    struct str key = STR_INIT(text);
-    struct flight_failure lately;
-    fetch_verdict_key(repo_key(o), &o->digest, &key);
-    if (verdict_get(o->px->shared->verdicts, str_span(&key), &lately)) {
-        fail(o, &lately);
-        return;
-    }
-    str_reset(&key);
-    fetch_key(&o->digest, &key);
-    o->seat.wake = on_seat;
-    switch (flight_join(o->px->core, str_span(&key), repo_key(o), true, stored_by_now, o, &o->seat)) {
-    case FLIGHT_LEAD:
-        go(o, PHASE_STREAM);
-        fetch_lead(o->px, o->from->setup, flight_of(&o->seat), o->from->rule, o->from->repo, repo_key(o),
-                   &o->digest);
-        return;
-    case FLIGHT_JOINED:
-        go(o, PHASE_STREAM);
-        return;
-    default: /* found */
-        return;
-    }
+    struct fetch_what w = {.setup = o->from->setup,
+                           .rule = o->from->rule,
+                           .repo = o->from->repo,
+                           .repo_key = repo_key(o),
+                           .digest = o->digest};
+    struct join j = join_of(o, stored_by_now);
+    joined(o, join_fetch(&j, &w), &j.lately, PHASE_STREAM);
 }
 
 static void step_stream(struct obtain *o)

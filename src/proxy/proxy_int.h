@@ -199,11 +199,19 @@ void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
 
 /* ---- fetch.c ---- */
 
+struct fetch_what {
+    struct setup *setup; /* held by the asker */
+    const struct conf_rule *rule;
+    struct span repo;     /* at upstream */
+    struct span repo_key; /* for the index */
+    struct digest digest;
+};
+
 void fetch_key(const struct digest *d, struct str *out);
 /* The key of the verdict that a repository does not have a blob. */
 void fetch_verdict_key(struct span repo_key, const struct digest *d, struct str *out);
-void fetch_lead(struct proxy *px, struct setup *setup, struct flight *flight, const struct conf_rule *rule,
-                struct span repo, struct span repo_key, const struct digest *d);
+/* As ask_lead. */
+void fetch_lead(struct proxy *px, struct flight *flight, const struct fetch_what *w);
 
 /* ---- serve.c ---- */
 

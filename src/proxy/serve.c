@@ -18,6 +18,7 @@
  * finished. */
 #include "base/mem.h"
 #include "conf/match.h"
+#include "proxy/join.h"
 #include "proxy/serve_int.h"
 
 #define ROUNDS_MAX  4
@@ -109,9 +110,13 @@ static enum step send_kept(struct serve *s)
 }
 
 /* A list that was kept and is still fresh. has_tag and ttl_ms say of the list what they say of a tag. */
-static bool list_fresh(struct serve *s, struct span key)
+static bool list_fresh(struct serve *s, const struct ask_what *w)
 {
-    s->list = lists_get(s->px->shared->lists, key);
+    char text[FLIGHT_KEY_MAX + 1];
+    struct str key = STR_INIT(text);
+    ask_key(w, &key);
+    MUST(!key.cut);
+    s->list = lists_get(s->px->shared->lists, str_span(&key));
     s->has_tag = s->list != NULL;
     if (s->list == NULL)
         return false;
@@ -140,6 +145,12 @@ static enum step ask_failed(struct serve *s, const struct flight_failure *f)
         return s->asked == ASK_LIST ? send_kept(s) : open_tag(s);
     }
     return respond_failure(s, f);
+}
+
+static struct join join_of(struct serve *s, bool (*recheck)(void *arg))
+{
+    s->seat.wake = on_seat;
+    return (struct join){.px = s->px, .seat = &s->seat, .recheck = recheck, .arg = s};
 }
 
 /* flight_join's second look, under the table's lock. */
@@ -177,26 +188,21 @@ static enum step ask(struct serve *s, enum ask_kind kind)
                          .negative_ttl_ms = s->rule->policy.negative_ttl_ms};
     if (kind == ASK_MANIFEST && s->has_tag)
         w.known = s->tag.digest;
-    char key[FLIGHT_KEY_MAX + 1];
-    struct str k = STR_INIT(key);
-    ask_key(&w, &k);
-    MUST(!k.cut);
     s->asked = kind;
-    if (kind == ASK_LIST && list_fresh(s, str_span(&k)))
+    if (kind == ASK_LIST && list_fresh(s, &w))
         return send_kept(s);
-    struct flight_failure lately;
-    if (verdict_get(s->px->shared->verdicts, str_span(&k), &lately))
-        return ask_failed(s, &lately);
-    s->seat.wake = on_seat;
-    switch (flight_join(s->px->core, str_span(&k), repo_key(s), true, answered_by_now, s, &s->seat)) {
-    case FLIGHT_LEAD:
-        ask_lead(s->px, flight_of(&s->seat), &w);
-        break;
-    case FLIGHT_JOINED:
+    struct join j = join_of(s, answered_by_now);
+    switch (join_ask(&j, &w)) {
+    case JOINED_LATELY:
+        return ask_failed(s, &j.lately);
+    case JOINED_NONE:
+    case JOINED_FOUND: /* another core's flight has ended since we looked */
+        return again(s);
+    case JOINED_SEAT:
         s->collapsed = true;
         break;
-    default: /* found: another core's flight has ended since we looked */
-        return again(s);
+    case JOINED_LEAD:
+        break;
     }
     return op_go(&s->op, SERVE_ASK);
 }
@@ -365,23 +371,24 @@ static bool stored_by_now(void *arg)
 
 static enum step join(struct serve *s)
 {
-    char key[DIGEST_TEXT_MAX + 2];
-    struct str k = STR_INIT(key);
-    fetch_key(&s->digest, &k);
-    s->seat.wake = on_seat;
-    bool get = s->x->req.method == H1_GET;
-    switch (flight_join(s->px->core, str_span(&k), repo_key(s), get, stored_by_now, s, &s->seat)) {
-    case FLIGHT_NONE:
+    struct fetch_what w = {.setup = s->setup,
+                           .rule = s->rule,
+                           .repo = span_of(s->repo, s->repo_n),
+                           .repo_key = repo_key(s),
+                           .digest = s->digest};
+    struct join j = join_of(s, stored_by_now);
+    j.only_join = s->x->req.method != H1_GET;
+    switch (join_fetch(&j, &w)) {
+    case JOINED_LATELY:
+        return respond_failure(s, &j.lately);
+    case JOINED_NONE:
         return ask(s, ASK_STAT);
-    case FLIGHT_FOUND:
+    case JOINED_FOUND:
         return again(s);
-    case FLIGHT_LEAD:
+    case JOINED_LEAD:
         s->lead = true;
-        (void)op_go(&s->op, SERVE_JOIN);
-        fetch_lead(s->px, s->setup, flight_of(&s->seat), s->rule, span_of(s->repo, s->repo_n), repo_key(s),
-                   &s->digest);
-        return STEP_MORE;
-    case FLIGHT_JOINED:
+        return op_go(&s->op, SERVE_JOIN);
+    case JOINED_SEAT:
         s->collapsed = true;
         s->lead = false;
         s->verified = flight_seen(&s->seat) == FLIGHT_VERIFIED;
@@ -392,15 +399,6 @@ static enum step join(struct serve *s)
         return ask(s, ASK_STAT);
     }
     return op_go(&s->op, SERVE_JOIN);
-}
-
-/* Upstream said lately that this repository does not have it. */
-static bool blob_unknown(struct serve *s)
-{
-    char key[FLIGHT_KEY_MAX];
-    struct str k = STR_INIT(key);
-    fetch_verdict_key(repo_key(s), &s->digest, &k);
-    return verdict_get(s->px->shared->verdicts, str_span(&k), &s->lately);
 }
 
 static enum step lookup_digest(struct serve *s)
@@ -417,9 +415,7 @@ static enum step lookup_digest(struct serve *s)
     }
     if (!blob)
         return ask(s, stored && !s->linked ? ASK_STAT : ASK_MANIFEST);
-    if (stored)
-        return ask(s, ASK_STAT);
-    return blob_unknown(s) ? respond_failure(s, &s->lately) : join(s);
+    return stored ? ask(s, ASK_STAT) : join(s);
 }
 
 static enum step step_lookup(struct serve *s)

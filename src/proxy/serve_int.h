@@ -51,7 +51,6 @@ struct serve {
 
     struct digest digest; /* what is served */
     uint64_t version;     /* of the index, before it was asked */
-    struct flight_failure lately;
     struct store_tag tag;
     bool has_tag;
     struct store_object record;
