@@ -14,6 +14,7 @@
 #include "proxy/auth.h"
 
 #include "base/mem.h"
+#include "http/retry.h"
 #include "proxy/login.h"
 #include "proxy/secrets.h"
 #include "proxy/tokens.h"
@@ -493,21 +494,63 @@ static void ping_start(struct auth *a, const struct conf_endpoint *e)
     a->phase = PHASE_PING;
 }
 
+/* What an answer that is no challenge means: that the registry is in trouble says nothing about access. */
+static int ping_err(unsigned status)
+{
+    switch (status) {
+    case 429:
+        return ERR_TOO_MANY;
+    case 503:
+        return ERR_UP_UNAVAILABLE;
+    case 408:
+    case 504:
+        return ERR_UP_TIMEOUT;
+    default:
+        return status >= 500 ? ERR_UP_STATUS : ERR_DENIED;
+    }
+}
+
+static void ping_broke(struct auth *a)
+{
+    char why[256];
+    struct str w = STR_INIT(why);
+    str_add(&w, SPAN("a 401 without a challenge, and no answer at /v2/: "));
+    str_addz(&w, a->state->ping.why);
+    refuse(a, a->state->ping.err, 0, -1, why);
+}
+
+static void ping_answered(struct auth *a)
+{
+    const struct call *call = &a->state->ping;
+    unsigned status = call->head->status;
+    int err = ping_err(status);
+    struct challenge c = {0};
+    if (status == 401)
+        read_challenge(call->head, &c);
+    if (c.scheme != CHALLENGE_NONE) {
+        take_challenge(a, &c, call->peer);
+    } else if (err == ERR_DENIED) {
+        refuse(a, ERR_DENIED, 401, -1, "a 401 without a challenge that larder could answer");
+    } else {
+        char why[64];
+        struct str w = STR_INIT(why);
+        str_addf(&w, "a 401 without a challenge, and status %u at /v2/", status);
+        refuse(a, err, status, retry_after_parse(h1_get(call->head, SPAN("retry-after")), clock_wall_ms()),
+               why);
+    }
+}
+
 /* False: wait. */
 static bool ping(struct auth *a)
 {
-    struct auth_state *s = a->state;
-    struct challenge c = {0};
-    if (s->ping.state != CALL_FAILED && s->ping.state != CALL_HEADED)
-        return false;
-    if (s->ping.state == CALL_HEADED && s->ping.head->status == 401)
-        read_challenge(s->ping.head, &c);
-    enum address_kind peer = s->ping.peer;
-    call_end(&s->ping);
-    if (c.scheme == CHALLENGE_NONE)
-        refuse(a, ERR_DENIED, 401, -1, "a 401 without a challenge that larder could answer");
+    struct call *call = &a->state->ping;
+    if (call->state == CALL_FAILED)
+        ping_broke(a);
+    else if (call->state == CALL_HEADED)
+        ping_answered(a);
     else
-        take_challenge(a, &c, peer);
+        return false;
+    call_end(call);
     return true;
 }
 

@@ -159,6 +159,31 @@ def test_a_challenge_only_at_v2(start_larder, image):
         assert larder.get(paths.tags("t/app")).good
 
 
+PING_FAULTS = {
+    "closed": (Fault(drop=True), 502), "reset": (Fault(cut_at=-1, cut="rst"), 502), "garbage": (Fault(raw=b"garbage\r\n\r\n"), 502),
+    "silent": (Fault(silent="request"), 504), "500": (Fault(status=500), 502), "503": (Fault(status=503), 503), "504": (Fault(status=504), 504),
+    "429": (Fault(status=429, headers={"Retry-After": "7"}), 429), "200": (Fault(status=200, body=b"{}"), 403),
+    "403": (Fault(status=403), 403), "404": (Fault(status=404), 403),
+}
+
+
+@pytest.mark.parametrize("what", PING_FAULTS)
+def test_v2_fails_where_a_challenge_is_looked_for(start_larder, image, what):
+    fault, status = PING_FAULTS[what]
+    with TokenRegistry() as up:
+        up.add("app", image, tag="v1")
+        up.challenges = lambda seen, scope: up._usual(scope) if seen.path == "/v2/" else None
+        up.on("/v2/", fault)
+        larder = start_larder(up, timeouts={"connect": "1s", "first_byte": "1s", "idle": "1s"})
+        for target in (OURS, paths.blob("t/app", image.config)):
+            r = larder.get(target)
+            assert r.status == status and r.error_code == {403: "DENIED", 429: "TOOMANYREQUESTS"}.get(status, "UNAVAILABLE"), r
+            assert r.header("Retry-After") == ("7" if status == 429 else None)
+        assert up.count(path="/v2/") < 20, "tries are bounded"
+        up.clear()
+        assert larder.get_when_up(OURS).body == image.manifest
+
+
 def test_a_realm_with_a_query_of_its_own(start_larder, image):
     with TokenRegistry() as up:
         up.add("app", image, tag="v1")
