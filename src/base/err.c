@@ -5,9 +5,10 @@ static const struct {
     const char *name;
     int status;
     const char *oci;
+    const char *word;
     const char *words;
 } err_table[ERR_COUNT] = {
-#define X(name, status, oci, words) [ERR_##name] = {#name, status, oci, words},
+#define X(name, status, oci, word, words) [ERR_##name] = {#name, status, oci, word, words},
     ERR_TABLE(X)
 #undef X
 };
@@ -21,6 +22,11 @@ static int err_known(int e)
 const char *err_name(int e)
 {
     return err_table[err_known(e)].name;
+}
+
+const char *err_word(int e)
+{
+    return err_table[err_known(e)].word;
 }
 
 const char *err_words(int e)

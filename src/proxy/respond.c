@@ -182,23 +182,6 @@ static void offer_again(struct serve *s)
 
 /* ---- Cache-Status (RFC 9211) ---- */
 
-static const char *stale_word(int err)
-{
-    switch (err) {
-    case ERR_UP_TIMEOUT:
-        return "timeout";
-    case ERR_UP_RESOLVE:
-        return "unresolved";
-    case ERR_UP_CONNECT:
-        return "unreachable";
-    case ERR_UP_CLOSED:
-    case ERR_UP_SHORT:
-        return "closed";
-    default:
-        return "invalid";
-    }
-}
-
 static void add_ttl(struct str *out, int64_t ms)
 {
     str_add(out, SPAN("; ttl="));
@@ -220,10 +203,10 @@ static void cache_status(struct serve *s, struct str *out)
         str_add(out, SPAN("; hit"));
         add_ttl(out, s->ttl_ms);
         str_add(out, SPAN("; detail=stale-upstream-"));
-        if (s->upstream_status != 0)
+        if (s->upstream_status >= 400)
             str_addu(out, s->upstream_status);
-        else
-            str_addz(out, stale_word(s->stale_err));
+        else /* no answer, or one that was no good whatever its status said */
+            str_addz(out, err_word(s->stale_err));
         break;
     case RESULT_REVALIDATED:
         str_add(out, SPAN("; fwd=stale; fwd-status=200"));

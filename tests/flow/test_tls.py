@@ -11,7 +11,7 @@ import pytest
 from lib import paths
 from lib.client import Fetch, fetch_many
 from lib.images import KIB, MIB, Image, blob
-from lib.larder import REGISTRY, wait_until
+from lib.larder import REGISTRY, cache_status, wait_until
 from lib.nginx import Nginx
 from lib.tls import Hello, Tls
 from lib.upstream import Fault, Upstream
@@ -172,7 +172,7 @@ def test_without_ca_the_roots_of_the_system_count(secure, start_larder):
 
 
 def test_a_renewed_certificate_is_looked_at_again(root, pki, leaf, secure, start_larder):
-    larder = start_larder(secure, **settings(secure, root))
+    larder = start_larder(secure, defaults={"tag_ttl": "0s"}, **settings(secure, root))
     secure.add("app", Image("renewed", (10,)), tag="v1")
     secure.on(re.compile("."), Fault(framing="close"))
     assert larder.get(paths.manifest(APP, "v1")).good
@@ -181,6 +181,8 @@ def test_a_renewed_certificate_is_looked_at_again(root, pki, leaf, secure, start
     secure.tls = Tls(root.issue("elsewhere.test", names=["elsewhere.test"]))
     secure.start()
     assert_unavailable(larder.get(paths.manifest(APP, "v2")))
+    stale = larder.get(paths.manifest(APP, "v1"))
+    assert stale.good and cache_status(stale)[1]["detail"] == "stale-upstream-untrusted"
     secure.stop()
     secure.tls = Tls(leaf)
     secure.start()

@@ -10,6 +10,8 @@ static void every_error_is_complete(void **state)
     for (int e = 0; e < ERR_COUNT; e++) {
         assert_true(strlen(err_name(e)) > 0);
         assert_true(strlen(err_words(e)) > 0);
+        assert_true(strlen(err_word(e)) > 0 &&
+                    strspn(err_word(e), "abcdefghijklmnopqrstuvwxyz-") == strlen(err_word(e)));
         assert_in_range(err_status(e), 200, 599);
         assert_true(e == ERR_OK || strlen(err_oci(e)) > 0);
     }
@@ -21,6 +23,7 @@ static void lookups_give_the_row(void **state)
     assert_int_equal(ERR_OK, 0);
     assert_string_equal(err_name(ERR_UP_TIMEOUT), "UP_TIMEOUT");
     assert_int_equal(err_status(ERR_UP_TIMEOUT), 504);
+    assert_string_equal(err_word(ERR_UP_TLS), "untrusted");
     assert_string_equal(err_oci(ERR_TOO_MANY), "TOOMANYREQUESTS");
     assert_string_equal(err_words(ERR_METHOD), "this registry is a read-only cache");
     assert_int_equal(err_status(ERR_CLIENT_GONE), 499);
