@@ -183,3 +183,23 @@ bool api_parameter(struct span query, struct span name, struct str *out)
     }
     return false;
 }
+
+bool api_given(struct span query, struct span name)
+{
+    struct span rest = query, part;
+    while (span_next(&rest, '&', &part)) {
+        ptrdiff_t equals = span_find(part, '=');
+        if (equals >= 0 && span_eq(span_sub(part, 0, (size_t)equals), name))
+            return true;
+    }
+    return false;
+}
+
+bool api_optional(struct span query, const char *name, struct str *value, struct str *out)
+{
+    if (!api_given(query, span_str(name)) || api_parameter(query, span_str(name), value))
+        return true;
+    str_reset(out);
+    str_addf(out, "the parameter %s is too long or not encoded well", name);
+    return false;
+}

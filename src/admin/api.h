@@ -46,5 +46,9 @@ bool api_is_from_here(struct span peer);
 /* The decoded value of a parameter, appended to out. False: it is not there, or is no good encoding, or does not fit. Any
  * thread. */
 bool api_parameter(struct span query, struct span name, struct str *out) MUSTCHECK;
+bool api_given(struct span query, struct span name); /* ... is it there at all? */
+/* Reads a parameter that may be missing: then *value is "". False: it is there, and too long or badly encoded; `out` is the sentence that
+ * says so, for a 400. */
+bool api_optional(struct span query, const char *name, struct str *value, struct str *out) MUSTCHECK;
 
 #endif

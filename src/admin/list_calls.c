@@ -19,7 +19,7 @@ static unsigned page_begin(struct page *p, struct store_calls *s, struct span qu
     struct str prefix = STR_INIT(text);
     p->s = s;
     p->conf = s->c.hold(s->c.arg, &p->held);
-    unsigned status = call_parameter(query, "prefix", &prefix, out) ? 200 : 400;
+    unsigned status = api_optional(query, "prefix", &prefix, out) ? 200 : 400;
     names_filter_init(&p->filter, p->conf, str_span(&prefix));
     if (status == 200 && !call_cursor(query, &p->cursor))
         status = call_no(out, 400, "the parameter after is no place where a page has ended");

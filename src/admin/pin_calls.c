@@ -161,7 +161,7 @@ unsigned call_pins(void *arg, struct span query, struct str *out)
     char text[PLACE_MAX];
     struct str after = STR_INIT(text);
     struct pins pins = {.n = 0};
-    if (!call_parameter(query, "after", &after, out))
+    if (!api_optional(query, "after", &after, out))
         return 400;
     int err = store_each_pin(s->c.store, add_pin, &pins);
     if (pins.n > 0)

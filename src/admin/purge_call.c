@@ -151,7 +151,7 @@ unsigned call_purge(void *arg, struct span query, struct str *out)
     char text[CALL_IMAGE_MAX];
     struct str rule = STR_INIT(text);
     bool force = call_flag(query, "force");
-    if (!call_parameter(query, "rule", &rule, out))
+    if (!api_optional(query, "rule", &rule, out))
         return 400;
     return rule.n > 0 ? purge_rule(s, text, force, out) : purge_image(s, query, force, out);
 }

@@ -17,25 +17,6 @@ unsigned call_no(struct str *out, unsigned status, const char *fmt, ...)
     return status;
 }
 
-static bool is_given(struct span query, struct span name)
-{
-    struct span part;
-    while (span_next(&query, '&', &part)) {
-        ptrdiff_t equals = span_find(part, '=');
-        if (equals >= 0 && span_eq(span_sub(part, 0, (size_t)equals), name))
-            return true;
-    }
-    return false;
-}
-
-bool call_parameter(struct span query, const char *name, struct str *value, struct str *out)
-{
-    if (!is_given(query, span_str(name)) || api_parameter(query, span_str(name), value))
-        return true;
-    (void)call_no(out, 400, "the parameter %s is too long or not encoded well", name);
-    return false;
-}
-
 bool call_flag(struct span query, const char *name)
 {
     char text[8];
@@ -47,7 +28,7 @@ unsigned call_image(struct store_calls *s, struct span query, char text[CALL_IMA
                     struct names_image *image, struct str *out)
 {
     struct str value = str_init(text, CALL_IMAGE_MAX);
-    if (!call_parameter(query, "image", &value, out))
+    if (!api_optional(query, "image", &value, out))
         return 400;
     void *held;
     const struct conf *conf = s->c.hold(s->c.arg, &held);
@@ -74,7 +55,7 @@ bool call_cursor(struct span query, struct list_cursor *cursor)
     char text[2 * sizeof cursor->key + 1];
     struct str after = STR_INIT(text);
     *cursor = (struct list_cursor){.n = 0};
-    if (!is_given(query, SPAN("after")))
+    if (!api_given(query, SPAN("after")))
         return true;
     if (!api_parameter(query, SPAN("after"), &after) || after.n == 0 || after.n % 2 != 0)
         return false;

@@ -39,8 +39,6 @@ struct store_calls {
 
 /* The sentence that says why, and its status. */
 unsigned call_no(struct str *out, unsigned status, const char *fmt, ...) PRINTF(3, 4);
-/* Reads a parameter that may be missing: then *value is "". False: it is there, and too long or badly encoded; `out` says so. */
-bool call_parameter(struct span query, const char *name, struct str *value, struct str *out) MUSTCHECK;
 bool call_flag(struct span query, const char *name); /* name=1 */
 /* The image or digest of the parameter `image`. 200, or the status for the sentence in `out`. */
 unsigned call_image(struct store_calls *s, struct span query, char text[CALL_IMAGE_MAX],

@@ -162,9 +162,10 @@ unsigned call_usage(void *arg, struct span query, struct str *out)
     char by_text[16], after_text[STORE_REPO_MAX + 1];
     struct str by = STR_INIT(by_text), after = STR_INIT(after_text);
     void *held;
-    if (!call_parameter(query, "by", &by, out))
+    if (!api_optional(query, "by", &by, out))
         return 400;
-    bool paged = api_parameter(query, SPAN("after"), &after);
+    if (!api_optional(query, "after", &after, out))
+        return 400;
     bool by_rule = span_eq(str_span(&by), SPAN("rule"));
     if (!by_rule && !span_eq(str_span(&by), SPAN("repository")))
         return call_no(out, 400, "the parameter by is rule or repository");
@@ -174,7 +175,7 @@ unsigned call_usage(void *arg, struct span query, struct str *out)
     map_init(&u.groups);
     bool counted = count(&u);
     str_addc(out, '{');
-    add_groups(&u, paged ? str_span(&after) : SPAN_NONE, out);
+    add_groups(&u, api_given(query, SPAN("after")) ? str_span(&after) : SPAN_NONE, out);
     add_totals(&u, conf, out);
     str_addz(out, "}\n");
     map_free(&u.groups);

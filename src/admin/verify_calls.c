@@ -182,8 +182,8 @@ unsigned call_objects(void *arg, struct span query, struct str *out)
     unsigned status = call_image(s, query, text, &image, out);
     if (status != 200)
         return status;
-    if (!read_digest(query, "after", &after))
-        after.alg = DIGEST_NONE;
+    if (api_given(query, SPAN("after")) && !read_digest(query, "after", &after))
+        return call_no(out, 400, "the parameter after is no place where a page has ended");
     struct digest top = top_of(s, &image);
     size_t n = top.alg != DIGEST_NONE ? store_image_objects(s->c.store, &top, &list, &bytes) : 0;
     if (n > 0)

@@ -12,6 +12,7 @@
     X(OK,                  200, "",                 "ok",           "ok")                                                           \
     X(BAD_REQUEST,         400, "UNSUPPORTED",      "request",      "malformed request")                                            \
     X(NAME_INVALID,        400, "NAME_INVALID",     "name",         "invalid repository name")                                      \
+    X(NS_INVALID,          400, "NAME_INVALID",     "name",         "the parameter ns is longer than a name of a registry")         \
     X(TAG_INVALID,         400, "MANIFEST_INVALID", "tag",          "invalid tag")                                                  \
     X(DIGEST_INVALID,      400, "DIGEST_INVALID",   "digest",       "invalid digest")                                               \
     X(DIGEST_UNSUPPORTED,  400, "DIGEST_INVALID",   "digest",       "digest algorithm not supported, use sha256 or sha512")         \

@@ -32,29 +32,33 @@ static unsigned upstreams(void *arg, struct span query, struct str *out)
     return 200;
 }
 
+/* A parameter that may be missing: absent then. False: `out` says what is wrong with it. */
+static bool optional(struct span query, const char *name, struct str *buf, struct span *value,
+                     struct str *out)
+{
+    bool ok = api_optional(query, name, buf, out);
+    *value = ok && api_given(query, span_str(name)) ? str_span(buf) : SPAN_NONE;
+    return ok;
+}
+
 static unsigned image(void *arg, struct span query, struct str *out)
 {
     struct calls_context *c = arg;
     char ns_text[NAME_REGISTRY_MAX + 1], name_text[NAME_REPO_MAX + 1], reference_text[256];
     struct str ns = STR_INIT(ns_text), name = STR_INIT(name_text), reference = STR_INIT(reference_text);
-    bool has_ns = api_parameter(query, SPAN("ns"), &ns);
+    struct span registry;
+    if (!optional(query, "ns", &ns, &registry, out))
+        return 400;
     if (!api_parameter(query, SPAN("repository"), &name) || !name_repo_ok(str_span(&name)))
         return no(out, 400, "the parameter repository is missing or no name of a repository");
     if (!api_parameter(query, SPAN("reference"), &reference))
         return no(out, 400, "the parameter reference is missing: a tag or a digest");
-    if (!report_image(c->shared, has_ns ? str_span(&ns) : SPAN_NONE, str_span(&name), str_span(&reference),
-                      out))
+    if (!report_image(c->shared, registry, str_span(&name), str_span(&reference), out))
         return no(out, 404, "no cache rule for this repository");
     return 200;
 }
 
 /* ---- warming ---- */
-
-/* A parameter that may be missing; the buffer is long enough for what is good. */
-static struct span parameter(struct span query, const char *name, struct str *buf)
-{
-    return api_parameter(query, span_str(name), buf) ? str_span(buf) : SPAN_NONE;
-}
 
 static unsigned warm_start(void *arg, struct span query, struct str *out)
 {
@@ -64,16 +68,19 @@ static unsigned warm_start(void *arg, struct span query, struct str *out)
     struct str ns = STR_INIT(ns_text), name = STR_INIT(name_text), reference = STR_INIT(reference_text),
                list = STR_INIT(list_text);
     struct digest d;
-    struct warm_image image = {.ns = parameter(query, "ns", &ns),
-                               .repository = parameter(query, "repository", &name),
-                               .reference = parameter(query, "reference", &reference),
-                               .platforms = parameter(query, "platforms", &list)};
+    struct warm_image image;
+    bool ok = optional(query, "ns", &ns, &image.ns, out) &&
+              optional(query, "repository", &name, &image.repository, out) &&
+              optional(query, "reference", &reference, &image.reference, out) &&
+              optional(query, "platforms", &list, &image.platforms, out);
+    if (list.cut)
+        return no(out, 400, "too many platforms at once");
+    if (!ok)
+        return 400;
     if (!name_repo_ok(image.repository))
         return no(out, 400, "the parameter repository is missing or no name of a repository");
     if (!name_tag_ok(image.reference) && digest_parse(image.reference, &d) != DIGEST_OK)
         return no(out, 400, "the parameter reference is missing: a tag or a digest");
-    if (list.cut)
-        return no(out, 400, "too many platforms at once");
     return warm_begin(c->shared, &image, out);
 }
 

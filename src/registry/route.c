@@ -230,6 +230,8 @@ static int route_query(struct span query, struct scratch *s, struct route *r)
             continue;
         if (ns_part.p != NULL)
             return ERR_BAD_REQUEST;
+        if (value.n > NAME_REGISTRY_MAX)
+            return ERR_NS_INVALID;
         ns_part = part;
         if (value.n > 0)
             r->ns = value;

@@ -180,12 +180,21 @@ def test_ns_selects_among_the_rules(both, upstream, other):
 
 @pytest.mark.parametrize("ns", ["unknown.test", "quay.test", "quay.test:443", "docker.io:5000", "docker.io.evil.test", "evil-docker.io",
                                 "localhost", "127.0.0.1", "10.0.0.1:5000", "[::1]:5000", "[::1]", "169.254.169.254",
-                                "docker.io/library", "http://docker.io", "docker.io@evil.test", "a%20b", "%00", ".", "..", "x" * 300])
+                                "docker.io/library", "http://docker.io", "docker.io@evil.test", "a%20b", "%00", ".", "..", "x" * 261])
 def test_an_ns_without_a_rule_is_404(both, upstream, other, ns):
     upstream.add("library/nginx", Image("hub-nginx", (10,)), tag="v1")
     for method in ("GET", "HEAD"):
         r = both.request(method, "/v2/library/nginx/manifests/v1?ns=" + ns)
         assert r.status == 404 or r.status == 400 and not ns.replace(".", "").replace("-", "").isalnum(), r
+    assert upstream.count() + other.count() == 0
+
+
+@pytest.mark.parametrize("ns", ["x" * 262, "x." * 1000 + "test", "docker.io" + "%2f" * 300])
+def test_an_ns_that_is_too_long_is_400(both, upstream, other, ns):
+    upstream.add("library/nginx", Image("hub-nginx", (10,)), tag="v1")
+    for target in ("/v2/library/nginx/manifests/v1?ns=", "/v2/hub/nginx/manifests/v1?ns=", "/v2/hub/nginx/tags/list?n=1&ns="):
+        r = both.get(target + ns)
+        assert r.status == 400 and r.error_code == "NAME_INVALID" and "ns" in r.json()["errors"][0]["message"], r
     assert upstream.count() + other.count() == 0
 
 

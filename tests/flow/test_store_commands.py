@@ -211,6 +211,12 @@ def test_a_place_that_is_none(larder, call, after):
     assert status == 400 and "after" in answer["error"]
 
 
+@pytest.mark.parametrize("call", ["objects?image=t/app:v1&after=x", "usage?by=rule&after=%zz", "usage?by=rule&after=" + "a" * 3000])
+def test_a_place_that_is_none_in_other_lists(larder, stock, call):
+    status, answer = ask(larder, "GET", call)
+    assert status == 400 and "after" in answer["error"]
+
+
 # ---- du ----
 
 def test_what_uses_the_space(larder, stock):

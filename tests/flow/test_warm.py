@@ -473,6 +473,13 @@ def test_the_calls(upstream, larder):
                           ("repository=t/app&reference=v1&platforms=" + ",".join(16 * [30 * "a" + "/b"]), 400)):
         code, answer = ask(larder, "POST", "warm-start?" + query, larder_admin="1")
         assert code == status and list(answer) == ["error"], (query, code, answer)
+    for bad in ("ns=" + "a" * 262, "ns=%00", "ns=%4", "platforms=%4"):
+        code, answer = ask(larder, "POST", good + "&" + bad, larder_admin="1")
+        assert code == 400 and bad.partition("=")[0] in answer["error"], "what is wrong is not taken for what is missing"
+    for bad in ("ns=" + "a" * 262, "ns=%zz"):
+        code, answer = ask(larder, "GET", "image?repository=t/app&reference=v1&" + bad)
+        assert code == 400 and "ns" in answer["error"]
+    assert ask(larder, "GET", "image?repository=t/app&reference=v1&ns=" + "a" * 261)[0] == 404
     assert upstream.seen == []
     for name in ("warm", "warm?id=x", "warm?id="):
         assert ask(larder, "GET", name)[0] == 400

@@ -36,6 +36,23 @@ static void parameters(void **state)
     }
 }
 
+static void parameters_that_may_be_missing(void **state)
+{
+    UNUSED(state);
+    static const struct {
+        const char *query, *value; /* NULL: refused */
+    } examples[] = {{"", ""},           {"b=c", ""},    {"a", ""},       {"a=", ""},          {"a=b", "b"},
+                    {"c=d&a=%62", "b"}, {"a=%4", NULL}, {"a=%00", NULL}, {"a=12345678", NULL}};
+    for (size_t i = 0; i < ARRAY_LEN(examples); i++) {
+        char buf[8], text[100];
+        struct str value = STR_INIT(buf), out = STR_INIT(text);
+        bool ok = api_optional(span_str(examples[i].query), "a", &value, &out);
+        if (ok != (examples[i].value != NULL) || (ok && strcmp(buf, examples[i].value) != 0))
+            fail_msg("%s: %d '%s'", examples[i].query, ok, buf);
+        assert_int_equal(ok, strstr(text, "the parameter a ") == NULL);
+    }
+}
+
 static void orders_come_from_here(void **state)
 {
     UNUSED(state);
@@ -53,6 +70,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameters),
+        cmocka_unit_test(parameters_that_may_be_missing),
         cmocka_unit_test(orders_come_from_here),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "registry/name.h"
 #include "registry/route.h"
 
 #define H16  "0123456789abcdef"
@@ -334,9 +335,11 @@ static void lengths(void **state)
     assert_int_equal(parse_long("/v2/a/manifests/", 128, "", &r), 0);
     assert_int_equal(r.tag.n, 128);
     assert_int_equal(parse_long("/v2/a/manifests/", 129, "", &r), ERR_TAG_INVALID);
-    /* scratch holds the longest ns, and the longest query, exactly */
-    assert_int_equal(parse_long("/v2/?ns=", ROUTE_TARGET_MAX - 8, "", &r), 0);
-    assert_int_equal(r.ns.n, ROUTE_TARGET_MAX - 8);
+    assert_int_equal(parse_long("/v2/?ns=", NAME_REGISTRY_MAX, "", &r), 0);
+    assert_int_equal(r.ns.n, NAME_REGISTRY_MAX);
+    assert_int_equal(parse_long("/v2/?ns=", NAME_REGISTRY_MAX + 1, "", &r), ERR_NS_INVALID);
+    assert_int_equal(parse_long("/v2/a/tags/list?n=1&ns=", ROUTE_TARGET_MAX - 30, "", &r), ERR_NS_INVALID);
+    /* scratch holds the longest query exactly */
     assert_int_equal(parse_long("/v2/?ns=q&", ROUTE_TARGET_MAX - 10, "", &r), 0);
     assert_int_equal(r.query.n, ROUTE_TARGET_MAX - 10);
     assert_int_equal(parse_long("/v2/?ns=", ROUTE_TARGET_MAX - 7, "", &r), ERR_URI_TOO_LONG);
