@@ -15,6 +15,7 @@
 #define COMPLAINTS_MAX (64u << 10)
 #define CHANGES_LOGGED 100 /* of one reload; the rest is counted */
 #define WATCHES_MAX    512 /* files that the configuration names */
+#define ADDRESS_MS     3000
 
 enum reload_state { RELOAD_IDLE, RELOAD_READING, RELOAD_SPREADING };
 
@@ -44,6 +45,14 @@ struct reload {
         struct config_warnings warnings;
         struct str complaints;
     } next;
+
+    /* A file that was refused for nothing but an address that cannot be opened now; conf NULL: none. */
+    struct {
+        struct timer tick;
+        struct conf *conf;
+        struct setup *setup;
+        struct config_warnings warnings;
+    } waiting;
 
     bool good;
     int64_t good_ms; /* wall clock */
@@ -116,12 +125,17 @@ static void read_work(struct job *j)
 
 /* ---- what is said ---- */
 
+static void log_complaint(struct span line)
+{
+    log_error("main", "configuration not taken, the one before stays in force", LOG_SP("why", line));
+}
+
 static void log_complaints(struct reload *r)
 {
     struct span rest = str_span(&r->next.complaints), line;
     while (span_next(&rest, '\n', &line)) {
         if (line.n > 0)
-            log_error("main", "configuration not taken, the one before stays in force", LOG_SP("why", line));
+            log_complaint(line);
     }
 }
 
@@ -234,6 +248,15 @@ static void next_drop(struct reload *r)
     r->next.setup = NULL;
 }
 
+static void waiting_drop(struct reload *r)
+{
+    timer_disarm(&r->waiting.tick);
+    conf_unref(r->waiting.conf);
+    setup_unref(r->waiting.setup);
+    r->waiting.conf = NULL;
+    r->waiting.setup = NULL;
+}
+
 static void reload_free(struct reload *r)
 {
     conf_unref(r->conf);
@@ -281,6 +304,56 @@ static void round_taken(struct reload *r)
     r->c.spread(r->c.arg);
 }
 
+/* ---- addresses that are not to be had ---- */
+
+/* Addresses are part of what must be good: one that cannot be opened refuses the file. */
+static bool open_addresses(struct reload *r, const struct conf *conf, struct str *why)
+{
+    if (sockets_follow(r->c.sockets, conf, why))
+        return true;
+    str_addf(why, " (tried again every %d s)", ADDRESS_MS / 1000);
+    return false;
+}
+
+static void round_waits(struct reload *r)
+{
+    r->waiting.conf = conf_ref(r->next.conf);
+    r->waiting.setup = setup_ref(r->next.setup);
+    r->waiting.warnings = r->next.warnings;
+    timer_arm(r->c.core, &r->waiting.tick, ADDRESS_MS);
+    round_refused(r);
+}
+
+/* Said anew only if it is another address now, or another reason. */
+static void still_waits(struct reload *r, struct span why)
+{
+    if (!span_eq(span_str(r->why), why)) {
+        struct str s = STR_INIT(r->why);
+        str_add(&s, why);
+        log_complaint(why);
+    }
+    timer_arm(r->c.core, &r->waiting.tick, ADDRESS_MS);
+}
+
+/* What waits is what the file says, and the files that it names: a change of them would have led to another round. */
+static void on_tick(struct timer *t)
+{
+    struct reload *r = CONTAINER_OF(t, struct reload, waiting.tick);
+    char text[sizeof r->why];
+    struct str why = STR_INIT(text);
+    if (r->state != RELOAD_IDLE) {
+        timer_arm(r->c.core, &r->waiting.tick, ADDRESS_MS);
+    } else if (!open_addresses(r, r->waiting.conf, &why)) {
+        still_waits(r, str_span(&why));
+    } else {
+        r->next.conf = conf_ref(r->waiting.conf);
+        r->next.setup = setup_ref(r->waiting.setup);
+        r->next.warnings = r->waiting.warnings;
+        waiting_drop(r);
+        round_taken(r);
+    }
+}
+
 static void on_read(struct job *j)
 {
     struct reload *r = CONTAINER_OF(j, struct reload, job);
@@ -290,9 +363,11 @@ static void on_read(struct job *j)
         return;
     }
     r->seen = r->next.fingerprint;
-    /* Addresses are part of what must be good: one that cannot be opened refuses the file. */
-    if (r->next.setup == NULL || !sockets_follow(r->c.sockets, r->next.conf, &r->next.complaints))
+    waiting_drop(r);
+    if (r->next.setup == NULL)
         round_refused(r);
+    else if (!open_addresses(r, r->next.conf, &r->next.complaints))
+        round_waits(r);
     else
         round_taken(r);
 }
@@ -343,6 +418,7 @@ struct reload *reload_start(const struct reload_config *config)
     r->good = true;
     r->good_ms = clock_wall_ms();
     r->next.complaints = str_init(mem_alloc(COMPLAINTS_MAX), COMPLAINTS_MAX);
+    timer_init(&r->waiting.tick, on_tick);
     r->watch = file_watch_new(config->core, config->path, true, on_changed, r);
     watch_named(r, NULL);
     return r;
@@ -353,6 +429,7 @@ void reload_stop(struct reload *r)
     file_watch_free(r->watch);
     while (r->n_named > 0)
         unwatch(r, &r->named[0]);
+    waiting_drop(r);
     r->stopping = true;
     r->again = false;
     if (r->state != RELOAD_READING)

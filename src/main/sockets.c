@@ -12,7 +12,8 @@ struct entry {
     char *address; /* as written; what a listener is known by */
     bool fresh;    /* opened by this round */
     bool gone;
-    int fds[]; /* by worker; -1: taken */
+    uint16_t port; /* the real one */
+    int fds[];     /* by worker; -1: taken */
 };
 
 struct sockets {
@@ -57,20 +58,10 @@ static struct entry *entry_of(const struct sockets *s, struct span address)
     return NULL;
 }
 
-static void log_listening(struct span host, uint16_t port, bool tls)
-{
-    char text[80];
-    struct str s = STR_INIT(text);
-    bool v6 = span_find(host, ':') >= 0;
-    str_addf(&s, "%s" SPAN_FMT "%s:%u", v6 ? "[" : "", SPAN_ARG(host), v6 ? "]" : "", port);
-    log_info("main", "listening", LOG_S("address", text), LOG_S("tls", tls ? "yes" : NULL));
-}
-
 static bool entry_open(struct sockets *s, const struct conf_listen *l, struct str *why)
 {
     struct entry *e = mem_zalloc(sizeof *e + s->n_workers * sizeof e->fds[0]);
-    uint16_t port;
-    if (!listen_open(l->host, l->port, s->n_workers, e->fds, &port, why)) {
+    if (!listen_open(l->host, l->port, s->n_workers, e->fds, &e->port, why)) {
         mem_free(e);
         return false;
     }
@@ -79,7 +70,6 @@ static bool entry_open(struct sockets *s, const struct conf_listen *l, struct st
     e->address[l->address.n] = 0;
     e->fresh = true;
     list_push_back(&s->entries, &e->node);
-    log_listening(l->host, port, l->tls.certificate.path.p != NULL);
     return true;
 }
 
@@ -90,6 +80,26 @@ static bool is_listed(const struct conf *conf, const char *address)
             return true;
     }
     return false;
+}
+
+static void log_listening(const struct conf_listen *l, uint16_t port)
+{
+    char text[80];
+    struct str s = STR_INIT(text);
+    bool v6 = span_find(l->host, ':') >= 0;
+    str_addf(&s, "%s" SPAN_FMT "%s:%u", v6 ? "[" : "", SPAN_ARG(l->host), v6 ? "]" : "", port);
+    log_info("main", "listening", LOG_S("address", text),
+             LOG_S("tls", l->tls.certificate.path.p != NULL ? "yes" : NULL));
+}
+
+/* Only when all are open: what is closed again at once is not worth a line. */
+static void log_fresh(const struct sockets *s, const struct conf *conf)
+{
+    for (size_t i = 0; i < conf->n_listen; i++) {
+        const struct entry *e = entry_of(s, conf->listen[i].address);
+        if (e->fresh)
+            log_listening(&conf->listen[i], e->port);
+    }
 }
 
 bool sockets_follow(struct sockets *s, const struct conf *conf, struct str *why)
@@ -106,6 +116,8 @@ bool sockets_follow(struct sockets *s, const struct conf *conf, struct str *why)
         else if (ok)
             e->gone = !is_listed(conf, e->address);
     }
+    if (ok)
+        log_fresh(s, conf);
     return ok;
 }
 

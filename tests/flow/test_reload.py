@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socket
 import threading
+import time
 
 import pytest
 
@@ -223,6 +225,64 @@ def test_an_address_in_use_refuses_the_file(upstream, larder, start_larder):
     said(larder, level="error", text="cannot listen on 127.0.0.1:%d" % other.port)
     assert larder.get("/v2/o/app/manifests/v1").status == 404
     assert not answers(free), "nothing of a refused file stays"
+
+
+def test_an_address_in_use_is_tried_again(upstream, larder):
+    image_on(upstream)
+    free, one, two = free_port(), free_port(), free_port()
+    held = [socket.create_server(("127.0.0.1", port)) for port in (one, two)]
+    larder.config["rules"] = [RULE, OTHER]
+    larder.config["listen"] += [{"address": "127.0.0.1:%d" % port} for port in (free, one, two)]
+    write(larder)
+    refused(larder)
+    why = said(larder, level="error", text="cannot listen on 127.0.0.1:%d" % one)
+    assert "tried again every 3 s" in why[0]["why"]
+    held[0].close()
+    said(larder, level="error", text="cannot listen on 127.0.0.1:%d" % two)
+    refused(larder)
+    assert larder.get("/v2/o/app/manifests/v1").status == 404 and not answers(one)
+    held[1].close()
+    taken(larder, 1)
+    for port in (free, one, two):
+        wait_until(lambda port=port: answers(port), "it listens on all")
+        assert len(said(larder, msg="listening", address="127.0.0.1:%d" % port)) == 1
+    assert larder.get("/v2/o/app/manifests/v1").status == 200
+    assert len(said(larder, msg="configuration reloaded")) == 1
+    assert len(larder.logged(level="error")) == 2, "each address is said once, however often it was tried"
+    assert larder.metrics()['larder_config_reloads_total{result="refused"}'] == 1
+
+
+@pytest.mark.parametrize("then", ["another file", "the file before", "a bad file", "a signal", "it stops"])
+def test_while_an_address_is_tried_again(upstream, larder, then):
+    image_on(upstream)
+    port, before = free_port(), yaml_text(larder.config)
+    with socket.create_server(("127.0.0.1", port)):
+        larder.config["listen"] += [{"address": "127.0.0.1:%d" % port}]
+        write(larder)
+        refused(larder)
+        if then == "it stops":
+            larder.stop()
+            return
+        if then == "a signal":
+            larder.process.send_signal(signal.SIGHUP)
+            refused(larder, 2)
+        elif then == "a bad file":
+            write(larder, "nonsense: 1\n")
+            refused(larder, 2)
+        else:
+            larder.config["listen"].pop()
+            larder.config["rules"] = [RULE, OTHER] if then == "another file" else larder.config["rules"]
+            write(larder)
+            taken(larder, 1)
+            assert then == "another file" or yaml_text(larder.config) == before
+    if then == "a signal":
+        taken(larder, 1)
+        wait_until(lambda: answers(port), "it listens there")
+        return
+    time.sleep(4)
+    assert not answers(port), "what the file no longer says is not done"
+    assert larder.metrics()["larder_config_last_reload_successful"] == (then != "a bad file")
+    assert larder.get("/v2/o/app/manifests/v1").status == (200 if then == "another file" else 404)
 
 
 def test_a_hundred_reloads_under_load(upstream, larder):
