@@ -2,8 +2,6 @@
 #include "admin/store_calls_int.h"
 #include "store/pin.h"
 
-#define PURGE_AT_ONCE 200
-
 static unsigned answer_purge(const struct store_purged *p, const char *what, struct str *out)
 {
     if (p->tags + p->links + p->objects == 0 && p->pinned > 0)
@@ -54,95 +52,61 @@ static unsigned purge_image(struct store_calls *s, struct span query, bool force
 
 /* ---- a rule ---- */
 
-static unsigned rule_sources(struct store_calls *s, const char *name, struct str *prefix, bool *whole,
-                             struct str *out)
+/* What a rule has brought is where its source matches, and no other rule's matches better. */
+struct rule_repos {
+    const struct conf *conf;
+    const struct conf_rule *rule;
+};
+
+static bool is_of_rule(struct span repo, void *arg)
 {
-    void *held;
-    const struct conf *conf = s->c.hold(s->c.arg, &held);
-    const struct conf_rule *rule = NULL;
-    for (size_t i = 0; i < conf->n_rules && rule == NULL; i++) {
+    const struct rule_repos *r = arg;
+    char text[STORE_REPO_MAX + 1];
+    struct str upstream_repo = STR_INIT(text);
+    ptrdiff_t slash = span_find(repo, '/');
+    if (slash < 0)
+        return false;
+    size_t host = (size_t)slash;
+    const struct conf_rule *best = conf_match_source(
+        r->conf, span_of(repo.p, host), span_of(repo.p + host + 1, repo.n - host - 1), &upstream_repo);
+    return best != NULL && best->wildcard == r->rule->wildcard &&
+           span_eq(best->registry, r->rule->registry) && span_eq(best->source_prefix, r->rule->source_prefix);
+}
+
+static const struct conf_rule *rule_named(const struct conf *conf, const char *name)
+{
+    for (size_t i = 0; i < conf->n_rules; i++) {
         if (span_eq(conf->rules[i].name, span_str(name)))
-            rule = &conf->rules[i];
+            return &conf->rules[i];
     }
-    if (rule != NULL) {
-        str_add(prefix, rule->registry);
-        str_addc(prefix, '/');
-        str_add(prefix, rule->source_prefix);
-        *whole = !rule->wildcard;
-    }
-    s->c.release(held);
-    return rule != NULL
-               ? 200
-               : call_no(out, 404, "no rule has the name '%s'; 'larder cache list' shows the names", name);
+    return NULL;
 }
 
-static void add_up(struct store_purged *sum, const struct store_purged *p)
-{
-    sum->tags += p->tags;
-    sum->links += p->links;
-    sum->objects += p->objects;
-    sum->bytes += p->bytes;
-    sum->pinned += p->pinned;
-}
-
-static int purge_tags_of(struct store_calls *s, struct span repo, bool force, struct store_purged *sum,
-                         struct str *why)
-{
-    struct list_cursor cursor = {.n = 0};
-    struct list_tag *tags = mem_alloc(PURGE_AT_ONCE * sizeof *tags);
-    int err = 0;
-    while (err == 0 && !cursor.end && !atomic_load(&s->stopping)) {
-        size_t n = store_list_tags(s->c.store, repo, &cursor, tags, PURGE_AT_ONCE);
-        for (size_t i = 0; i < n && err == 0; i++) {
-            struct store_purged p = {0};
-            if (span_eq(span_str(tags[i].repo), repo))
-                err = store_purge_tag(s->c.store, repo, span_str(tags[i].tag), force, &p, why);
-            add_up(sum, &p);
-        }
-    }
-    mem_free(tags);
-    return err;
-}
-
-/* What has no tag: manifests that were pulled by digest, blobs whose manifest is gone. */
-static int purge_objects_of(struct store_calls *s, struct span repo, bool force, struct store_purged *sum,
-                            struct str *why)
-{
-    struct list_cursor cursor = {.n = 0};
-    struct list_link *links = mem_alloc((PURGE_AT_ONCE + 2) * sizeof *links), *owners = links + PURGE_AT_ONCE;
-    int err = 0;
-    while (err == 0 && !cursor.end && !atomic_load(&s->stopping)) {
-        size_t n = store_list_links(s->c.store, repo, &cursor, links, PURGE_AT_ONCE);
-        for (size_t i = 0; i < n && err == 0; i++) {
-            struct store_purged p = {0};
-            if (span_eq(span_str(links[i].repo), repo) &&
-                store_links_of(s->c.store, &links[i].digest, owners, 2) == 1)
-                err = store_purge_digest(s->c.store, &links[i].digest, force, &p, why);
-            add_up(sum, &p);
-        }
-    }
-    mem_free(links);
-    return err;
-}
-
-static unsigned purge_rule(struct store_calls *s, const char *name, bool force, struct str *out)
+static unsigned purge_sources(struct store_calls *s, struct rule_repos *r, const char *name, bool force,
+                              struct str *out)
 {
     char prefix_text[STORE_REPO_MAX + 1], buf[512];
     struct str prefix = STR_INIT(prefix_text), why = STR_INIT(buf);
     struct store_purged purged = {0};
-    bool whole = false;
-    unsigned status = rule_sources(s, name, &prefix, &whole, out);
-    if (status != 200)
-        return status;
-    int err;
-    if (!whole) {
-        err = store_purge_repos(s->c.store, str_span(&prefix), force, &purged, &why);
-    } else {
-        err = purge_tags_of(s, str_span(&prefix), force, &purged, &why);
-        if (err == 0)
-            err = purge_objects_of(s, str_span(&prefix), force, &purged, &why);
-    }
+    str_add(&prefix, r->rule->registry);
+    str_addc(&prefix, '/');
+    str_add(&prefix, r->rule->source_prefix);
+    struct store_repos repos = {.prefix = str_span(&prefix), .has = is_of_rule, .arg = r};
+    int err = store_purge_repos(s->c.store, &repos, force, &purged, &why);
     return err != 0 ? call_no(out, 503, "%s", buf) : answer_purge(&purged, name, out);
+}
+
+static unsigned purge_rule(struct store_calls *s, const char *name, bool force, struct str *out)
+{
+    void *held;
+    struct rule_repos r = {.conf = s->c.hold(s->c.arg, &held)};
+    r.rule = rule_named(r.conf, name);
+    unsigned status =
+        r.rule != NULL
+            ? purge_sources(s, &r, name, force, out)
+            : call_no(out, 404, "no rule has the name '%s'; 'larder cache list' shows the names", name);
+    s->c.release(held);
+    return status;
 }
 
 unsigned call_purge(void *arg, struct span query, struct str *out)

@@ -165,8 +165,9 @@ const struct command commands[] = {
      .doc = "fetch images before a client asks for them",
      .more =
          "One after the other, each with all that belongs to it. IMAGE is as for explain: by larder's name "
-         "or by the registry's. What is here already is not fetched again. Ctrl-C ends it; what has "
-         "arrived by then stays, and the next time goes on from there.",
+         "or by the registry's. What is here already is not fetched again. Ctrl-C ends it: "
+         "nothing more is begun, what is under way ends as on_abandoned says, and the next time goes on "
+         "from there.",
      .argument = "IMAGE",
      .argument_required = true,
      .argument_many = true,
@@ -176,9 +177,8 @@ const struct command commands[] = {
      .doc = "remove an image from the store",
      .more = "A tag goes with its manifest and what no other image needs, unless another tag names it; a "
              "digest goes "
-             "with its tags; with --rule goes all that its source has brought. It is not served from that "
-             "moment on; "
-             "what is pinned stays.",
+             "with its tags; with --rule goes all that its source has brought, and no nearer rule's. It is "
+             "not served from that moment on; what is pinned stays.",
      .argument = "IMAGE|DIGEST",
      .optional = LOOK | O(RULE) | O(FORCE),
      .run = run_purge},

@@ -157,35 +157,6 @@ size_t store_list_links(struct store *s, struct span prefix, struct list_cursor 
     return n;
 }
 
-struct owners {
-    const struct digest *digest;
-    struct list_link *out;
-    size_t n, max;
-};
-
-static bool add_owner(struct span repo, const struct store_link *link, void *arg)
-{
-    struct owners *o = arg;
-    struct list_link *l = &o->out[o->n++];
-    l->digest = *o->digest;
-    put_text(l->repo, repo);
-    memcpy(l->media, link->media, sizeof l->media);
-    return o->n < o->max;
-}
-
-size_t store_links_of(struct store *s, const struct digest *d, struct list_link *out, size_t max)
-{
-    struct owners o = {.digest = d, .out = out, .max = max};
-    struct itxn t;
-    if (max == 0)
-        return 0;
-    int rc = itxn_read(s->index, &t);
-    if (rc == 0)
-        rc = itxn_each_owner(&t, d, add_owner, &o);
-    itxn_end(&t);
-    return rc == 0 ? o.n : 0;
-}
-
 /* ---- images ---- */
 
 #define DEPTH_MAX 8

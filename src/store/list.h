@@ -62,7 +62,5 @@ struct list_link {
 /* Links of repositories that begin with `prefix`, by digest. So a sum by repository is one pass. */
 size_t store_list_links(struct store *s, struct span prefix, struct list_cursor *cursor,
                         struct list_link *out, size_t max);
-/* Those of one object. */
-size_t store_links_of(struct store *s, const struct digest *d, struct list_link *out, size_t max);
 
 #endif

@@ -387,7 +387,7 @@ int store_purge_tag(struct store *s, struct span repo, struct span tag, bool for
 /* ---- purging repositories ---- */
 
 struct repo_purge {
-    struct span prefix;
+    const struct store_repos *repos;
     bool force;
     const struct pinned *pins;
     struct key *keys; /* of tags or links that go */
@@ -396,10 +396,16 @@ struct repo_purge {
     struct digest pinned; /* the last one that stays: links of one object follow each other */
 };
 
+static bool is_meant(const struct repo_purge *p, struct span repo)
+{
+    const struct store_repos *r = p->repos;
+    return span_starts(repo, r->prefix) && (r->has == NULL || r->has(repo, r->arg));
+}
+
 static bool add_tag(struct span repo, struct span tag, const struct store_tag *is, void *arg)
 {
     struct repo_purge *p = arg;
-    if (p->force || !pinned_has(p->pins, &is->digest))
+    if (is_meant(p, repo) && (p->force || !pinned_has(p->pins, &is->digest)))
         key_of_tag(&p->keys[p->n++], repo, tag);
     return p->n < BATCH;
 }
@@ -412,7 +418,7 @@ static int purge_tags(struct store *s, struct repo_purge *p, struct store_purged
     if (rc != 0)
         return rc;
     p->n = 0;
-    rc = itxn_each_tag(&t, p->prefix, false, add_tag, p);
+    rc = itxn_each_tag(&t, p->repos->prefix, false, add_tag, p);
     for (size_t i = 0; i < p->n && rc == 0; i++)
         rc = itxn_del(&t, &p->keys[i]);
     *done = p->n < BATCH;
@@ -428,7 +434,7 @@ static bool is_elsewhere(struct span repo, const struct store_link *link, void *
 {
     struct repo_purge *p = arg;
     UNUSED(link);
-    p->others = !span_starts(repo, p->prefix);
+    p->others = !is_meant(p, repo);
     return !p->others;
 }
 
@@ -453,7 +459,7 @@ static int choose_links(struct itxn *t, struct repo_purge *p, unsigned char from
         from[key.n] = 0;
         *from_n = key.n + 1;
         if (!record_open(TABLE_OWNERS, key, value, &f, &full) || !key_split_owner(full, &d, &repo) ||
-            !span_starts(repo, p->prefix))
+            !is_meant(p, repo))
             continue;
         if (!p->force && pinned_has(p->pins, &d)) {
             out->pinned += !digest_eq(&p->pinned, &d);
@@ -501,7 +507,7 @@ static int purge_links(struct store *s, struct repo_purge *p, unsigned char from
     return rc;
 }
 
-int store_purge_repos(struct store *s, struct span prefix, bool force, struct store_purged *out,
+int store_purge_repos(struct store *s, const struct store_repos *repos, bool force, struct store_purged *out,
                       struct str *why)
 {
     unsigned char from[KEY_STORED_MAX + 1];
@@ -515,7 +521,7 @@ int store_purge_repos(struct store *s, struct span prefix, bool force, struct st
         return fail(s, why, "purge", rc);
     rc = pinned_load(&pins, &t);
     itxn_end(&t);
-    struct repo_purge p = {.prefix = prefix, .force = force, .pins = &pins};
+    struct repo_purge p = {.repos = repos, .force = force, .pins = &pins};
     p.keys = mem_alloc(BATCH * sizeof *p.keys);
     while (rc == 0 && !done)
         rc = purge_tags(s, &p, out, &done);
@@ -523,7 +529,7 @@ int store_purge_repos(struct store *s, struct span prefix, bool force, struct st
         rc = purge_links(s, &p, from, &from_n, out, &done);
     mem_free(p.keys);
     pinned_free(&pins);
-    log_info("store", "purged repositories", LOG_SP("prefix", prefix), LOG_U("tags", out->tags),
+    log_info("store", "purged repositories", LOG_SP("prefix", repos->prefix), LOG_U("tags", out->tags),
              LOG_U("objects", out->objects), LOG_U("bytes", out->bytes));
     return rc != 0 ? fail(s, why, "purge", rc) : 0;
 }

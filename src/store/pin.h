@@ -38,8 +38,15 @@ int store_purge_tag(struct store *s, struct span repo, struct span tag, bool for
 /* The object, its links and tags; of a manifest also what no other manifest refers to. */
 int store_purge_digest(struct store *s, const struct digest *d, bool force, struct store_purged *out,
                        struct str *why) MUSTCHECK;
-/* All tags and links of the repositories that begin so ("docker.io/library/"), and the objects that no repository has any more. */
-int store_purge_repos(struct store *s, struct span prefix, bool force, struct store_purged *out,
+/* The repositories that begin with `prefix` ("docker.io/library/"), and of these the ones that `has`, if there is one, says yes to. */
+struct store_repos {
+    struct span prefix;
+    bool (*has)(struct span repo, void *arg);
+    void *arg;
+};
+
+/* All their tags and links, and the objects that no repository has any more. */
+int store_purge_repos(struct store *s, const struct store_repos *repos, bool force, struct store_purged *out,
                       struct str *why) MUSTCHECK;
 
 #endif

@@ -346,6 +346,37 @@ def test_a_rule_without_star_is_its_repository_and_no_other(upstream, start_lard
     assert "nothing of 'all'" in refused(larder, "purge", "--rule", "all")
 
 
+def test_what_a_rule_shares_with_another_is_not_its_own_any_more(upstream, start_larder):
+    larder = start_larder(upstream, rules=[{"name": "one", "source": "up.test/app", "target": "one"}, {"name": "all", "source": "up.test/*", "target": "t/*"}])
+    image = Image("shared")
+    for repository, name in (("app", "one"), ("other", "t/other")):
+        upstream.add(repository, image, tag="v")
+        pull(larder, name, image, "v")
+    wait_until(lambda: len(told(larder, "ls")) == 2, "both tags are in the index")
+    purged = told(larder, "purge", "--rule", "one")
+    assert (purged["tags"], purged["links"], purged["objects"]) == (1, 3, 0)
+    upstream.stop()
+    for digest in image.blobs:
+        assert not larder.get("/v2/one/blobs/" + digest).good, "the repository that had it from this rule has it no more"
+        assert larder.get("/v2/t/other/blobs/" + digest).good
+    assert not larder.get("/v2/one/manifests/" + image.digest).good
+    assert larder.get("/v2/t/other/manifests/" + image.digest).good
+
+
+def test_a_rule_is_not_what_a_nearer_rule_has_brought(upstream, start_larder):
+    larder = start_larder(upstream, rules=[
+        {"name": "all", "source": "up.test/*", "target": "t/*"}, {"name": "team", "source": "up.test/team/*", "target": "team/*"}])
+    for repository, name in (("app", "t/app"), ("team/app", "team/app")):
+        image = Image(name)
+        upstream.add(repository, image, tag="v")
+        pull(larder, name, image, "v")
+    wait_until(lambda: len(told(larder, "ls")) == 2, "both tags are in the index")
+    assert told(larder, "purge", "--rule", "all")["objects"] == 3
+    assert names(told(larder, "ls")) == ["up.test/team/app:v"]
+    assert told(larder, "purge", "--rule", "team")["objects"] == 3
+    assert larder.stored_objects() == []
+
+
 @pytest.mark.parametrize("arguments,word", [
     (("purge", "t/nope:v1"), "nothing of 't/nope:v1' is in the store"), (("purge", "sha256:" + 64 * "0"), "nothing of"),
     (("purge", "--rule", "nope"), "no rule has the name 'nope'"), (("purge", "nope/x:1"), "no rule is for 'nope/x:1'"),

@@ -26,7 +26,8 @@ static void *purge(void *arg)
     struct store_purged out;
     for (unsigned i = 0; i < ROUNDS; i++) {
         struct digest d = rig_digest(i);
-        o->wrong += store_purge_repos(o->r->store, SPAN("a/b"), i % 2 == 0, &out, &w) != 0;
+        o->wrong += store_purge_repos(o->r->store, &(struct store_repos){.prefix = SPAN("a/b")}, i % 2 == 0,
+                                      &out, &w) != 0;
         o->wrong += store_purge_tag(o->r->store, SPAN("a/c"), SPAN("t1"), false, &out, &w) != 0;
         o->wrong += store_purge_digest(o->r->store, &d, true, &out, &w) != 0;
         (void)store_relieve(o->r->store, 3 * SIZE);

@@ -69,7 +69,7 @@ static void change_something(struct rig *r, unsigned x)
         (void)store_relieve(r->store, 50000);
         break;
     case 1:
-        if (store_purge_repos(r->store, SPAN("a/"), false, &purged, &w) != 0)
+        if (store_purge_repos(r->store, &(struct store_repos){.prefix = SPAN("a/")}, false, &purged, &w) != 0)
             abort();
         break;
     case 2:

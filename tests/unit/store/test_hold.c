@@ -146,7 +146,8 @@ static void test_purged_links_are_counted(void **state)
     rig_link(r, &pinned, "a/x");
     rig_link(r, &pinned, "a/y");
     assert_int_equal(store_pin_digest(r->store, &pinned, &w), 0);
-    assert_int_equal(store_purge_repos(r->store, SPAN("a/"), false, &out, &w), 0);
+    assert_int_equal(
+        store_purge_repos(r->store, &(struct store_repos){.prefix = SPAN("a/")}, false, &out, &w), 0);
     assert_int_equal(out.objects, 1);
     assert_int_equal(out.bytes, 100);
     assert_int_equal(out.links, 150);
