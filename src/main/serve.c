@@ -285,7 +285,7 @@ static bool open_sockets(struct main *mn)
     uint16_t port;
     mn->sockets = sockets_new(mn->n_workers);
     bool ok = sockets_follow(mn->sockets, mn->conf, &why) &&
-              listen_open(mn->conf->admin.host, mn->conf->admin.port, 1, &mn->admin_fd, &port, &why);
+              listen_open(mn->conf->admin.host, mn->conf->admin.port, false, 1, &mn->admin_fd, &port, &why);
     if (ok)
         log_address("admin listening", mn->conf->admin.host, port);
     else

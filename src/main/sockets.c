@@ -58,10 +58,19 @@ static struct entry *entry_of(const struct sockets *s, struct span address)
     return NULL;
 }
 
+static bool has_port(const struct sockets *s, uint16_t port)
+{
+    LIST_FOREACH (n, &s->entries) {
+        if (CONTAINER_OF(n, struct entry, node)->port == port)
+            return true;
+    }
+    return false;
+}
+
 static bool entry_open(struct sockets *s, const struct conf_listen *l, struct str *why)
 {
     struct entry *e = mem_zalloc(sizeof *e + s->n_workers * sizeof e->fds[0]);
-    if (!listen_open(l->host, l->port, s->n_workers, e->fds, &e->port, why)) {
+    if (!listen_open(l->host, l->port, has_port(s, l->port), s->n_workers, e->fds, &e->port, why)) {
         mem_free(e);
         return false;
     }

@@ -84,22 +84,29 @@ static bool open_failed(struct span host, uint16_t port, struct str *why)
     return false;
 }
 
-bool listen_open(struct span host, uint16_t port, unsigned n, int fds[], uint16_t *port_out, struct str *why)
+/* Fails if anybody else listens there: it is without SO_REUSEPORT. *port: the real one. */
+static bool probe(const struct resolve_addr *a, uint16_t *port)
+{
+    int fd = open_one(a, false, true);
+    if (fd < 0)
+        return false;
+    if (*port == 0)
+        *port = port_of(fd);
+    close(fd);
+    return true;
+}
+
+bool listen_open(struct span host, uint16_t port, bool ours, unsigned n, int fds[], uint16_t *port_out,
+                 struct str *why)
 {
     struct resolve_addr a;
     if (!address_of(host, port, &a)) {
         str_addf(why, "cannot listen on \"" SPAN_FMT "\": not an IP address", SPAN_ARG(host));
         return false;
     }
-    /* Without SO_REUSEPORT first: this fails if anybody else listens there. */
-    int probe = open_one(&a, false, true);
-    if (probe < 0)
+    if (!ours && !probe(&a, &port))
         return open_failed(host, port, why);
-    if (port == 0) {
-        port = port_of(probe);
-        MUST(address_of(host, port, &a));
-    }
-    close(probe);
+    MUST(address_of(host, port, &a));
     for (unsigned i = 0; i < n; i++) {
         fds[i] = open_one(&a, true, true);
         if (fds[i] < 0) {

@@ -13,9 +13,9 @@ struct listener;
 
 /* Opens `n` sockets for one address ("0.0.0.0", "::1", no names) and port (0: the kernel picks; all get the
  * same one). False: `why` says what failed, with the address (in use, not an address of this machine, not
- * permitted). Sharing a port with another process is refused, although SO_REUSEPORT would allow it. *port_out
- * is the real port. */
-bool listen_open(struct span host, uint16_t port, unsigned n, int fds[], uint16_t *port_out,
+ * permitted). Sharing a port with another process is refused, although SO_REUSEPORT would allow it, unless the port is
+ * `ours`: this process listens there on another address, such as the one that takes in all. *port_out is the real port. */
+bool listen_open(struct span host, uint16_t port, bool ours, unsigned n, int fds[], uint16_t *port_out,
                  struct str *why) MUSTCHECK;
 
 /* Starts to accept on the core. `accepted` owns the descriptor (non-blocking) that it is given. When

@@ -227,6 +227,24 @@ def test_an_address_in_use_refuses_the_file(upstream, larder, start_larder):
     assert not answers(free), "nothing of a refused file stays"
 
 
+def test_a_listener_moves_between_all_addresses_and_one(upstream, larder):
+    """Its own socket, which goes away, is not another process."""
+    for i, host in enumerate(("0.0.0.0", "127.0.0.1", "0.0.0.0"), 1):
+        larder.config["listen"] = [{"address": "%s:%d" % (host, larder.port)}]
+        write(larder)
+        taken(larder, i)
+        wait_until(lambda: len(bound(larder.port)) == 1, "the socket before is closed")
+        assert bound(larder.port) == {host} and answers(larder.port)
+    assert larder.logged(level="error") == []
+
+
+def bound(port):
+    """The addresses that something listens on."""
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in list(table)[1:]]
+    return {socket.inet_ntoa(bytes.fromhex(row[1][:8])[::-1]) for row in rows if row[1].endswith(":%04X" % port) and row[3] == "0A"}
+
+
 def test_an_address_in_use_is_tried_again(upstream, larder):
     image_on(upstream)
     free, one, two = free_port(), free_port(), free_port()

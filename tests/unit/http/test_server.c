@@ -356,7 +356,7 @@ static int setup(void **state)
     memset(&sr, 0, sizeof sr);
     rig_start(&sr.rig);
     make_content();
-    if (!listen_open(SPAN("127.0.0.1"), 0, 1, &fd, &sr.port, &why))
+    if (!listen_open(SPAN("127.0.0.1"), 0, false, 1, &fd, &sr.port, &why))
         return -1;
     rig_do(&sr.rig, do_start, &fd);
     return 0;

@@ -141,7 +141,7 @@ static inline void front_do_start(void *arg)
     char buf[256];
     struct str why = STR_INIT(buf);
     int fd;
-    MUST(listen_open(SPAN("127.0.0.1"), 0, 1, &fd, &f->port, &why));
+    MUST(listen_open(SPAN("127.0.0.1"), 0, false, 1, &fd, &f->port, &why));
     f->cache = tls_cache_new();
     f->listener = listener_start(f->rig.core, fd, front_accepted, f);
 }

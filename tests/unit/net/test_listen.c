@@ -23,7 +23,7 @@ static struct sockaddr_in at(uint16_t port)
 static bool try_open(const char *host, uint16_t port, unsigned n, int fds[], uint16_t *got)
 {
     struct str why = STR_INIT(text);
-    return listen_open(span_str(host), port, n, fds, got, &why);
+    return listen_open(span_str(host), port, false, n, fds, got, &why);
 }
 
 /* ---- opening ---- */

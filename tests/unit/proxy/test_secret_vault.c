@@ -218,7 +218,7 @@ static int server_begin(void **state)
     list_init(&server.open);
     sem_init(&server.started, 0, 0);
     for (unsigned i = 0; i < 2; i++)
-        MUST(listen_open(SPAN("127.0.0.1"), 0, 1, &server.fds[i], &server.port[i], &why));
+        MUST(listen_open(SPAN("127.0.0.1"), 0, false, 1, &server.fds[i], &server.port[i], &why));
     core_msg_init(&server.start, on_server_start);
     core_msg_init(&server.stop, on_server_stop);
     core_post(server.core, &server.start);
