@@ -52,6 +52,7 @@ struct upconn {
     unsigned magic;
     bool heard; /* a byte of the present answer has come */
     bool closing;
+    bool secret;                     /* the present answer is: what holds it is wiped */
     bool absolute;                   /* to a proxy that is asked by absolute-form requests, with: */
     struct span proxy_authorization; /* of the place's `how`, which the present call names, too */
     enum address_kind peer;
@@ -222,14 +223,28 @@ static void request_drop(struct upconn *u)
     u->request_n = u->request_sent = 0;
 }
 
+static void spill_drop(struct upconn *u)
+{
+    if (u->secret && u->spill != NULL)
+        mem_wipe(u->spill, u->spill_n);
+    FREE(u->spill);
+}
+
+static void answer_drop(struct upconn *u)
+{
+    if (u->secret && u->answer != NULL)
+        mem_wipe(u->answer, sizeof *u->answer);
+    FREE(u->answer);
+}
+
 static void upconn_disconnect(struct upconn *u)
 {
     if (u->stream != NULL)
         stream_close(u->stream, false);
     u->stream = NULL;
     request_drop(u);
-    FREE(u->spill);
-    FREE(u->answer);
+    spill_drop(u);
+    answer_drop(u);
 }
 
 static void upconn_not_idle(struct upconn *u)
@@ -264,8 +279,8 @@ static void upconn_keep(struct upconn *u)
 {
     struct place *pl = u->place;
     u->call = NULL;
-    FREE(u->spill);
-    FREE(u->answer);
+    spill_drop(u);
+    answer_drop(u);
     pl->n_idle++;
     COUNT(core_counters(pl->pool->core), upstream_idle, 1);
     list_push_front(&pl->idle, &u->node);
@@ -400,6 +415,8 @@ static void call_send(struct call *call)
     h1_init_response(&a->parser, &a->head, call->method == CALL_HEAD);
     u->answer = a;
     u->heard = false;
+    u->secret = call->secret;
+    tls_secret(u->stream, call->secret);
     request_write(u);
     call_enter(call, CALL_SENT);
     timer_arm(call->pool->core, &call->timer, time_left(call, call->first_byte_ms));
@@ -588,7 +605,10 @@ static void read_head(struct upconn *u)
         return;
     }
     u->heard = true;
+    bool secret = u->secret; /* u may go */
     feed_head(u, buf, (size_t)n);
+    if (secret)
+        mem_wipe(buf, (size_t)n);
 }
 
 static void on_stream_ready(struct stream *s, unsigned events)
@@ -723,7 +743,7 @@ ssize_t call_read(struct call *call, char *buf, size_t n)
         bool done = false;
         ssize_t got = gather(u, from, (size_t)in, buf, &done);
         if (u->spill != NULL && u->spill_at == u->spill_n)
-            FREE(u->spill);
+            spill_drop(u);
         if (got < 0) {
             call_fail(call, ERR_UP_PROTOCOL, "malformed body", h1_error(&u->answer->parser));
             return CALL_BROKEN;

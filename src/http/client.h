@@ -60,6 +60,7 @@ struct call {
     int64_t connect_ms, first_byte_ms, idle_ms;
     int64_t deadline; /* core_now: the head must be complete by then, whatever the others allow; 0: none */
     bool whole;       /* ... and the body too: it is a small document */
+    bool secret;      /* the answer is one: nothing of it stays in memory of the client's or of TLS */
     void (*event)(struct call *call);
 
     /* results */

@@ -53,6 +53,7 @@ struct tls {
     bool shut;      /* we have sent close_notify, or will with the next record */
     bool shut_down; /* and ended the stream below */
     bool answered;  /* bytes have come from the peer */
+    bool secret;    /* what is read: see tls_secret */
     bool mute;      /* in the handshake: nothing can be sent any more */
     bool lingering, dead;
     unsigned wanted;
@@ -110,15 +111,21 @@ static void tls_enter(struct tls *t)
         e->obuf = tls_buffer_take(t->base.core);
 }
 
+/* A record is decrypted in place: the plaintext of the last one is still there. */
 static void give_in(struct tls *t)
 {
+    if (t->eng->ibuf != NULL && t->secret)
+        mem_wipe(t->eng->ibuf, IN_SIZE);
     if (t->eng->ibuf != NULL)
         tls_buffer_give(t->base.core, t->eng->ibuf);
     t->eng->ibuf = NULL;
 }
 
+/* Encrypted in place, too, unless the stream has ended before. */
 static void give_out(struct tls *t)
 {
+    if (t->eng->obuf != NULL && holds_out(t))
+        mem_wipe(t->eng->obuf, OUT_SIZE);
     if (t->eng->obuf != NULL)
         tls_buffer_give(t->base.core, t->eng->obuf);
     t->eng->obuf = NULL;
@@ -872,6 +879,14 @@ void tls_cache_free(struct tls_cache *c)
 bool tls_is(const struct stream *s)
 {
     return s->ops == &tls_ops;
+}
+
+void tls_secret(struct stream *s, bool secret)
+{
+    if (!tls_is(s))
+        return;
+    struct tls *t = tls_of(s);
+    t->secret = secret || (t->secret && t->eng->ibuf != NULL); /* a record under way lies over the last one */
 }
 
 bool tls_ended_well(const struct stream *s)

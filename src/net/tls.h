@@ -57,6 +57,9 @@ void tls_cache_free(struct tls_cache *c);
 struct stream *tls_server(struct stream *under, const struct identity *identity, struct tls_cache *cache);
 
 bool tls_is(const struct stream *s);
+/* What is read from now on is a secret, or is none any more: the memory of its records is wiped before others get it. A plain stream: a
+ * no-op. */
+void tls_secret(struct stream *s, bool secret);
 bool tls_ended_well(
     const struct stream *s); /* recv gave 0 after the peer's close_notify; true also for a plain stream */
 bool tls_resumed(const struct stream *s);

@@ -204,6 +204,7 @@ static enum step step_send(struct login *l)
                             .idle_ms = l->up->timeouts.idle_ms,
                             .deadline = upstream_deadline(l->px, l->up),
                             .whole = true,
+                            .secret = true,
                             .event = on_call};
     token_scope(span_str(l->repo), &scope);
     str_add(&target, l->url.path.n > 0 ? l->url.path : SPAN("/"));

@@ -71,6 +71,7 @@ static void start_call(struct vault *v, enum call_method method, const struct di
     v->call.first_byte_ms = v->call.idle_ms = ANSWER_MS;
     v->call.deadline = v->deadline;
     v->call.whole = true;
+    v->call.secret = true;
     v->answer_n = 0;
     call_start(v->px->pool, &v->call);
 }

@@ -64,6 +64,28 @@ def pull(larder, image, repo="t/app"):
     larder.wait_stored(*image.blobs)
 
 
+# ---- what is left of them ----
+
+def token_answer(token, marker):
+    """Head and body at one go, so that larder reads a part of the body with the head. The marker is far behind the token: what is read
+    later into the same memory would not cover it."""
+    body = json.dumps({"token": token, "padding": "x" * 9000, "marker": marker}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize("end", ["whole", "damaged"])
+def test_of_a_tokens_answer_the_token_is_all_that_stays(registry, start_larder, image, end):
+    token, marker = secret("token"), secret("marker")
+    answer = token_answer(token, marker)
+    registry.on("/token", Fault(raw=answer if end == "whole" else answer[:-1] + b"!"))
+    registry.allowed = lambda seen, scope: seen.headers.get("authorization") == "Bearer " + token
+    larder = start_larder(registry)
+    assert larder.get(OURS).good == (end == "whole")
+    larder.wait_idle()
+    assert larder.memory_has(token.encode()) == (end == "whole"), "it is kept, where this test can see it"
+    assert not larder.memory_has(marker.encode())
+
+
 # ---- anonymous tokens ----
 
 

@@ -171,7 +171,7 @@ static unsigned max_connections;
 static int64_t connect_ms, first_byte_ms, idle_ms;
 static const char *host;
 static size_t read_size;
-static bool end_with_first;
+static bool end_with_first, secret;
 static struct span authorization, body;
 static enum call_method method;
 static struct dial_how how;
@@ -252,6 +252,7 @@ static void do_call(void *arg)
         a->call.connect_ms = connect_ms;
         a->call.first_byte_ms = first_byte_ms;
         a->call.idle_ms = idle_ms;
+        a->call.secret = secret;
         a->call.event = on_event;
         call_start(pool, &a->call);
         MUST(a->events == 0); /* never from within */
@@ -325,7 +326,7 @@ static int setup(void **state)
     connect_ms = first_byte_ms = idle_ms = 20000;
     host = "127.0.0.1";
     read_size = 65536;
-    end_with_first = use_tls = false;
+    end_with_first = secret = use_tls = false;
     authorization = body = SPAN_NONE;
     method = CALL_GET;
     use_how = NULL;
@@ -918,6 +919,30 @@ static void test_authorization(void **state)
                         "Accept-Encoding: identity\r\nX-Field: 1\r\nAuthorization: Bearer secret\r\n\r\n");
 }
 
+static void test_secret_answer(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, LENGTH(9) "my secret", 0},
+                                        {.does = READ},
+                                        {SAY, CHUNKED "6\r\nsecret\r\n1\r\n", 0},
+                                        {.does = RESET},
+                                        {.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, "no answer but a secret\r\n\r\n", 0},
+                                        {.does = END_OF_SCRIPT}};
+    play(script);
+    secret = true;
+    for (unsigned i = 0; i < 3; i++) {
+        struct asked *a = get(i);
+        assert_int_equal(a->err, i == 0 ? 0 : i == 1 ? ERR_UP_SHORT : ERR_UP_PROTOCOL);
+        rig_do(&rig, do_look_scratch, NULL);
+        assert_true(scratch_clean);
+    }
+    played(2, 3);
+}
+
 static void test_long_token(void **state)
 {
     (void)state;
@@ -1386,6 +1411,7 @@ int main(void)
         TEST(test_post_body),
         TEST(test_post_is_not_repeated),
         TEST(test_authorization),
+        TEST(test_secret_answer),
         TEST(test_long_token),
         TEST(test_absolute_form),
         TEST(test_proxy_wants_authentication),

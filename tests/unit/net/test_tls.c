@@ -6,6 +6,7 @@
 #include <malloc.h>
 
 #include "base/mem.h"
+#include "net/tls_int.h"
 
 /* ---- a transport that cuts ---- */
 
@@ -945,6 +946,56 @@ static void test_idle_cost(void **state)
     assert_in_range(heap_idle, 0, heap_before + PAIRS * 12 * 1024);
 }
 
+/* ---- secrets ---- */
+
+#define SECRET "what only the two of us know"
+#define SPARES 8 /* more than two streams leave behind */
+
+static bool secret_left;
+
+static void look_into_spares(void)
+{
+    void *buffers[SPARES];
+    for (unsigned i = 0; i < SPARES; i++) {
+        buffers[i] = tls_buffer_take(loop.core);
+        secret_left =
+            secret_left || memmem(buffers[i], TLS_BUFFER, SECRET + 8, sizeof SECRET - 1 - 8) != NULL;
+    }
+    for (unsigned i = 0; i < SPARES; i++)
+        tls_buffer_give(loop.core, buffers[i]);
+}
+
+static void on_secret(struct stream *s, unsigned events)
+{
+    char secret[64];
+    UNUSED(events);
+    ssize_t n = stream_recv(s, secret, sizeof secret);
+    if (n == STREAM_AGAIN)
+        return;
+    assert_int_equal(n, sizeof SECRET - 1);
+    look_into_spares();
+    ends_close();
+}
+
+static void tell_secret(void)
+{
+    struct iovec v = {(char *)(uintptr_t)SECRET, sizeof SECRET - 1};
+    tls_secret(client.s, true);
+    client.s->ready = on_secret;
+    stream_want(client.s, STREAM_READ);
+    assert_int_equal(stream_writev(server.s, &v, 1, false), sizeof SECRET - 1);
+}
+
+/* No record that was decrypted stays in a buffer that others get. */
+static void test_secret(void **state)
+{
+    UNUSED(state);
+    ends_shaken = tell_secret;
+    handshake();
+    assert_false(secret_left);
+    ends_shaken = NULL;
+}
+
 /* ---- the rest ---- */
 
 static void begin_plain(void *arg)
@@ -1045,6 +1096,7 @@ int main(void)
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_session_of_a_failure),
         cmocka_unit_test(test_idle_cost),
+        cmocka_unit_test(test_secret),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
