@@ -480,7 +480,7 @@ static void ping_start(struct auth *a, const struct conf_endpoint *e)
                    .port = e->port,
                    .tls = e->tls,
                    .max_connections = (unsigned)(a->up->max_connections / a->px->shared->n_cores) + 1,
-                   .how = setup_how(a->setup, a->up)},
+                   .how = setup_how(a->setup, a->up, &a->origin)},
         .method = CALL_GET,
         .target = str_span(&target),
         .host_field = str_span(&host),

@@ -194,7 +194,7 @@ static enum step step_send(struct login *l)
                                        .port = l->url.port,
                                        .tls = l->url.tls,
                                        .max_connections = (unsigned)share,
-                                       .how = setup_how(l->setup, l->up),
+                                       .how = setup_how(l->setup, l->up, &l->url),
                                        .guarded = l->guarded,
                                        .near = l->near},
                             .host_field = span_str(l->host),

@@ -2,6 +2,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
+#include "proxy/realm.h"
 #include "proxy/secrets_int.h"
 
 /* What outlives a setup; the name of the registry or the rule is the key by which the next setup finds it. Health is about how a registry
@@ -187,8 +188,10 @@ void setup_release(struct proxy *px, struct setup *s)
     MUST(s->holders[px->index].n > 0);
     if (--s->holders[px->index].n > 0)
         return;
-    for (size_t i = 0; i < s->ways.n; i++)
+    for (size_t i = 0; i < s->ways.n; i++) {
         pool_forget(px->pool, &s->ways.upstream[i]);
+        pool_forget(px->pool, &s->ways.beyond[i]);
+    }
     pool_forget(px->pool, &s->ways.cloud);
     pool_forget(px->pool, &s->ways.local);
     setup_unref(s);
@@ -201,9 +204,12 @@ const struct conf *setup_conf(const struct setup *s)
     return s->conf;
 }
 
-const struct dial_how *setup_how(const struct setup *s, const struct conf_upstream *up)
+/* Without a certificate there is one way, so that connections to one host are kept for either purpose. */
+const struct dial_how *setup_how(const struct setup *s, const struct conf_upstream *up,
+                                 const struct url *origin)
 {
-    return &s->ways.upstream[up->index];
+    const struct dial_how *how = &s->ways.upstream[up->index];
+    return how->identity == NULL || realm_own(up, origin) ? how : &s->ways.beyond[up->index];
 }
 
 const struct dial_how *setup_cloud(const struct setup *s)

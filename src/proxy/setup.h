@@ -16,6 +16,7 @@
 
 #include "conf/conf.h"
 #include "http/dial.h"
+#include "http/url.h"
 
 struct proxy;
 struct setup;
@@ -32,8 +33,10 @@ struct setup *setup_hold(struct proxy *px, struct setup *s);
 void setup_release(struct proxy *px, struct setup *s);
 
 const struct conf *setup_conf(const struct setup *s);
-/* How to dial the upstream's endpoints, and what they redirect to; and the same for its token servers. */
-const struct dial_how *setup_how(const struct setup *s, const struct conf_upstream *up);
+/* How to dial an origin on the upstream's behalf: one of its endpoints, what they redirect to, its token servers. Only its endpoints are
+ * shown its client certificate. */
+const struct dial_how *setup_how(const struct setup *s, const struct conf_upstream *up,
+                                 const struct url *origin);
 struct secrets *setup_secrets(const struct setup *s);
 /* The certificate of the listener with that address (as written); NULL: no TLS, or no such listener. */
 const struct identity *setup_identity(const struct setup *s, struct span address);

@@ -203,6 +203,7 @@ bool setup_ways_begin(struct setup_ways *w, const struct conf *conf, struct str 
     w->cloud.proxies = w->environment;
     w->local = way(w, conf);
     w->upstream = mem_zalloc((conf->n_upstreams + 1) * sizeof *w->upstream);
+    w->beyond = mem_zalloc((conf->n_upstreams + 1) * sizeof *w->beyond);
     for (; w->n < conf->n_upstreams; w->n++) {
         const struct conf_upstream *up = &conf->upstreams[w->n];
         struct dial_how *how = &w->upstream[w->n];
@@ -212,6 +213,9 @@ bool setup_ways_begin(struct setup_ways *w, const struct conf *conf, struct str 
             w->n++; /* what it has is given back, too */
             return false;
         }
+        w->beyond[w->n] = *how; /* what it points to is that one's */
+        w->beyond[w->n].serial = dial_serial();
+        w->beyond[w->n].identity = NULL;
     }
     return true;
 }
@@ -230,6 +234,7 @@ void setup_ways_end(struct setup_ways *w)
     trust_unref(w->cloud.trust);
     mem_free(w->listen);
     mem_free(w->upstream);
+    mem_free(w->beyond);
     proxies_free(w->environment);
     mem_free(w->addresses);
 }

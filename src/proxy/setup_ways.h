@@ -7,7 +7,8 @@
 #include "http/dial.h"
 
 struct setup_ways {
-    struct dial_how *upstream; /* by upstream index */
+    struct dial_how *upstream; /* by upstream index: to its endpoints */
+    struct dial_how *beyond;   /* likewise, to all else: the client certificate is not shown */
     size_t n;
     struct dial_how cloud;          /* key vaults and their token servers */
     struct dial_how local;          /* the machine's metadata service: never through a proxy */

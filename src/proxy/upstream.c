@@ -137,7 +137,7 @@ static void send_request(struct upstream_try *t)
                                      .port = u.port,
                                      .tls = u.tls,
                                      .max_connections = (unsigned)share,
-                                     .how = setup_how(t->setup, t->auth.up),
+                                     .how = setup_how(t->setup, t->auth.up, &u),
                                      .guarded = t->hop != NULL && !named_by_operator(t, &u),
                                      .near = t->own};
     t->call.method = t->head_only ? CALL_HEAD : CALL_GET;

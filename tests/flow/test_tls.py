@@ -13,6 +13,7 @@ from lib.client import Fetch, fetch_many
 from lib.images import KIB, MIB, Image, blob
 from lib.larder import REGISTRY, cache_status, wait_until
 from lib.nginx import Nginx
+from lib.secrets import secret
 from lib.tls import Hello, Tls
 from lib.upstream import Fault, Upstream
 
@@ -232,6 +233,28 @@ def test_a_client_certificate(key, pki, root, leaf, start_larder, tmp_path):
         assert up.tls.handshakes[0].client == "larder-7"
         without = start_larder(up, **settings(up, root))
         assert_unavailable(without.get(paths.manifest(APP, "v1")))
+
+
+def test_a_client_certificate_is_for_the_registry_only(pki, root, leaf, start_larder):
+    """Not for where it redirects, nor for a token server on another host, although these ask for one."""
+    office = pki.root("Office")
+    own = office.issue("larder-7")
+    others = root.issue("others", names=["cdn.test", "auth.test"])
+    with Upstream(tls=Tls(leaf, client_ca=office)) as up, Upstream(tls=Tls(others, client_ca=office, client_optional=True)) as cdn:
+        thing = Thing(up)
+        cdn.on("/token", Fault(status=200, body=json.dumps({"token": secret("token")}).encode()))
+        cdn.on("/signed", Fault(status=200, body=thing.data))
+        up.on(lambda s: "authorization" not in s.headers,
+              Fault(status=401, headers={"WWW-Authenticate": 'Bearer realm="https://auth.test/token",service="%s"' % REGISTRY}))
+        up.on(thing.theirs, Fault(redirect="https://cdn.test/signed"))
+        config = settings(up, root, client_certificate={"certificate": own.chain_file, "key": own.key_file},
+                          token_realms=["https://auth.test"], redirect_hosts=["cdn.test"])
+        config["resolve"].update({host: "127.0.0.1:%d" % cdn.port for host in ("cdn.test", "auth.test")})
+        larder = start_larder(up, **config)
+        assert larder.get(thing.ours).body == thing.data
+        assert {s.path for s in cdn.requests()} == {"/token", "/signed"}
+        assert {h.client for h in cdn.tls.handshakes} == {None}
+        assert {h.client for h in up.tls.handshakes} == {"larder-7"}
 
 
 @pytest.mark.parametrize("what", ["another's key", "an encrypted key", "a certificate as key", "no key"])

@@ -164,6 +164,14 @@ static void copy_pem(struct rig *r, const char *name, struct span pem)
     free(text);
 }
 
+/* To its first endpoint. */
+static const struct dial_how *way_of(const struct setup *s)
+{
+    const struct conf_upstream *up = &setup_conf(s)->upstreams[0];
+    const struct conf_endpoint *e = &up->endpoints[0];
+    return setup_how(s, up, &(struct url){.tls = e->tls, .host = e->host, .port = e->port});
+}
+
 static void test_certificates(void **state)
 {
     struct rig *r = *state;
@@ -180,13 +188,27 @@ static void test_certificates(void **state)
 
     struct setup *plain = accepted(conf_with(r, none, none, none, none));
     struct setup *s = accepted(conf_with(r, SPAN("root.pem"), SPAN("leaf.pem"), SPAN("leaf.key"), none));
-    const struct dial_how *how = setup_how(s, &setup_conf(s)->upstreams[0]);
-    const struct dial_how *other = setup_how(plain, &setup_conf(plain)->upstreams[0]);
+    const struct dial_how *how = way_of(s);
+    const struct dial_how *other = way_of(plain);
     size_t system = other->trust != NULL ? trust_count(other->trust) : 0;
     assert_int_equal(trust_count(how->trust), system + 1);
     assert_non_null(how->identity);
     assert_null(other->identity);
     assert_true(how->serial != other->serial);
+    const struct conf_upstream *up = &setup_conf(s)->upstreams[0];
+    const struct conf_endpoint *e = &up->endpoints[0];
+    const struct url elsewhere[] = {
+        {.tls = e->tls, .host = SPAN("cdn.test"), .port = e->port},
+        {.tls = e->tls, .host = e->host, .port = (uint16_t)(e->port + 1)},
+        {.tls = !e->tls, .host = e->host, .port = e->port},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(elsewhere); i++) {
+        const struct dial_how *beyond = setup_how(s, up, &elsewhere[i]);
+        assert_null(beyond->identity);
+        assert_ptr_equal(beyond->trust, how->trust);
+        assert_true(beyond->serial != how->serial);
+        assert_ptr_equal(setup_how(plain, &setup_conf(plain)->upstreams[0], &elsewhere[i]), other);
+    }
     setup_unref(s);
     setup_unref(plain);
 
@@ -209,7 +231,7 @@ static void test_proxies(void **state)
     setenv("HTTPS_PROXY", "http://env.test:3128", 1);
     setenv("NO_PROXY", "direct.test", 1);
     struct setup *s = accepted(conf_with(r, none, none, none, none));
-    how = setup_how(s, &setup_conf(s)->upstreams[0]);
+    how = way_of(s);
     const struct http_proxy *p = proxies_for(how->proxies, true, SPAN("up.test"), 443);
     assert_non_null(p);
     assert_int_equal(p->port, 3128);
@@ -219,14 +241,14 @@ static void test_proxies(void **state)
     setup_unref(s);
 
     s = accepted(conf_with(r, none, none, none, SPAN("http://own.test:99")));
-    how = setup_how(s, &setup_conf(s)->upstreams[0]);
+    how = way_of(s);
     p = proxies_for(how->proxies, true, SPAN("direct.test"), 443);
     assert_non_null(p);
     assert_int_equal(p->port, 99);
     setup_unref(s);
 
     s = accepted(conf_with(r, none, none, none, SPAN("direct")));
-    how = setup_how(s, &setup_conf(s)->upstreams[0]);
+    how = way_of(s);
     assert_null(proxies_for(how->proxies, true, SPAN("up.test"), 443));
     setup_unref(s);
 
@@ -245,7 +267,7 @@ static void test_addresses(void **state)
     c->resolve = resolve;
     c->n_resolve = ARRAY_LEN(resolve);
     struct setup *s = accepted(c);
-    const struct dial_how *how = setup_how(s, &setup_conf(s)->upstreams[0]);
+    const struct dial_how *how = way_of(s);
     assert_int_equal(how->n_addresses, 2);
     char text[INET6_ADDRSTRLEN];
     const struct resolve_addr *a = &how->addresses[0].addr, *b = &how->addresses[1].addr;
@@ -347,10 +369,8 @@ static void get_event(struct call *call)
 static void get_begin(struct rig_core *on, void *arg)
 {
     struct get *g = arg;
-    g->call.origin = (struct origin){.host = SPAN("127.0.0.1"),
-                                     .port = g->port,
-                                     .max_connections = 4,
-                                     .how = setup_how(g->setup, &setup_conf(g->setup)->upstreams[0])};
+    g->call.origin = (struct origin){
+        .host = SPAN("127.0.0.1"), .port = g->port, .max_connections = 4, .how = way_of(g->setup)};
     g->call.target = SPAN("/");
     g->call.host_field = SPAN("x");
     g->call.fields = SPAN("");
