@@ -146,7 +146,23 @@ static bool parse_list(struct span value, struct span *out)
     return true;
 }
 
-static bool parse_extension(struct span *rest, struct cert *c)
+struct extensions {
+    unsigned n;
+    struct span oids[CERT_EXTENSIONS_MAX];
+};
+
+/* No certificate may have one twice (RFC 5280 section 4.2): which of them counts would be anyone's guess. */
+static void note_extension(struct extensions *seen, struct span oid, struct cert *c)
+{
+    for (unsigned i = 0; i < seen->n; i++)
+        c->repeated = c->repeated || span_eq(seen->oids[i], oid);
+    if (seen->n == CERT_EXTENSIONS_MAX)
+        c->repeated = true;
+    else
+        seen->oids[seen->n++] = oid;
+}
+
+static bool parse_extension(struct span *rest, struct extensions *seen, struct cert *c)
 {
     struct element seq, oid, critical, value;
     if (!next_of(rest, TAG_SEQUENCE, &seq) || !next_of(&seq.inside, TAG_OID, &oid))
@@ -155,6 +171,7 @@ static bool parse_extension(struct span *rest, struct cert *c)
                        byte_at(critical.inside, 0) != 0;
     if (!next_of(&seq.inside, TAG_OCTETS, &value) || seq.inside.n != 0)
         return false;
+    note_extension(seen, oid.inside, c);
     if (span_eq(oid.inside, OID_CONSTRAINTS))
         return parse_constraints(value.inside, c);
     if (span_eq(oid.inside, OID_ALTERNATIVE_NAME))
@@ -171,6 +188,8 @@ static bool parse_extension(struct span *rest, struct cert *c)
 static bool parse_extensions(struct span *rest, struct cert *c)
 {
     struct element e, seq;
+    struct extensions seen;
+    seen.n = 0;
     for (struct span tail = *rest; tail.n > 0;) { /* unique identifiers may come first */
         if (!next_element(&tail, &e))
             return false;
@@ -180,7 +199,7 @@ static bool parse_extensions(struct span *rest, struct cert *c)
         if (!next_of(&e.inside, TAG_SEQUENCE, &seq) || e.inside.n != 0)
             return false;
         while (seq.inside.n > 0)
-            if (!parse_extension(&seq.inside, c))
+            if (!parse_extension(&seq.inside, &seen, c))
                 return false;
     }
     return true;

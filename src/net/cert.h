@@ -8,6 +8,8 @@
 #include "base/span.h"
 #include "base/str.h"
 
+#define CERT_EXTENSIONS_MAX 64
+
 struct cert {
     struct span der;             /* all of it */
     struct span issuer, subject; /* names as DER, with their tag: comparable byte by byte */
@@ -15,6 +17,7 @@ struct cert {
     int64_t from_ms, until_ms;   /* wall clock; the last moment of validity included */
     unsigned version;            /* 1 to 3 */
     bool authority;              /* basicConstraints says CA */
+    bool repeated; /* an extension stands there twice, or there are more than CERT_EXTENSIONS_MAX */
     bool name_constraints;
     bool usage_critical;
     struct span usage; /* inside of extendedKeyUsage; absent: none */

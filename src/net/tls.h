@@ -19,7 +19,7 @@
  * Certificates. A chain may be out of order and have others in it (16, and 128 KiB at most). Names count as in RFC 6125; the common name
  * only where there are no others; addresses must be among the alternative names. An extended key usage must allow servers.
  * Refused, because BearSSL cannot check them: name constraints, an extended key usage that is marked critical, RSA-PSS, Ed25519.
- * Revocation is not looked at.
+ * And what has an extension twice. Revocation is not looked at.
  *
  * Thread: the core's. */
 #ifndef LARDER_NET_TLS_H

@@ -4,7 +4,7 @@
  * class stands before it: it collects what the peer sends, builds paths from the server's own certificate to an anchor by
  * the names of issuers, and gives each path to the minimal engine until one is good. Certificates that lie on no path do not matter.
  * The verdict on signatures, keys, dates, constraints and DNS names is the minimal engine's; this file adds addresses,
- * extended key usage, and the refusal of name constraints, which nobody here checks.
+ * extended key usage, and the refusal of name constraints, which nobody here checks, and of extensions that stand there twice.
  *
  * The words are those of the first path that failed; without any path, those about the certificate where the search ended. */
 #include <arpa/inet.h>
@@ -161,7 +161,9 @@ static void why_untrusted(struct tls_check *c, const struct cert *last, bool sam
 
 static void why_extension(struct tls_check *c, const struct cert *cert)
 {
-    if (cert->name_constraints)
+    if (cert->repeated)
+        why_cert(c, cert, " has an extension twice, which no certificate may, or more than 64 of them");
+    else if (cert->name_constraints)
         why_cert(
             c, cert,
             " has name constraints, which larder cannot check; it can be trusted without them (see \"ca\")");
@@ -233,7 +235,7 @@ static bool path_fits(struct tls_check *c, const struct path *path)
 {
     for (unsigned i = 0; i < path->n; i++) {
         const struct cert *cert = &c->certs[path->at[i]];
-        if (cert->name_constraints) {
+        if (cert->repeated || cert->name_constraints) {
             why_extension(c, cert);
             return false;
         }

@@ -238,6 +238,8 @@ static const char *trust_add(struct trust_build *b, struct span der)
     der = cert_outer(der); /* a TRUSTED CERTIFICATE has more behind it */
     if (der.p == NULL || !cert_parse(der, &cert))
         return unusable(0);
+    if (cert.repeated)
+        return "it has an extension twice, which no certificate may, or more than 64 of them";
     br_x509_decoder_init(&decoder, NULL, NULL);
     br_x509_decoder_push(&decoder, der.p, der.n);
     const br_x509_pkey *key = br_x509_decoder_get_pkey(&decoder);

@@ -87,6 +87,12 @@ def good_chains(pki, root):
     }
 
 
+def twice(issuer, name):
+    """With the same extension in two places."""
+    cert = issuer.issue(name, names=[name], extra=["1.2.3.4 = DER:0500", "1.2.3.5 = DER:0500"])
+    return cert.with_bytes(b"\x06\x03\x2a\x03\x05", b"\x06\x03\x2a\x03\x04")
+
+
 def bad_chains(pki, root):
     """name -> (what the server shows, what the log says)"""
     middle = root.issue("Middle of bad ones", authority=True)
@@ -112,6 +118,7 @@ def bad_chains(pki, root):
         "sha1.test": (server(root, "sha1.test", md="sha1"), ""),
         "short-key.test": (server(root, "short-key.test", key="rsa:1024"), ""),
         "critical.test": (server(root, "critical.test", extra=["1.2.3.4 = critical,ASN1:NULL"]), ""),
+        "twice.test": (twice(root, "twice.test"), "an extension twice"),
     }
 
 

@@ -8,6 +8,7 @@
 
 Elliptic curves (P-256), because RSA keys take long to make. Dates are days from now."""
 
+import base64
 import datetime
 import os
 import subprocess
@@ -21,6 +22,24 @@ def _openssl(*arguments, text=None):
 
 def _date(days):
     return (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)).strftime("%Y%m%d%H%M%SZ")
+
+
+def _head(der):
+    """How long the tag and the length of a DER element are."""
+    return 2 + (der[1] & 0x7f if der[1] & 0x80 else 0)
+
+
+def _first(der):
+    """The first element, and what is behind it."""
+    head = _head(der)
+    n = head + (int.from_bytes(der[2:head], "big") if head > 2 else der[1])
+    return der[:n], der[n:]
+
+
+def _element(tag, inside):
+    n = len(inside)
+    length = bytes([n]) if n < 0x80 else bytes([0x82]) + n.to_bytes(2, "big") if n > 0xff else bytes([0x81, n])
+    return bytes([tag]) + length + inside
 
 
 class Cert:
@@ -55,6 +74,26 @@ class Cert:
     def cross_sign(self, other, **how):
         """This name and key, signed by another authority."""
         return self.pki._make(self.subject, other, authority=self.authority, key_of=self, **how)
+
+    def with_bytes(self, old, new):
+        """This certificate with other bytes in the place of some, as many, signed again: for what the openssl command does not make."""
+        der = base64.b64decode("".join(self.pem.splitlines()[1:-1]))
+        signed, rest = _first(_first(der)[0][_head(der):])
+        algorithm, _ = _first(rest)
+        assert signed.count(old) == 1 and len(old) == len(new)
+        signed = signed.replace(old, new)
+        body = os.path.join(self.pki.new_folder(), "signed.der")
+        with open(body, "wb") as out:
+            out.write(signed)
+        _openssl("dgst", "-sha256", "-sign", (self.issuer or self).key_file, "-out", body + ".signature", body)
+        with open(body + ".signature", "rb") as file:
+            signature = b"\0" + file.read()
+        der = _element(0x30, signed + algorithm + _element(0x03, signature))
+        with open(self.file, "w") as out:
+            out.write("-----BEGIN CERTIFICATE-----\n%s-----END CERTIFICATE-----\n" % base64.encodebytes(der).decode())
+        with open(self.chain_file, "w") as out:
+            out.write("".join(self.chain))
+        return self
 
     def with_chain(self, *certificates):
         """The same key and certificate, with these in the chain file instead of those that belong there."""

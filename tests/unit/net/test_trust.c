@@ -318,6 +318,39 @@ static void test_certificate(void **state)
     assert_true(cert_for_servers(&c));
 }
 
+/* Nobody looks at the signature here. */
+static void test_extensions(void **state)
+{
+    struct cert c;
+    UNUSED(state);
+    pki_make(&(struct pki_how){"two", .cn = "two", .authority = true,
+                               .extra = "1.2.3.4 = DER:0500\n1.2.3.5 = DER:0500"});
+    struct span der = der_of("two");
+    assert_true(cert_parse(der, &c));
+    assert_false(c.repeated);
+    char *second = memmem(der.p, der.n, "\x06\x03\x2a\x03\x05", 5);
+    assert_non_null(second);
+    second[4] = 4;
+    assert_true(cert_parse(der, &c));
+    assert_true(c.repeated);
+    char extra[2048];
+    struct str s = STR_INIT(extra);
+    unsigned n = 0;
+    while (n < CERT_EXTENSIONS_MAX - 4) /* openssl adds some of its own */
+        str_addf(&s, "1.2.3.%u = DER:0500\n", n++);
+    pki_make(&(struct pki_how){"many", .cn = "many", .extra = extra});
+    assert_true(cert_parse(der_of("many"), &c));
+    assert_false(c.repeated);
+    trusted(pki_text("many", NULL), 1);
+    while (n <= CERT_EXTENSIONS_MAX)
+        str_addf(&s, "1.2.3.%u = DER:0500\n", n++);
+    pki_make(&(struct pki_how){"many", .cn = "many", .extra = extra});
+    assert_true(cert_parse(der_of("many"), &c));
+    assert_true(c.repeated);
+    refused(pki_text("many", NULL), "block 1 (a certificate): it has an extension twice, which no "
+                                    "certificate may, or more than 64 of them");
+}
+
 static int setup(void **state)
 {
     UNUSED(state);
@@ -353,6 +386,7 @@ int main(void)
         cmocka_unit_test(test_identities_refused),
         cmocka_unit_test(test_expiry),
         cmocka_unit_test(test_certificate),
+        cmocka_unit_test(test_extensions),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
