@@ -1,11 +1,14 @@
 /* Reading a credential set's secrets: one load at a time for a set, whoever asks and on whatever core.
  *
- *   READ    a job reads what blocks: environment, files, helpers, a workload's token   -> VAULT
+ *   READ    a job reads what blocks shortly: environment, files, a workload's token    -> HELPER
+ *   HELPER  it is its turn, if there is a helper to run                                  -> RUN | VAULT
+ *   RUN     a job runs the helpers                                                       -> VAULT
  *   VAULT   the key vault is asked, for one secret after the other                       -> END
  *   END     the set has been told (secret_loaded)
  *
  * The sources belong to the load: the job and the steps write to them in turn, nobody else looks. */
 #include "base/mem.h"
+#include "proxy/helper_turn.h"
 #include "proxy/secret_mem.h"
 #include "proxy/secret_vault.h"
 #include "proxy/secrets_int.h"
@@ -16,18 +19,20 @@
 #define ASSERTION_MAX (16u << 10)
 #define AGAIN_MS      (60 * 1000) /* a program or a server that failed, while what it said last is still there */
 
-enum load_state { LOAD_READ, LOAD_VAULT, LOAD_END };
+enum load_state { LOAD_READ, LOAD_HELPER, LOAD_RUN, LOAD_VAULT, LOAD_END };
 
 #define LOAD_O_JOB  1u
 #define LOAD_O_CALL 2u
+#define LOAD_O_TURN 4u
 
 struct secret_load {
     struct op op;
     struct proxy *px;
     struct setup *setup; /* held */
     struct secret_set *set;
-    bool forced, read;
+    bool forced, read, ran;
     struct job job;
+    struct helper_turn turn;
     atomic_bool stop;
 
     bool failed, keep; /* something was not read; but it was read before */
@@ -63,7 +68,27 @@ static void read_sources(struct secret_load *l)
         struct str w = STR_INIT(why);
         if (l->forced && source_is_slow(s))
             s->due_ms = 0;
-        if (!source_read(s, clock_mono_ms(), &l->stop, &w))
+        if (!source_read(s, &w))
+            load_failed(l, s, why);
+    }
+}
+
+static bool need_helper(const struct secret_set *set)
+{
+    for (unsigned i = 0; i < set->n_sources; i++) {
+        if (source_needs_helper(&set->source[i], clock_mono_ms()))
+            return true;
+    }
+    return false;
+}
+
+static void run_helpers(struct secret_load *l)
+{
+    for (unsigned i = 0; i < l->set->n_sources; i++) {
+        struct secret_source *s = &l->set->source[i];
+        char why[256];
+        struct str w = STR_INIT(why);
+        if (source_needs_helper(s, clock_mono_ms()) && !source_run_helper(s, clock_mono_ms(), &l->stop, &w))
             load_failed(l, s, why);
     }
 }
@@ -121,10 +146,64 @@ static enum step step_read(struct secret_load *l)
     if (op_expects(&l->op, LOAD_O_JOB))
         return STEP_WAIT;
     if (l->read)
-        return op_go(&l->op, LOAD_VAULT);
+        return op_go(&l->op, LOAD_HELPER);
     op_expect(&l->op, LOAD_O_JOB);
     job_start(l->op.core, &l->job, read_work, on_read);
     return STEP_WAIT;
+}
+
+/* ---- HELPER, RUN ---- */
+
+static void run_work(struct job *j)
+{
+    run_helpers(CONTAINER_OF(j, struct secret_load, job));
+}
+
+static void on_ran(struct job *j)
+{
+    struct secret_load *l = CONTAINER_OF(j, struct secret_load, job);
+    helper_turn_over();
+    l->ran = true;
+    op_clear(&l->op, LOAD_O_JOB);
+    op_run(&l->op);
+}
+
+static void run_begin(struct secret_load *l)
+{
+    (void)op_go(&l->op, LOAD_RUN);
+    op_expect(&l->op, LOAD_O_JOB);
+    job_start(l->op.core, &l->job, run_work, on_ran);
+}
+
+static void on_turn(struct helper_turn *t)
+{
+    struct secret_load *l = CONTAINER_OF(t, struct secret_load, turn);
+    op_clear(&l->op, LOAD_O_TURN);
+    if (l->op.closing == 0)
+        run_begin(l);
+    else
+        helper_turn_over();
+    op_run(&l->op);
+}
+
+static enum step step_helper(struct secret_load *l)
+{
+    if (op_expects(&l->op, LOAD_O_TURN)) {
+        if (l->op.closing == 0 || !helper_turn_leave(&l->turn))
+            return STEP_WAIT;
+        op_clear(&l->op, LOAD_O_TURN);
+    }
+    if (l->op.closing != 0 || !need_helper(l->set))
+        return op_go(&l->op, LOAD_VAULT);
+    if (!helper_turn_take(&l->turn))
+        return op_wait(&l->op, LOAD_O_TURN);
+    run_begin(l);
+    return STEP_MORE;
+}
+
+static enum step step_run(struct secret_load *l)
+{
+    return l->ran ? op_go(&l->op, LOAD_VAULT) : STEP_WAIT;
 }
 
 /* ---- VAULT ---- */
@@ -191,6 +270,10 @@ static enum step load_step(struct op *op)
     switch ((enum load_state)op->state) {
     case LOAD_READ:
         return step_read(l);
+    case LOAD_HELPER:
+        return step_helper(l);
+    case LOAD_RUN:
+        return step_run(l);
     case LOAD_VAULT:
         if (op->closing == 0)
             return step_vault(l);
@@ -214,7 +297,7 @@ static void load_free(struct op *op)
 
 static const char *load_state_name(unsigned state)
 {
-    static const char *const names[] = {"read", "vault", "end"};
+    static const char *const names[] = {"read", "helper", "run", "vault", "end"};
     return state < ARRAY_LEN(names) ? names[state] : "?";
 }
 
@@ -236,6 +319,7 @@ void secret_load_start(struct proxy *px, struct setup *setup, struct secret_set 
     l->setup = setup_hold(px, setup);
     l->set = set;
     l->forced = forced;
+    helper_turn_init(&l->turn, px->core, on_turn);
     l->vault.px = px;
     l->vault.setup = setup;
     op_run(&l->op);
@@ -249,5 +333,6 @@ void secret_load_now(struct secret_set *set)
             return;
     }
     read_sources(&l);
-    secret_loaded(set, l.failed ? l.why : NULL, l.keep);
+    if (!need_helper(set))
+        secret_loaded(set, l.failed ? l.why : NULL, l.keep);
 }

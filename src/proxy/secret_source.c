@@ -171,11 +171,19 @@ static bool read_file(struct secret_source *s, struct str *why)
     return true;
 }
 
-static bool run_helper(struct secret_source *s, struct span helper, int64_t now_ms, const atomic_bool *stop,
-                       struct str *why)
+static struct span helper_of(const struct secret_source *s)
 {
-    if (s->answer.room != NULL && now_ms < s->due_ms)
-        return true;
+    return s->kind == SECRET_EXEC ? s->arg : s->kind == SECRET_DOCKERCONFIG ? span_str(s->helper) : SPAN_NONE;
+}
+
+bool source_needs_helper(const struct secret_source *s, int64_t now_ms)
+{
+    return helper_of(s).n > 0 && (s->answer.room == NULL || now_ms >= s->due_ms);
+}
+
+bool source_run_helper(struct secret_source *s, int64_t now_ms, const atomic_bool *stop, struct str *why)
+{
+    struct span helper = helper_of(s);
     char *printed = secret_alloc(HELPER_MAX_BYTES + 1), *text = secret_alloc(HELPER_MAX_BYTES + 1);
     struct str doc = str_init(printed, HELPER_MAX_BYTES + 1), room = str_init(text, HELPER_MAX_BYTES + 1);
     struct docker_credentials found;
@@ -192,13 +200,13 @@ static bool run_helper(struct secret_source *s, struct span helper, int64_t now_
     return true;
 }
 
-static bool read_config(struct secret_source *s, int64_t now_ms, const atomic_bool *stop, struct str *why)
+static bool read_config(struct secret_source *s, struct str *why)
 {
     if (unchanged(s))
-        return s->helper[0] == 0 || run_helper(s, span_str(s->helper), now_ms, stop, why);
+        return true;
     size_t n;
-    struct str before = *why;
     struct docker_credentials found;
+    struct str helper = STR_INIT(s->helper);
     str_addf(why, "%s: ", s->arg.p);
     char *doc = source_file(s, CONFIG_MAX_BYTES, &n, why);
     if (doc == NULL)
@@ -207,23 +215,18 @@ static bool read_config(struct secret_source *s, int64_t now_ms, const atomic_bo
     struct str room = str_init(text, 2 * n + 1);
     bool ok = docker_config_find(span_of(doc, n), s->registry, &room, &found, why);
     secret_free(doc);
-    struct str helper = STR_INIT(s->helper);
-    if (ok && found.helper.p != NULL) {
+    if (ok && found.helper.p != NULL)
         str_add(&helper, found.helper);
+    if (!ok || helper.n > 0) {
         secret_free(text);
-        *why = before;
-        return run_helper(s, str_span(&helper), now_ms, stop, why);
-    }
-    if (!ok) {
-        secret_free(text);
-        return false;
+        return ok;
     }
     take_pair(s, text, &found);
     s->due_ms = NEVER;
     return true;
 }
 
-bool source_read(struct secret_source *s, int64_t now_ms, const atomic_bool *stop, struct str *why)
+bool source_read(struct secret_source *s, struct str *why)
 {
     switch (s->kind) {
     case SECRET_TEXT:
@@ -235,9 +238,8 @@ bool source_read(struct secret_source *s, int64_t now_ms, const atomic_bool *sto
     case SECRET_FILE:
         return read_file(s, why);
     case SECRET_DOCKERCONFIG:
-        return read_config(s, now_ms, stop, why);
+        return read_config(s, why);
     case SECRET_EXEC:
-        return run_helper(s, s->arg, now_ms, stop, why);
     case SECRET_NONE:
     case SECRET_VAULT:
         break;

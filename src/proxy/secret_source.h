@@ -43,9 +43,14 @@ bool source_is_file(const struct secret_source *s);
 /* Only a program or a server can tell: that may take long. */
 bool source_is_slow(const struct secret_source *s);
 
-/* Reads it, if it has not been read or has changed since; blocks. A vault is not asked. stop: set from another thread, ends a helper. False:
- * *why says what is wrong and what to do; the answer of a program is what it was, that of a file is gone. */
-bool source_read(struct secret_source *s, int64_t now_ms, const atomic_bool *stop, struct str *why) MUSTCHECK;
+/* Reads it, if it has not been read or has changed since; blocks as long as a file does. No program is run, no vault is asked. False: *why
+ * says what is wrong and what to do; the answer is gone. */
+bool source_read(struct secret_source *s, struct str *why) MUSTCHECK;
+/* After source_read: does it take a program to know the answer? */
+bool source_needs_helper(const struct secret_source *s, int64_t now_ms);
+/* Runs it; blocks. stop: set from another thread, ends it. False: *why; the answer is what it was. */
+bool source_run_helper(struct secret_source *s, int64_t now_ms, const atomic_bool *stop,
+                       struct str *why) MUSTCHECK;
 
 /* SECRET_VAULT: what the vault said. due_ms: when it is asked again. */
 void source_take(struct secret_source *s, struct span value, int64_t due_ms);

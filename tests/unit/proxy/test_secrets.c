@@ -260,6 +260,50 @@ static void test_dockerconfig(void **state)
     rig_stop(r);
 }
 
+/* Helpers that hang wait for each other on their loops, and neither the pool nor what needs no helper for them. */
+static void test_many_helpers_hang(void **state)
+{
+    struct rig *r = *state;
+    struct stat st;
+    static struct asked hang[3];
+    char name[40], text[40];
+    for (unsigned i = 0; i < ARRAY_LEN(hang); i++) {
+        snprintf(name, sizeof name, "docker-credential-h%u", i);
+        rig_write(r, name,
+                  "#!/bin/sh\n: >\"$0.runs\"\nwhile ! [ -e \"$0.go\" ]; do sleep 0.01; done\n"
+                  "printf '{\"Username\":\"u\",\"Secret\":\"p\"}'\n",
+                  0700);
+    }
+    static const char *const refs[] = {"exec:h0", "exec:h1", "exec:h2"};
+    for (unsigned i = 0; i < ARRAY_LEN(hang); i++)
+        add_set(refs[i], "r.example", NULL, refs[i]);
+    rig_write(r, "password", "pw", 0600);
+    add_set("file", "r.example", "u", "file:password");
+    rig_start(r, make_setup(r, NULL));
+    for (unsigned i = 0; i < 2; i++) {
+        ask_on(r, i % RIG_CORES, i, &hang[i]);
+        snprintf(name, sizeof name, "docker-credential-h%u.runs", i);
+        while (stat(rig_path(r, name), &st) != 0)
+            usleep(1000);
+    }
+    ask_on(r, 1, 2, &hang[2]);
+    for (unsigned i = 0; i < 5; i++)
+        expect_ready(r, 3, "u", "pw");
+    usleep(300000);
+    assert_int_equal(stat(rig_path(r, "docker-credential-h2.runs"), &st), -1);
+    rig_write(r, "docker-credential-h0.go", "", 0600);
+    sem_wait(&hang[0].ready);
+    while (stat(rig_path(r, "docker-credential-h2.runs"), &st) != 0)
+        usleep(1000);
+    for (unsigned i = 1; i < ARRAY_LEN(hang); i++) {
+        snprintf(text, sizeof text, "docker-credential-h%u.go", i);
+        rig_write(r, text, "", 0600);
+        sem_wait(&hang[i].ready);
+        assert_int_equal(hang[i].state, CREDENTIAL_READY);
+    }
+    rig_stop(r);
+}
+
 /* ---- one load for all ---- */
 
 static void test_one_load_for_all(void **state)
@@ -317,11 +361,15 @@ static void test_stops_while_waiting(void **state)
 {
     struct rig *r = *state;
     rig_write(r, "docker-credential-hang", "#!/bin/sh\nexec sleep 1000\n", 0700);
-    add_set("a", "r.example", NULL, "exec:hang");
+    static const char *const names[] = {"a", "b", "c", "d"}; /* two have their turn, two wait for it */
+    for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+        add_set(names[i], "r.example", NULL, "exec:hang");
     rig_start(r, make_setup(r, NULL));
-    struct asked gone = {.set = &sets[0]};
-    on_core(r, 0, ask_and_leave, &gone);
-    assert_int_equal(gone.state, CREDENTIAL_WAIT);
+    for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+        struct asked gone = {.set = &sets[i]};
+        on_core(r, i % RIG_CORES, ask_and_leave, &gone);
+        assert_int_equal(gone.state, CREDENTIAL_WAIT);
+    }
     rig_stop(r);
 }
 
@@ -472,6 +520,7 @@ int main(void)
         TEST(test_exec),
         TEST(test_exec_fails),
         TEST(test_exec_hangs),
+        TEST(test_many_helpers_hang),
         TEST(test_dockerconfig),
         TEST(test_one_load_for_all),
         TEST(test_leaves_while_waiting),
