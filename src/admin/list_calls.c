@@ -10,6 +10,7 @@ struct page {
     void *held;
     struct names_filter filter;
     struct list_cursor cursor;
+    struct pinned *pins; /* NULL: no image was met yet */
 };
 
 /* 200, or the status for the sentence in `out`. To be ended in any case. */
@@ -31,6 +32,7 @@ static unsigned page_begin(struct page *p, struct store_calls *s, struct span qu
 static void page_end(struct page *p)
 {
     names_filter_free(&p->filter);
+    store_pinned_free(p->pins);
     p->s->c.release(p->held);
 }
 
@@ -38,7 +40,9 @@ static void add_image(struct page *p, struct str *out, const struct digest *d)
 {
     static const char *const kinds[STORE_KINDS] = {"blob", "configuration", "manifest", "index"};
     struct store_image image;
-    bool here = store_image(p->s->c.store, d, &image);
+    if (p->pins == NULL)
+        p->pins = store_pinned(p->s->c.store);
+    bool here = store_image(p->s->c.store, d, p->pins, &image);
     member_bool(out, "here", here);
     if (!here)
         return;
@@ -92,7 +96,7 @@ static bool list_tags(struct page *p, struct list_tag *tags, struct str *out)
 
 unsigned call_tags(void *arg, struct span query, struct str *out)
 {
-    struct page p;
+    struct page p = {0};
     unsigned status = page_begin(&p, arg, query, out);
     if (status == 200) {
         struct list_tag *tags = mem_alloc(PAGE_ENTRIES * sizeof *tags);
@@ -125,7 +129,7 @@ static bool list_images(struct page *p, struct list_link *links, struct str *out
 
 unsigned call_images(void *arg, struct span query, struct str *out)
 {
-    struct page p;
+    struct page p = {0};
     unsigned status = page_begin(&p, arg, query, out);
     if (status == 200) {
         struct list_link *links = mem_alloc(PAGE_ENTRIES * sizeof *links);

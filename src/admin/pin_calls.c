@@ -19,7 +19,7 @@ static void look_up(struct store_calls *s, const struct names_image *image, stru
         *d = tag.digest;
     *here = d->alg != DIGEST_NONE && store_get_object(r, d, &o);
     *bytes = *here ? o.size : 0;
-    if (*here && store_image(s->c.store, d, &whole))
+    if (*here && store_image(s->c.store, d, NULL, &whole))
         *bytes = whole.bytes_here;
     store_reader_free(r);
 }

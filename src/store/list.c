@@ -1,6 +1,7 @@
 /* What is in the store, step by step, and images as a whole. */
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "store/index_int.h"
 #include "store/list.h"
@@ -208,11 +209,32 @@ static void look_below(struct looking *l, const struct digest *d, bool here, uns
     l->image->complete += whole;
 }
 
-bool store_image(struct store *s, const struct digest *d, struct store_image *out)
+struct pinned *store_pinned(struct store *s)
+{
+    struct pinned *p;
+    struct itxn t;
+    NEW(p);
+    digests_init(&p->all);
+    if (itxn_read(s->index, &t) != 0)
+        return p;
+    if (pinned_load(p, &t) != 0)
+        log_warn("store", "what is pinned could not be read in full");
+    itxn_end(&t);
+    return p;
+}
+
+void store_pinned_free(struct pinned *p)
+{
+    if (p == NULL)
+        return;
+    pinned_free(p);
+    mem_free(p);
+}
+
+bool store_image(struct store *s, const struct digest *d, const struct pinned *pins, struct store_image *out)
 {
     struct looking l = {.image = out};
     struct pool_entry e;
-    struct pinned pins;
     struct key k;
     struct itxn t;
     *out = (struct store_image){.kind = STORE_MANIFEST};
@@ -231,8 +253,7 @@ bool store_image(struct store *s, const struct digest *d, struct store_image *ou
         (void)look_at_object(&l, d, e.o.size);
         look_below(&l, d, true, 0);
         digests_free(&l.seen);
-        out->pinned = pinned_load(&pins, &t) == 0 && pinned_has(&pins, d);
-        pinned_free(&pins);
+        out->pinned = pins != NULL && pinned_has(pins, d);
     }
     itxn_end(&t);
     return found;

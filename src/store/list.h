@@ -28,8 +28,14 @@ struct store_image {
     bool pinned; /* itself or by what refers to it */
 };
 
-/* False: no such manifest. */
-bool store_image(struct store *s, const struct digest *d, struct store_image *out) MUSTCHECK;
+/* What is pinned now, with all below it: as much memory as that has objects. For as many images as a question is about. */
+struct pinned;
+struct pinned *store_pinned(struct store *s);
+void store_pinned_free(struct pinned *p); /* NULL is a no-op */
+
+/* False: no such manifest. pins: NULL: out->pinned is not looked at. */
+bool store_image(struct store *s, const struct digest *d, const struct pinned *pins,
+                 struct store_image *out) MUSTCHECK;
 
 struct list_tag {
     char repo[STORE_REPO_MAX + 1];

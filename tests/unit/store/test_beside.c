@@ -105,10 +105,12 @@ static void *look(void *arg)
                 struct digest *parts;
                 uint64_t bytes;
                 o->wrong += strncmp(tags[j].repo, "a/", 2) != 0;
-                if (store_image(o->r->store, &tags[j].digest, &image))
+                struct pinned *pins = store_pinned(o->r->store);
+                if (store_image(o->r->store, &tags[j].digest, pins, &image))
                     o->wrong += image.here > image.objects || image.bytes_here > image.bytes;
                 (void)store_image_objects(o->r->store, &tags[j].digest, &parts, &bytes);
                 mem_free(parts);
+                store_pinned_free(pins);
             }
         }
         struct store_totals t;

@@ -261,10 +261,22 @@ static void test_pins_are_listed_and_survive(void **state)
         rig_open(r);
     }
     struct store_image im;
-    assert_true(store_image(r->store, &w.image[0], &im)); /* below what is pinned */
+    struct pinned *pins = store_pinned(r->store);
+    assert_true(store_image(r->store, &w.image[0], pins, &im)); /* below what is pinned */
     assert_true(im.pinned);
-    assert_true(store_image(r->store, &w.image[2], &im));
+    assert_true(store_image(r->store, &w.image[2], pins, &im));
     assert_false(im.pinned);
+    /* One set for many images: what is pinned meanwhile is not in it, and nothing is read anew. */
+    assert_int_equal(store_pin_digest(r->store, &w.image[2], &y), 0);
+    assert_true(store_image(r->store, &w.image[2], pins, &im));
+    assert_false(im.pinned);
+    store_pinned_free(pins);
+    pins = store_pinned(r->store);
+    assert_true(store_image(r->store, &w.image[2], pins, &im));
+    assert_true(im.pinned);
+    assert_true(store_image(r->store, &w.image[2], NULL, &im));
+    assert_false(im.pinned);
+    store_pinned_free(pins);
 }
 
 /* ---- lists ---- */
@@ -277,7 +289,7 @@ static void test_images(void **state)
     WHY;
     struct store_purged p;
     fill(r, &w);
-    assert_true(store_image(r->store, &w.index, &im));
+    assert_true(store_image(r->store, &w.index, NULL, &im));
     assert_int_equal(im.objects, 8);
     assert_int_equal(im.here, 8);
     assert_int_equal(im.bytes, 3000 + 2 * 3100 + 5000);
@@ -286,20 +298,20 @@ static void test_images(void **state)
     assert_int_equal(im.complete, 2);
     assert_true(im.known);
     assert_int_equal(store_purge_digest(r->store, &w.own[0], false, &p, &y), 0);
-    assert_true(store_image(r->store, &w.index, &im));
+    assert_true(store_image(r->store, &w.index, NULL, &im));
     assert_int_equal(im.objects, 8);
     assert_int_equal(im.here, 7);
     assert_int_equal(im.bytes, 3000 + 2 * 3100 + 5000);
     assert_int_equal(im.bytes_here, im.bytes - 3000);
     assert_int_equal(im.complete, 1);
-    assert_true(store_image(r->store, &w.image[0], &im));
+    assert_true(store_image(r->store, &w.image[0], NULL, &im));
     assert_int_equal(im.manifests, 1);
     assert_int_equal(im.complete, 0);
-    assert_true(store_image(r->store, &w.image[2], &im));
+    assert_true(store_image(r->store, &w.image[2], NULL, &im));
     assert_int_equal(im.complete, 1);
-    assert_false(store_image(r->store, &w.base, &im));
+    assert_false(store_image(r->store, &w.base, NULL, &im));
     struct digest none = rig_digest(99);
-    assert_false(store_image(r->store, &none, &im));
+    assert_false(store_image(r->store, &none, NULL, &im));
 }
 
 /* How many; and "repo:tag " of each in `seen`. */
