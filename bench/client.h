@@ -63,6 +63,7 @@ enum conn_state {
 #define DROP_BUFFER      (4u << 20) /* never touched */
 #define HEAD_FIRST       (4u << 10) /* first read of an answer whose body will not be looked at */
 #define PACE_NS          (5 * NS_PER_MS)
+#define PACE_PORTION     (32 << 10)
 #define RECORDS_A_TURN   8 /* TLS: then it is the next connection's turn */
 
 struct endpoint {
@@ -351,17 +352,22 @@ static inline void conn_eof(struct conn *c)
 
 static inline void conn_resume_reading(struct worker *w, void *arg);
 
-/* How much may be read now; 0: paused until the next tick. */
+/* How much may be read now; 0: paused until a portion may be. Smaller ones would cost the processor that is measured. */
 static inline size_t conn_budget(struct conn *c, size_t want)
 {
     if (c->read_rate == 0 || c->state != CONN_BODY)
         return want;
     int64_t now = now_ns();
-    double allowed = (double)(now - c->began) / 1e9 * (double)c->read_rate - (double)c->got;
-    if (allowed < 1) {
+    double per_ns = (double)c->read_rate / 1e9, allowed = (double)(now - c->began) * per_ns - (double)c->got;
+    double portion = (double)PACE_NS * per_ns;
+    if (portion < 1)
+        portion = 1;
+    if (portion > PACE_PORTION)
+        portion = PACE_PORTION;
+    if (allowed < portion) {
         c->paused = true;
         conn_watch(c, 0);
-        timer_add(c->w, now + PACE_NS, conn_resume_reading, c);
+        timer_add(c->w, now + (int64_t)((portion - allowed) / per_ns) + 1, conn_resume_reading, c);
         return 0;
     }
     return allowed < (double)want ? (size_t)allowed : want;

@@ -1,33 +1,81 @@
-/* See ahead.h. A look takes the first and the last page of some bytes for all of them: the kernel brings and drops them in order. */
+/* See ahead.h. */
 #include "http/ahead.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #define WARM_WINDOW  (1u << 20) /* bytes that one look covers while nothing was cold */
 #define SEEN_WARM_MS 100        /* a file that was all in memory so lately is not looked at again */
-#define AHEAD_JOB    (1u << 20) /* bytes that one job reads */
-#define AHEAD_DEPTH  (4u << 20)
+#define AHEAD_JOB    (1u << 20) /* bytes that one job reads, unless memory is scarce */
+#define AHEAD_JOBS   4          /* so many jobs' bytes are kept in front */
+#define IN_VAIN      32         /* jobs in a row that found all in memory: nothing is cold any more */
+#define PAGE         4096u      /* of the smallest; larger ones are counted as that many */
+
+/* cachestat(2), since Linux 6.5; not in this C library. */
+#define CACHESTAT 451
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
 
 void ahead_init(struct ahead *a, struct core *core, void (*ready)(struct ahead *a))
 {
     *a = (struct ahead){.ready = ready, .core = core, .fd = -1};
 }
 
-/* One byte at `off`: is its page in memory? Errors count as yes: sendfile will tell. */
-static bool page_in_memory(int fd, off_t off)
+/* How many of the pages with these bytes are there, or on their way; UINT64_MAX: it cannot be told. */
+static uint64_t pages_cached(int fd, off_t off, off_t end)
+{
+    static atomic_bool unknown;
+    struct {
+        uint64_t off, len;
+    } range = {(uint64_t)off, (uint64_t)(end - off)};
+    struct {
+        uint64_t cache, dirty, writeback, evicted, recently_evicted;
+    } pages;
+    if (atomic_load_explicit(&unknown, memory_order_relaxed))
+        return UINT64_MAX;
+    if (syscall(CACHESTAT, fd, &range, &pages, 0U) == 0)
+        return pages.cache;
+    if (errno == ENOSYS)
+        atomic_store_explicit(&unknown, true, memory_order_relaxed);
+    return UINT64_MAX;
+}
+
+/* One byte at `off`: has its page been read? Errors count as yes: sendfile will tell. */
+static bool page_ready(int fd, off_t off)
 {
     char byte;
     struct iovec v = {&byte, 1};
     return preadv2(fd, &v, 1, off, RWF_NOWAIT) >= 0 || errno != EAGAIN;
 }
 
-/* Of a small window its last page stands for all. */
-static bool in_memory(int fd, off_t off, off_t end)
+/* All of it, at the price of a copy. */
+static bool all_ready(const struct ahead *a, off_t off, off_t end)
 {
-    return page_in_memory(fd, end - 1) && (end - off <= 16384 || page_in_memory(fd, off));
+    while (off < end) {
+        struct iovec v = {core_scratch(a->core), (size_t)least((uint64_t)(end - off), CORE_SCRATCH)};
+        ssize_t n = preadv2(a->fd, &v, 1, off, RWF_NOWAIT);
+        if (n <= 0)
+            return n == 0 || errno != EAGAIN;
+        off += n;
+    }
+    return true;
+}
+
+/* RWF_NOWAIT does not wait for a page that is missing, but has the kernel begin to read ahead there, and look for memory to do it in.
+ * So pages are counted first. While nothing was cold the ends stand for all (of a small window the last). */
+static bool in_memory(const struct ahead *a, off_t off, off_t end)
+{
+    uint64_t pages = (uint64_t)(end - 1) / PAGE - (uint64_t)off / PAGE + 1;
+    if (pages_cached(a->fd, off, end) < pages)
+        return false;
+    if (a->cold)
+        return all_ready(a, off, end);
+    return page_ready(a->fd, end - 1) && (end - off <= 16384 || page_ready(a->fd, off));
 }
 
 static void on_work(struct job *j)
@@ -35,12 +83,17 @@ static void on_work(struct job *j)
     struct ahead *a = CONTAINER_OF(j, struct ahead, job);
     char buf[65536];
     uint64_t done = 0;
+    a->job_in_vain = true;
     while (done < a->job_len) {
-        size_t want = a->job_len - done < sizeof buf ? (size_t)(a->job_len - done) : sizeof buf;
-        ssize_t n = pread(a->fd, buf, want, a->job_off + (off_t)done);
-        if (n <= 0)
+        struct iovec v = {buf, (size_t)least(a->job_len - done, sizeof buf)};
+        off_t at = a->job_off + (off_t)done;
+        ssize_t n = a->job_in_vain ? preadv2(a->fd, &v, 1, at, RWF_NOWAIT) : preadv(a->fd, &v, 1, at);
+        if (n <= 0 && !a->job_in_vain)
             return; /* sendfile meets the same error and ends the answer */
-        done += (uint64_t)n;
+        if (n <= 0)
+            a->job_in_vain = false;
+        else
+            done += (uint64_t)n;
     }
 }
 
@@ -48,43 +101,58 @@ static void on_done(struct job *j)
 {
     struct ahead *a = CONTAINER_OF(j, struct ahead, job);
     a->running = false;
+    a->in_vain = a->job_in_vain ? a->in_vain + 1 : 0;
+    if (a->in_vain >= IN_VAIN)
+        a->cold = false;
     if (!a->awaited)
         return;
     a->awaited = false;
     a->from = a->job_off;
-    a->to = a->job_off + (off_t)(a->job_len < AHEAD_TURN ? a->job_len : AHEAD_TURN);
+    a->to = a->job_off + (off_t)least(a->job_len, AHEAD_TURN);
     a->ready(a);
-}
-
-static uint64_t least(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
 }
 
 static void start(struct ahead *a, off_t off, off_t end)
 {
+    if (!a->cold)
+        a->in_vain = 0;
     a->job_off = off;
-    a->job_len = least((uint64_t)(end - off), AHEAD_JOB);
+    a->job_len = least((uint64_t)(end - off), a->reach);
     a->next = off + (off_t)a->job_len;
     a->cold = a->running = true;
     COUNT(core_counters(a->core), cold_windows, 1);
     job_start(a->core, &a->job, on_work, on_done);
 }
 
-/* Keeps a job in front of the sender. */
-static void stay_ahead(struct ahead *a, off_t off, off_t end)
+/* What the sender cannot go on without. If a job had read it already, memory is scarce: no more than is sent at once is read then. */
+static void start_at_once(struct ahead *a, off_t off, off_t end)
 {
-    if (a->cold && !a->running && a->next < end && a->next - off < AHEAD_DEPTH)
-        start(a, a->next, end);
+    a->reach = a->cold && off < a->next ? AHEAD_TURN : AHEAD_JOB;
+    start(a, off, end);
 }
 
-/* How many bytes the next look may cover; 0: none, since no job has read them. */
+/* Keeps a job in front of the sender, unless so little is left that it may be the end of a file that still grows. */
+static void stay_ahead(struct ahead *a, off_t off, off_t end)
+{
+    if (!a->cold || a->running)
+        return;
+    if (a->next < a->to)
+        a->next = a->to;
+    if (end - a->next < AHEAD_JOB || (uint64_t)(a->next - off) >= AHEAD_JOBS * a->reach)
+        return;
+    a->reach = least(2 * a->reach, AHEAD_JOB);
+    start(a, a->next, end);
+}
+
+/* How many bytes the next look may cover; 0: a job is reading them. */
 static uint64_t window_of(const struct ahead *a, const struct body_piece *piece)
 {
     if (!a->cold)
         return least(piece->len, WARM_WINDOW);
-    off_t read = a->running ? a->job_off : a->next;
-    return read > piece->off ? least(least(piece->len, AHEAD_TURN), (uint64_t)(read - piece->off)) : 0;
+    uint64_t window = least(piece->len, AHEAD_TURN);
+    if (!a->running)
+        return window;
+    return piece->off < a->job_off ? least(window, (uint64_t)(a->job_off - piece->off)) : 0;
 }
 
 static bool look(struct ahead *a, const struct body_piece *piece)
@@ -94,7 +162,7 @@ static bool look(struct ahead *a, const struct body_piece *piece)
     int64_t now = seen != NULL ? core_now(a->core) : 0;
     bool lately = seen != NULL && *seen != 0 && now - *seen < SEEN_WARM_MS;
     off_t end = piece->off + (off_t)window;
-    if (!lately && (window == 0 || !in_memory(a->fd, piece->off, end)))
+    if (!lately && (window == 0 || !in_memory(a, piece->off, end)))
         return false;
     if (seen != NULL && !lately)
         *seen = now;
@@ -110,12 +178,12 @@ uint64_t ahead_look(struct ahead *a, const struct body_piece *piece)
         if (!ahead_idle(a))
             return 0;
         a->fd = piece->fd;
-        a->from = a->to = 0;
+        a->from = a->to = a->next = 0;
         a->cold = false;
     }
     if ((off < a->from || off >= a->to) && !look(a, piece)) {
         if (!a->running)
-            start(a, off, end);
+            start_at_once(a, off, end);
         a->awaited = true;
         return 0;
     }

@@ -1,10 +1,10 @@
 /* Reading ahead: bytes of a file that a sender is about to hand to sendfile are brought into memory by jobs, so that the loop never waits
  * for a disk.
  *
- * A file is warm until a look finds bytes that are not in memory. From then on it is cold: one job at a time stays up to AHEAD_DEPTH in
- * front of the sender, and the sender behind what jobs have read. For the kernel's own reading ahead is started by whoever first
- * reaches its mark in the file, and waits for memory there: that has to be the job. Each AHEAD_TURN is looked at before it goes out, since
- * what was read may be dropped again where memory is scarce.
+ * A file is warm until a look finds bytes that are not in memory. From then on it is cold: one job at a time stays some MiB in front of the
+ * sender, and the sender behind the job. For the kernel's own reading ahead is started by whoever first reaches its mark in the file,
+ * and looks for memory there: that has to be the job. Each AHEAD_TURN is looked at before it goes out, since what was read may be
+ * dropped again where memory is scarce; jobs are short then. When jobs find nothing to do for long, the file is warm again.
  *
  * Owner: the exchange, which embeds it and must not end while a job runs (ahead_idle). Thread: the core's. */
 #ifndef LARDER_HTTP_AHEAD_H
@@ -26,10 +26,13 @@ struct ahead {
     bool running, awaited;
     bool cold;
     int fd;
-    off_t from, to; /* of fd: seen in memory */
-    off_t next;     /* of fd: where the next job begins */
+    off_t from, to;   /* of fd: seen in memory */
+    off_t next;       /* of fd: where the next job begins */
+    uint64_t reach;   /* bytes that it reads at most */
+    unsigned in_vain; /* jobs in a row that found all in memory */
     off_t job_off;
     uint64_t job_len;
+    bool job_in_vain; /* the job's own until it is done */
 };
 
 void ahead_init(struct ahead *a, struct core *core, void (*ready)(struct ahead *a));

@@ -188,8 +188,10 @@ static void exchange_end(struct exchange *x, bool complete, const char *why)
 {
     struct conn *k = x->conn;
     if (!ahead_idle(&x->ahead)) { /* the file must stay open until the job is done */
+        struct str text = STR_INIT(x->why_text);
+        str_addz(&text, why != NULL ? why : "");
         x->dropped = true;
-        x->why = why;
+        x->why = why != NULL ? x->why_text : NULL; /* the reason goes with the connection's stream */
         return;
     }
     if (x->body != NULL) {

@@ -67,6 +67,7 @@ struct exchange {
     struct h1_head req; /* h1_next makes it empty; what lies before is zeroed for each request */
     char in_buf[EXCHANGE_REQUEST_MAX];
     char out_buf[EXCHANGE_RESPONSE_MAX];
+    char why_text[96]; /* why, of a connection that is gone */
 };
 
 struct server_config {

@@ -10,6 +10,7 @@
 struct entry {
     struct list_node node;
     char *address; /* as written; what a listener is known by */
+    bool any;      /* all addresses of the machine */
     bool fresh;    /* opened by this round */
     bool gone;
     uint16_t port; /* the real one */
@@ -58,25 +59,46 @@ static struct entry *entry_of(const struct sockets *s, struct span address)
     return NULL;
 }
 
-static bool has_port(const struct sockets *s, uint16_t port)
+static bool is_any(struct span host)
+{
+    return span_eq(host, SPAN("0.0.0.0")) || span_eq(host, SPAN("::"));
+}
+
+/* Is the port ours already, on all addresses where this is one of them, or the other way round? */
+static bool is_covered(const struct sockets *s, const struct conf_listen *l)
 {
     LIST_FOREACH (n, &s->entries) {
-        if (CONTAINER_OF(n, struct entry, node)->port == port)
+        const struct entry *e = CONTAINER_OF(n, struct entry, node);
+        if (e->port == l->port && (e->any || is_any(l->host)))
             return true;
     }
     return false;
 }
 
+/* Before anything is opened: what is closed again at once would take clients with it. */
+static bool may_open(const struct sockets *s, const struct conf *conf, struct str *why)
+{
+    uint16_t port;
+    for (size_t i = 0; i < conf->n_listen; i++) {
+        const struct conf_listen *l = &conf->listen[i];
+        if (entry_of(s, l->address) == NULL &&
+            !listen_open(l->host, l->port, is_covered(s, l), 0, NULL, &port, why))
+            return false;
+    }
+    return true;
+}
+
 static bool entry_open(struct sockets *s, const struct conf_listen *l, struct str *why)
 {
     struct entry *e = mem_zalloc(sizeof *e + s->n_workers * sizeof e->fds[0]);
-    if (!listen_open(l->host, l->port, has_port(s, l->port), s->n_workers, e->fds, &e->port, why)) {
+    if (!listen_open(l->host, l->port, is_covered(s, l), s->n_workers, e->fds, &e->port, why)) {
         mem_free(e);
         return false;
     }
     e->address = mem_alloc(l->address.n + 1);
     memcpy(e->address, l->address.p, l->address.n);
     e->address[l->address.n] = 0;
+    e->any = is_any(l->host);
     e->fresh = true;
     list_push_back(&s->entries, &e->node);
     return true;
@@ -113,7 +135,7 @@ static void log_fresh(const struct sockets *s, const struct conf *conf)
 
 bool sockets_follow(struct sockets *s, const struct conf *conf, struct str *why)
 {
-    bool ok = true;
+    bool ok = may_open(s, conf, why);
     for (size_t i = 0; i < conf->n_listen && ok; i++) {
         if (entry_of(s, conf->listen[i].address) == NULL)
             ok = entry_open(s, &conf->listen[i], why);

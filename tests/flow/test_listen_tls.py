@@ -12,6 +12,7 @@ import pytest
 
 from lib import client, paths
 from lib.images import KIB, MIB, Image
+from lib.memory import drop_pages
 from lib.larder import run, wait_until, yaml_text
 from lib.ports import free_port
 
@@ -60,6 +61,31 @@ def test_content_of_every_size(upstream, secure, trusting):
                 r = c.exchange("GET", "/v2/t/app/blobs/" + name)
                 assert (r.status, r.clean, r.body) == (200, True, data)
         secure.wait_stored(*image.blobs)
+
+
+def test_clients_that_break_off_while_their_blob_is_read_from_the_disk(upstream, secure, trusting):
+    """The reason for which a connection ended is still told in the log when the connection itself is no more."""
+    image = image_on(upstream, 16 * MIB)
+    name = image.layers[0]
+    with connect(secure, trusting) as c:
+        assert c.exchange("GET", "/v2/t/app/blobs/" + name).good
+    secure.wait_stored(name)
+    for i in range(30):
+        drop_pages(secure.blob_path(name))
+        c = connect(secure, trusting)
+        c.send_request("GET", "/v2/t/app/blobs/" + name)
+        if i % 3 == 0:
+            c.sock.recv(1)
+        if i % 2 == 0:
+            c.reset()
+        else:  # a record that is none, and no key for it
+            raw = socket.socket(fileno=os.dup(c.sock.fileno()))
+            raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+            raw.close()
+            c.close()
+    wait_until(lambda: secure.connections() == 0, "all have gone")
+    with connect(secure, trusting) as c:
+        assert c.exchange("GET", "/v2/t/app/blobs/" + name).body == image.blobs[name]
 
 
 def test_ranges_heads_and_errors(upstream, secure, trusting):

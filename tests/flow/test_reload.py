@@ -227,6 +227,18 @@ def test_an_address_in_use_refuses_the_file(upstream, larder, start_larder):
     assert not answers(free), "nothing of a refused file stays"
 
 
+def test_another_process_on_the_same_port_of_another_address_is_not_shared(upstream, larder, start_larder):
+    """Both are ours to bind, and the kernel would let two of a user share it."""
+    other = start_larder(upstream, run=False)
+    other.config["listen"] = [{"address": "127.0.0.2:%d" % larder.port}]
+    other.start(wait=False)
+    wait_until(lambda: "127.0.0.2" in bound(larder.port), "the other one listens")
+    larder.config["listen"] += [{"address": "127.0.0.2:%d" % larder.port}]
+    write(larder)
+    refused(larder)
+    said(larder, level="error", text="cannot listen on 127.0.0.2:%d" % larder.port)
+
+
 def test_a_listener_moves_between_all_addresses_and_one(upstream, larder):
     """Its own socket, which goes away, is not another process."""
     for i, host in enumerate(("0.0.0.0", "127.0.0.1", "0.0.0.0"), 1):
