@@ -992,6 +992,8 @@ void server_port_identity(struct server_port *p, const struct identity *identity
 void server_unlisten(struct server_port *p)
 {
     list_remove(&p->node);
+    if (!p->server->draining)
+        listener_take_all(p->listener);
     listener_stop(p->listener);
     identity_unref(p->identity);
     tls_cache_free(p->sessions);

@@ -182,6 +182,16 @@ static void on_listener_closed(uv_handle_t *h)
     mem_free(h->data);
 }
 
+void listener_take_all(struct listener *l)
+{
+    int fd;
+    while ((fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0 || errno == EINTR ||
+           errno == ECONNABORTED) {
+        if (fd >= 0)
+            l->accepted(l->core, fd, l->arg);
+    }
+}
+
 void listener_stop(struct listener *l)
 {
     if (l == NULL)

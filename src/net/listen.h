@@ -23,6 +23,8 @@ bool listen_open(struct span host, uint16_t port, bool ours, unsigned n, int fds
  * queue meanwhile. */
 struct listener *listener_start(struct core *core, int fd,
                                 void (*accepted)(struct core *core, int fd, void *arg), void *arg);
+/* Accepts all who have connected by now: to be called before a stop that is to reset none of them. */
+void listener_take_all(struct listener *l);
 /* Stops accepting and closes the socket. The struct goes by itself. NULL is a no-op. */
 void listener_stop(struct listener *l);
 

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -133,6 +134,34 @@ static void test_accept(void **state)
     assert_int_equal(n_accepted, CLIENTS);
 }
 
+static void take_all_and_stop(void *arg)
+{
+    begin_accepting(arg);
+    listener_take_all(listener);
+    listener_stop(listener);
+    core_quit(loop.core);
+}
+
+/* Who has connected is taken, although the loop had no time for it before the stop. */
+static void test_taken_before_a_stop(void **state)
+{
+    UNUSED(state);
+    uint16_t port;
+    MUST(try_open("127.0.0.1", 0, 1, &listening, &port));
+    n_accepted = 0;
+    stop_at = UINT_MAX;
+    loop_open(&loop);
+    connect_all(port);
+    loop_run(&loop, take_all_and_stop, NULL);
+    loop_close(&loop);
+    assert_int_equal(n_accepted, CLIENTS);
+    for (unsigned i = 0; i < n_accepted; i++) {
+        assert_int_equal(send(accepted[i], "x", 1, MSG_NOSIGNAL), 1);
+        close(accepted[i]);
+        close(clients[i]);
+    }
+}
+
 /* Stopped in the middle of a batch: nothing more is accepted. */
 static void test_stopped_from_within(void **state)
 {
@@ -247,6 +276,7 @@ int main(void)
         cmocka_unit_test(test_one_port_for_all),
         cmocka_unit_test(test_refused_addresses),
         cmocka_unit_test(test_accept),
+        cmocka_unit_test(test_taken_before_a_stop),
         cmocka_unit_test(test_stopped_from_within),
         cmocka_unit_test(test_out_of_descriptors),
         cmocka_unit_test(test_stop_nothing),

@@ -959,7 +959,7 @@ static void look_into_spares(void)
     for (unsigned i = 0; i < SPARES; i++) {
         buffers[i] = tls_buffer_take(loop.core);
         secret_left =
-            secret_left || memmem(buffers[i], TLS_BUFFER, SECRET + 8, sizeof SECRET - 1 - 8) != NULL;
+            secret_left || memmem(buffers[i], TLS_BUFFER, &SECRET[8], sizeof SECRET - 1 - 8) != NULL;
     }
     for (unsigned i = 0; i < SPARES; i++)
         tls_buffer_give(loop.core, buffers[i]);
