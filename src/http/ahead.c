@@ -11,7 +11,6 @@
 #define AHEAD_JOB    (1u << 20) /* bytes that one job reads, unless memory is scarce */
 #define AHEAD_JOBS   4          /* so many jobs' bytes are kept in front */
 #define IN_VAIN      32         /* jobs in a row that found all in memory: nothing is cold any more */
-#define PAGE         4096u      /* of the smallest; larger ones are counted as that many */
 
 /* cachestat(2), since Linux 6.5; not in this C library. */
 #define CACHESTAT 451
@@ -54,11 +53,12 @@ static bool page_ready(int fd, off_t off)
 }
 
 /* All of it, at the price of a copy. */
-static bool all_ready(const struct ahead *a, off_t off, off_t end)
+static bool all_ready(int fd, off_t off, off_t end)
 {
+    char buf[65536];
     while (off < end) {
-        struct iovec v = {core_scratch(a->core), (size_t)least((uint64_t)(end - off), CORE_SCRATCH)};
-        ssize_t n = preadv2(a->fd, &v, 1, off, RWF_NOWAIT);
+        struct iovec v = {buf, (size_t)least((uint64_t)(end - off), sizeof buf)};
+        ssize_t n = preadv2(fd, &v, 1, off, RWF_NOWAIT);
         if (n <= 0)
             return n == 0 || errno != EAGAIN;
         off += n;
@@ -70,11 +70,12 @@ static bool all_ready(const struct ahead *a, off_t off, off_t end)
  * So pages are counted first. While nothing was cold the ends stand for all (of a small window the last). */
 static bool in_memory(const struct ahead *a, off_t off, off_t end)
 {
-    uint64_t pages = (uint64_t)(end - 1) / PAGE - (uint64_t)off / PAGE + 1;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t pages = (uint64_t)(end - 1) / page - (uint64_t)off / page + 1;
     if (pages_cached(a->fd, off, end) < pages)
         return false;
     if (a->cold)
-        return all_ready(a, off, end);
+        return all_ready(a->fd, off, end);
     return page_ready(a->fd, end - 1) && (end - off <= 16384 || page_ready(a->fd, off));
 }
 
