@@ -497,17 +497,8 @@ static void ping_start(struct auth *a, const struct conf_endpoint *e)
 /* What an answer that is no challenge means: that the registry is in trouble says nothing about access. */
 static int ping_err(unsigned status)
 {
-    switch (status) {
-    case 429:
-        return ERR_TOO_MANY;
-    case 503:
-        return ERR_UP_UNAVAILABLE;
-    case 408:
-    case 504:
-        return ERR_UP_TIMEOUT;
-    default:
-        return status >= 500 ? ERR_UP_STATUS : ERR_DENIED;
-    }
+    bool trouble = status >= 500 || status == 408 || status == 429;
+    return trouble ? upstream_err_of(status, WHAT_MANIFEST) : ERR_DENIED;
 }
 
 static void ping_broke(struct auth *a)

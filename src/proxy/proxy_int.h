@@ -159,6 +159,9 @@ enum upstream_next {
     UPSTREAM_FAILED  /* see failure and why; nothing is under way any more */
 };
 
+/* What a status that is no success means for whoever asked. */
+int upstream_err_of(unsigned status, enum upstream_what what);
+
 /* path and fields are set; starts a round over the endpoints, beginning with t->endpoint. An event always follows. */
 void upstream_start(struct upstream_try *t, void (*event)(struct call *call));
 int64_t upstream_deadline(struct proxy *px,

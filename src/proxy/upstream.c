@@ -37,7 +37,7 @@ struct upstream_hop {
 
 /* ---- verdicts ---- */
 
-static int err_of_status(unsigned status, enum upstream_what what)
+int upstream_err_of(unsigned status, enum upstream_what what)
 {
     switch (status) {
     case 401:
@@ -543,7 +543,7 @@ static enum upstream_next step_answer(struct upstream_try *t)
     str_addf(&s, "status %u", status);
     if (status < 400)
         return failed(t, ERR_UP_CONTENT, status, -1, why);
-    return failed(t, err_of_status(status, t->what), status,
+    return failed(t, upstream_err_of(status, t->what), status,
                   retry_after_parse(h1_get(head, SPAN("retry-after")), clock_wall_ms()), why);
 }
 
