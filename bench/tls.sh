@@ -55,7 +55,7 @@ await() { # PORT NAME
 
 # --- the registry ---
 nginx_port=$(free_port)
-mkdir -p "$folder/www/v2/app/blobs"
+mkdir -p "$folder/client" "$folder/www/v2/app/blobs"
 head -c "${mib}M" /dev/urandom >"$folder/blob"
 digest=sha256:$(sha256sum <"$folder/blob" | cut -d' ' -f1)
 mv "$folder/blob" "$folder/www/v2/app/blobs/$digest"
@@ -82,8 +82,11 @@ await "$nginx_port" nginx
 # --- one download, in seconds ---
 fetch() { # URL [curl options]
     local seconds
-    seconds=$(curl -sSf -q --cacert "$folder/cert.pem" -o "$folder/got" -w '%{time_total}' "$@") || fail "curl cannot fetch $1: $(tail -n 3 "$folder/larder.log")"
-    [ "sha256:$(sha256sum <"$folder/got" | cut -d' ' -f1)" = "$digest" ] || fail "$1 gave other bytes"
+    rm -f "$folder/client/got"
+    sync -f "$folder" # what earlier downloads left to be written, or to be discarded, is not this one's
+    sleep 0.2
+    seconds=$(curl -sSf -q --cacert "$folder/cert.pem" -o "$folder/client/got" -w '%{time_total}' "$@") || fail "curl cannot fetch $1: $(tail -n 3 "$folder/larder.log")"
+    [ "sha256:$(sha256sum <"$folder/client/got" | cut -d' ' -f1)" = "$digest" ] || fail "$1 gave other bytes"
     echo "$seconds"
 }
 

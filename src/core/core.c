@@ -1,7 +1,8 @@
 /* The core: loop, mailbox, timers, deferred work, jobs.
  *
- * Mailbox: one mutex and one list; the bell (uv_async) is rung on the edge from empty to non-empty only.
- * Draining detaches the whole list first, so a message may post others, itself included.
+ * Mailbox: one mutex and one list; the bell (uv_async) is rung on the edge from empty to non-empty only, and not at all by the core
+ * itself, which looks into its mailbox before it sleeps. Draining detaches the whole list first, so a message may post others,
+ * itself included.
  *
  * Timers: a hashed wheel of lists. Arming links into the slot of the due time; re-arming to a later time only
  * changes `due`, and the hand re-links what it finds early. So the common case (an idle timeout pushed back
@@ -39,7 +40,8 @@ struct core {
     struct list wheel[WHEEL_SLOTS];
 
     uv_prepare_t before_sleep;
-    uv_idle_t no_sleep; /* active while deferred work is left over: the loop must not block */
+    uv_idle_t no_sleep; /* active while deferred work or own mail is left over: the loop must not block */
+    bool own_mail;      /* the core has posted to itself */
     struct list deferred;
 
     struct list ops;
@@ -69,6 +71,17 @@ bool core_msg_idle(const struct core_msg *m)
     return !atomic_load_explicit(&m->posted, memory_order_acquire);
 }
 
+static void on_no_sleep(uv_idle_t *idle)
+{
+    UNUSED(idle); /* its being active is what makes the loop poll with a timeout of zero */
+}
+
+static void own_mail(struct core *c)
+{
+    c->own_mail = true;
+    uv_idle_start(&c->no_sleep, on_no_sleep);
+}
+
 void core_post(struct core *to, struct core_msg *m)
 {
     if (atomic_exchange_explicit(&m->posted, true, memory_order_acq_rel))
@@ -76,7 +89,10 @@ void core_post(struct core *to, struct core_msg *m)
     pthread_mutex_lock(&to->lock);
     bool edge = list_empty(&to->inbox);
     list_push_back(&to->inbox, &m->node);
-    if (edge) /* under the lock: whoever has drained the inbox knows that nobody is at the bell any more */
+    if (edge && to == current)
+        own_mail(to);
+    else if (
+        edge) /* under the lock: whoever has drained the inbox knows that nobody is at the bell any more */
         uv_async_send(&to->bell);
     pthread_mutex_unlock(&to->lock);
 }
@@ -209,20 +225,19 @@ static void run_deferred(struct core *c)
     }
     list_move_all(&turn, &c->deferred);
     list_move_all(&c->deferred, &turn);
-    if (list_empty(&c->deferred))
+    if (list_empty(&c->deferred) && !c->own_mail)
         uv_idle_stop(&c->no_sleep);
 }
 
 static void on_before_sleep(uv_prepare_t *p)
 {
     struct core *c = p->data;
+    if (c->own_mail) {
+        c->own_mail = false;
+        on_bell(&c->bell);
+    }
     if (uv_is_active((uv_handle_t *)&c->no_sleep)) /* also when what was deferred has been cancelled since */
         run_deferred(c);
-}
-
-static void on_no_sleep(uv_idle_t *idle)
-{
-    UNUSED(idle); /* its being active is what makes the loop poll with a timeout of zero */
 }
 
 void defer_init(struct defer *d, void (*run)(struct defer *d))
@@ -235,7 +250,7 @@ void defer_start(struct core *c, struct defer *d)
     if (list_linked(&d->node))
         return;
     if (list_empty(&c->deferred))
-        uv_idle_start(&c->no_sleep, on_no_sleep);
+        uv_idle_start(&c->no_sleep, on_no_sleep); /* already active: a no-op */
     list_push_back(&c->deferred, &d->node);
 }
 

@@ -1,4 +1,4 @@
-/* Fetching a blob: the leader of a stream flight. Bytes go from the socket into a chunk, from there in one job through the hash
+/* Fetching a blob: the leader of a stream flight. Bytes go from the socket into a ring, from there in a job through the hash
  * and into the partial file; then they are published, and readers on all cores send them from that file.
  *
  *   OPEN     a job opens the partial file                       -> REHASH (an earlier fill left something) | SEND
@@ -13,12 +13,19 @@
  *   INDEX    the index's writer names object and link           -> END
  *   FAIL     the flight is told; the partial is kept or removed -> END
  *
- * Two chunks: one is filled from the socket while the other is in the job. When both are full the socket is left alone, so
- * upstream cannot fill memory. A job takes whatever has arrived, so a slow upstream's bytes are not held back.
+ * The ring: byte `o` of the blob lies at o modulo RING, so three offsets say everything:
  *
- * Invariants: `front` bytes from 0 are hashed and in the file, or in the job under way; received == front + what lies in the
- * filling chunk. Only the front's jobs write below front; a side (side.c) never writes where the front has been, and the
- * front's job waits while a side's job writes into its way. So what was hashed is what is in the file.
+ *     done <= front <= got <= done + RING
+ *      |        |       `- received (the loop's)
+ *      |        `- given to the job (the loop's; `granted` is what the job reads of it)
+ *      `- hashed and in the file (the job's while it runs)
+ *
+ * A job goes on as long as it is given more, and tells the loop of each piece: while it hashes, the loop reads, and neither waits
+ * for the other to wake up. When the ring is full the socket is left alone, so upstream cannot fill memory. A job takes whatever
+ * has arrived, so a slow upstream's bytes are not held back.
+ *
+ * Invariants: only the front's jobs write below front; a side (side.c) never writes where the front has been, and the
+ * front is not given what a side's job writes into. So what was hashed is what is in the file.
  *
  * The operation does not depend on its readers. When the last one leaves, the rule's policy says whether it goes on. */
 #include <unistd.h>
@@ -29,8 +36,10 @@
 #include "store/evict.h"
 #include "proxy/transfer.h"
 
-#define CHUNK        (256u << 10)
-#define CHUNK_ROOM   (16u << 10) /* less room than this in a chunk is not worth a read */
+#define RING         (512u << 10) /* a power of two */
+#define RING_ROOM    (16u << 10)  /* less room than this is not worth a read */
+#define PIECE        (128u << 10) /* what a job writes and then hashes, while it is in a cache */
+#define JOB_TURN     (8u << 20)   /* after so much a job gives its thread back */
 #define SIDES_MAX    3
 #define SIDE_PART    10 /* at most one byte in ten may be fetched twice */
 #define SIDE_BYTES   (4u << 20)
@@ -59,11 +68,6 @@ enum fetch_state {
 #define FETCH_O_SIDE  16u /* at least one side is alive */
 #define FETCH_O_MSG   32u /* the leader's message may be posted */
 
-struct chunk {
-    char *buf;
-    size_t n;
-};
-
 struct fetch {
     struct op op;
     struct proxy *px;
@@ -78,7 +82,10 @@ struct fetch {
     bool eof;
     struct transfer x; /* its front: see the invariants */
 
-    struct chunk fill, busy;
+    char *ring;
+    uint64_t got;
+    _Atomic uint64_t granted, done;
+    uint64_t published;
     struct hasher hasher;
     struct summer summer; /* of what the hasher has had */
     bool fits;            /* the length has been compared with the store's limits */
@@ -194,10 +201,34 @@ static void hash_init(struct fetch *f)
     summer_init(&f->summer);
 }
 
-static void hash_busy(struct fetch *f)
+static void hash_piece(struct fetch *f, const char *bytes, size_t n)
 {
-    hasher_update(&f->hasher, f->busy.buf, f->busy.n);
-    summer_update(&f->summer, f->busy.buf, f->busy.n);
+    hasher_update(&f->hasher, bytes, n);
+    summer_update(&f->summer, bytes, n);
+}
+
+static uint64_t done_upto(const struct fetch *f)
+{
+    return atomic_load_explicit(&f->done, memory_order_acquire);
+}
+
+static void done_is(struct fetch *f, uint64_t off)
+{
+    atomic_store_explicit(&f->done, off, memory_order_release);
+}
+
+static void publish(struct fetch *f)
+{
+    uint64_t done = done_upto(f);
+    if (done > f->published)
+        flight_publish(f->flight, f->published = done);
+}
+
+/* No job is under way: [0, off) is there, and nothing else. */
+static void front_is(struct fetch *f, uint64_t off)
+{
+    f->x.front = f->got = off;
+    done_is(f, off);
 }
 
 static enum step step_open(struct fetch *f)
@@ -220,10 +251,11 @@ static enum step step_open(struct fetch *f)
 static void rehash_work(struct job *j)
 {
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
-    size_t want = f->rehash_to - f->rehashed < CHUNK ? (size_t)(f->rehash_to - f->rehashed) : CHUNK;
-    ssize_t n = pread(flight_partial(f->flight)->fd, f->busy.buf, want, (off_t)f->rehashed);
-    f->busy.n = n > 0 ? (size_t)n : 0;
-    hash_busy(f);
+    size_t want = f->rehash_to - f->rehashed < RING ? (size_t)(f->rehash_to - f->rehashed) : RING;
+    ssize_t n = pread(flight_partial(f->flight)->fd, f->ring, want, (off_t)f->rehashed);
+    if (n > 0)
+        hash_piece(f, f->ring, (size_t)n);
+    done_is(f, f->rehashed + (n > 0 ? (uint64_t)n : 0));
 }
 
 static enum step step_rehash(struct fetch *f)
@@ -232,12 +264,11 @@ static enum step step_rehash(struct fetch *f)
         return STEP_WAIT;
     if (f->job_done) {
         f->job_done = false;
-        if (f->busy.n == 0)
+        if (done_upto(f) == f->rehashed)
             f->rehash_to = f->rehashed; /* unreadable from here on: fetch it again */
-        f->rehashed += f->busy.n;
-        f->busy.n = 0;
-        f->x.front = f->rehashed;
-        flight_publish(f->flight, f->x.front);
+        f->rehashed = done_upto(f);
+        front_is(f, f->rehashed);
+        publish(f);
     }
     if (f->rehashed == f->rehash_to)
         return op_go(&f->op, FETCH_SEND);
@@ -263,8 +294,10 @@ static enum step step_restart(struct fetch *f)
     f->job_done = false;
     if (f->job_err != 0)
         return store_failed(f);
-    f->x.front = f->rehashed = f->rehash_to = 0;
+    f->rehashed = f->rehash_to = 0;
+    front_is(f, 0);
     hash_init(f);
+    f->published = 0;
     flight_unpublish(f->flight);
     return op_go(&f->op, FETCH_SEND);
 }
@@ -321,29 +354,45 @@ static enum step step_head(struct fetch *f)
 
 /* ---- BODY ---- */
 
-/* What is larger than the store may ever become is not begun. */
-static void check_size(struct fetch *f)
+/* What is larger than the store may ever become is not begun. In a job. */
+static bool is_too_large(struct fetch *f, uint64_t upto)
 {
-    if (f->fits)
-        return;
-    uint64_t size = f->x.length_known ? f->x.length : f->x.front;
-    f->too_large = !store_fits(f->px->shared->store, size);
-    f->fits = f->x.length_known && !f->too_large;
+    if (!f->fits) {
+        f->too_large = !store_fits(f->px->shared->store, f->x.length_known ? f->x.length : upto);
+        f->fits = f->x.length_known && !f->too_large;
+    }
+    return f->too_large;
 }
 
-static void chunk_work(struct job *j)
+/* Bytes of the ring from `off` on that lie in one stretch. */
+static size_t ring_stretch(uint64_t off, uint64_t to)
+{
+    size_t n = RING - (size_t)(off % RING);
+    return to - off < n ? (size_t)(to - off) : n;
+}
+
+static void front_work(struct job *j)
 {
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct str why = STR_INIT(f->job_why);
-    check_size(f);
-    if (f->too_large) {
-        f->job_err = ERR_STORE;
-        return;
+    f->job_err = 0;
+    for (uint64_t from = done_upto(f), began = from; from - began < JOB_TURN;) {
+        uint64_t to = atomic_load_explicit(&f->granted, memory_order_acquire);
+        size_t n = ring_stretch(from, to);
+        if (n == 0)
+            return;
+        if (n > PIECE)
+            n = PIECE;
+        const char *bytes = f->ring + from % RING;
+        f->job_err =
+            is_too_large(f, to) ? ERR_STORE : partial_write(flight_partial(f->flight), from, bytes, n, &why);
+        if (f->job_err != 0)
+            return;
+        hash_piece(f, bytes, n);
+        from += n;
+        done_is(f, from);
+        core_post(f->op.core, &f->msg);
     }
-    f->job_err =
-        partial_write(flight_partial(f->flight), f->x.front - f->busy.n, f->busy.buf, f->busy.n, &why);
-    if (f->job_err == 0)
-        hash_busy(f);
 }
 
 static bool side_in_the_way(const struct fetch *f, uint64_t from, uint64_t to)
@@ -355,63 +404,69 @@ static bool side_in_the_way(const struct fetch *f, uint64_t from, uint64_t to)
     return false;
 }
 
-/* How much of what has arrived may be written now: all of it, or, with extents ahead, whole blocks until the end. */
-static size_t chunk_writable(const struct fetch *f)
+/* Up to where what has arrived may be written now: all of it, or, with extents ahead, whole blocks until the end. */
+static uint64_t writable_upto(const struct fetch *f)
 {
-    uint64_t end = f->x.front + f->fill.n;
-    if (!f->sided || end == f->x.length)
-        return f->fill.n;
-    end &= ~(flight_partial(f->flight)->block - 1);
-    return end > f->x.front ? (size_t)(end - f->x.front) : 0;
+    if (!f->sided || f->got == f->x.length)
+        return f->got;
+    uint64_t to = f->got & ~(flight_partial(f->flight)->block - 1);
+    return to > f->x.front ? to : f->x.front;
 }
 
-/* Hands what has arrived to the job, if it is free. */
-static void chunk_dispatch(struct fetch *f)
+/* Is there anything that a job must still write? */
+static bool front_is_behind(const struct fetch *f)
 {
-    size_t n = chunk_writable(f);
-    if (n == 0 || op_expects(&f->op, FETCH_O_JOB) || side_in_the_way(f, f->x.front, f->x.front + n))
-        return;
-    struct chunk c = f->busy;
-    f->busy = f->fill;
-    f->fill = (struct chunk){.buf = c.buf, .n = f->busy.n - n};
-    memcpy(f->fill.buf, f->busy.buf + n, f->fill.n);
-    f->busy.n = n;
-    f->x.front += f->busy.n;
-    f->x.progress_ms = core_now(f->op.core);
-    job_run(f, chunk_work);
+    return op_expects(&f->op, FETCH_O_JOB) || done_upto(f) < writable_upto(f);
+}
+
+/* Gives the job what has arrived. One that is under way goes on with it. */
+static void front_push(struct fetch *f)
+{
+    uint64_t to = writable_upto(f);
+    if (to > f->x.front && !side_in_the_way(f, f->x.front, to)) {
+        f->x.front = to;
+        f->x.progress_ms = core_now(f->op.core);
+    }
+    atomic_store_explicit(&f->granted, f->x.front, memory_order_release);
+    if (done_upto(f) < f->x.front && !op_expects(&f->op, FETCH_O_JOB))
+        job_run(f, front_work);
+}
+
+static size_t ring_room(const struct fetch *f)
+{
+    return RING - (size_t)(f->got - done_upto(f));
 }
 
 enum filled { FILLED_FULL, FILLED_AGAIN, FILLED_END, FILLED_BROKEN };
 
-static enum filled chunk_fill(struct fetch *f)
+static enum filled ring_fill(struct fetch *f)
 {
-    while (CHUNK - f->fill.n >= CHUNK_ROOM) {
-        ssize_t n = call_read(&f->x.t.call, f->fill.buf + f->fill.n, CHUNK - f->fill.n);
+    size_t room;
+    while ((room = ring_room(f)) >= RING_ROOM) {
+        char *at = f->ring + f->got % RING;
+        ssize_t n = call_read(&f->x.t.call, at, ring_stretch(f->got, f->got + room));
         if (n == CALL_AGAIN)
             return FILLED_AGAIN;
         if (n == CALL_BROKEN)
             return FILLED_BROKEN;
         if (n == 0)
             return FILLED_END;
-        f->fill.n += transfer_skip(&f->x, f->fill.buf + f->fill.n, (size_t)n);
+        f->got += transfer_skip(&f->x, at, (size_t)n);
     }
     return FILLED_FULL;
 }
 
-/* The job that was under way has ended: publish. False: the disk failed. */
-static bool chunk_done(struct fetch *f)
+/* Publishes what the job has done. False: it has ended because the disk failed. */
+static bool front_look(struct fetch *f)
 {
+    publish(f);
     if (!f->job_done || op_expects(&f->op, FETCH_O_JOB))
         return true;
     f->job_done = false;
-    if (f->job_err != 0) { /* it is not there */
-        f->x.front -= f->busy.n;
-        f->busy.n = 0;
-        return false;
-    }
-    f->busy.n = 0;
-    flight_publish(f->flight, f->x.front);
-    return true;
+    if (f->job_err == 0)
+        return true;
+    front_is(f, done_upto(f)); /* the rest is not there */
+    return false;
 }
 
 static enum step fetch_give_up(struct fetch *f, int err, const char *why)
@@ -423,11 +478,10 @@ static enum step fetch_give_up(struct fetch *f, int err, const char *why)
 
 static enum step body_finished(struct fetch *f)
 {
-    uint64_t got = f->x.front + f->fill.n;
-    if (f->x.skip > 0 || (f->x.length_known && got < f->x.length))
+    if (f->x.skip > 0 || (f->x.length_known && f->got < f->x.length))
         return fetch_reject(f, ERR_UP_SHORT, "the answer ended early");
     call_stop(f);
-    if (f->x.length_known && got > f->x.length) {
+    if (f->x.length_known && f->got > f->x.length) {
         f->discard = true;
         upstream_reject(&f->x.t, ERR_UP_CONTENT, "the blob is longer than announced");
         return op_go(&f->op, FETCH_FAIL);
@@ -435,32 +489,36 @@ static enum step body_finished(struct fetch *f)
     return op_go(&f->op, FETCH_VERIFY);
 }
 
+/* The ring is full: the job, or a side in its way, will bring us back. */
+static enum step body_full(struct fetch *f)
+{
+    if (ring_room(f) >= RING_ROOM)
+        return STEP_MORE; /* by now it is not */
+    call_pause(&f->x.t.call);
+    if (op_expects(&f->op, FETCH_O_CALL))
+        op_clear(&f->op, FETCH_O_CALL);
+    return STEP_WAIT;
+}
+
 static enum step step_body(struct fetch *f)
 {
-    if (!chunk_done(f))
+    if (!front_look(f))
         return store_failed(f);
     if (f->eof) {
-        chunk_dispatch(f);
-        if (op_expects(&f->op, FETCH_O_JOB) || chunk_writable(f) > 0)
-            return STEP_WAIT;
-        return body_finished(f);
+        front_push(f);
+        return front_is_behind(f) ? STEP_WAIT : body_finished(f);
     }
-    enum filled how = chunk_fill(f);
-    if (f->x.length_known && f->x.front + f->fill.n > f->x.length) {
+    enum filled how = ring_fill(f);
+    if (f->x.length_known && f->got > f->x.length) {
         f->discard = true;
         return fetch_give_up(f, ERR_UP_CONTENT, "the blob is longer than announced");
     }
-    chunk_dispatch(f);
+    front_push(f);
     switch (how) {
     case FILLED_AGAIN:
         return op_wait(&f->op, FETCH_O_CALL);
     case FILLED_FULL:
-        if (CHUNK - f->fill.n >= CHUNK_ROOM)
-            return STEP_MORE; /* the other chunk was free */
-        call_pause(&f->x.t.call);
-        if (op_expects(&f->op, FETCH_O_CALL))
-            op_clear(&f->op, FETCH_O_CALL);
-        return STEP_WAIT; /* for the job, or for a side in its way */
+        return body_full(f);
     case FILLED_END:
         f->eof = true;
         return STEP_MORE;
@@ -474,12 +532,12 @@ static enum step step_body(struct fetch *f)
 
 static enum step step_pause(struct fetch *f)
 {
-    if (!chunk_done(f))
+    if (!front_look(f))
         return store_failed(f);
-    chunk_dispatch(f);
-    if (op_expects(&f->op, FETCH_O_JOB) || chunk_writable(f) > 0)
+    front_push(f);
+    if (front_is_behind(f))
         return STEP_WAIT;
-    f->fill.n = 0; /* less than a block, which must not be written now: it is asked for again */
+    f->got = f->x.front; /* less than a block, which must not be written now: it is asked for again */
     if (op_expects(&f->op, FETCH_O_TIMER))
         return STEP_WAIT;
     if (!f->paused) {
@@ -627,14 +685,14 @@ static enum step step_fail(struct fetch *f)
     sides_close(f);
     if (op_expects(&f->op, FETCH_O_JOB) || f->n_sides > 0)
         return STEP_WAIT;
-    if (f->rehashed == f->rehash_to && !f->tidied && !chunk_done(f))
+    if (f->rehashed == f->rehash_to && !f->tidied && !front_look(f))
         log_warn("store", "the last piece of a blob was not written", LOG_D("digest", &f->x.digest),
                  LOG_S("why", f->job_why));
     if (f->x.t.failure.err == ERR_CLIENT_GONE && !f->tidied && !flight_forget_ahead(f->flight))
         return go_on(f);
     if (!f->tidied && f->has_partial) {
         f->tidied = true;
-        f->fill.n = 0;
+        front_is(f, done_upto(f));
         job_run(f, keep_work);
         return STEP_WAIT;
     }
@@ -817,8 +875,7 @@ static void fetch_free(struct op *op)
     timer_disarm(&f->side_tick);
     flight_unref(f->flight);
     setup_release(f->px, f->x.t.setup);
-    mem_free(f->fill.buf);
-    mem_free(f->busy.buf);
+    mem_free(f->ring);
     mem_free(f);
 }
 
@@ -863,8 +920,7 @@ void fetch_lead(struct proxy *px, struct flight *flight, const struct fetch_what
     core_msg_init(&f->msg, on_leader_msg);
     timer_init(&f->pause, on_pause);
     timer_init(&f->side_tick, on_side_tick);
-    f->fill.buf = mem_alloc(CHUNK);
-    f->busy.buf = mem_alloc(CHUNK);
+    f->ring = mem_alloc(RING);
     transfer_init(&f->x, px, setup_hold(px, w->setup), w->rule, w->repo, &w->digest);
     flight_set_leader(flight, px->core, &f->msg);
     op_run(&f->op);
