@@ -233,12 +233,20 @@ def refuse_failures(report, server):
         raise Failed(f"{server.name}: {failures(report)} of {report['requests'] + sum(failures(report).values())} requests")
 
 
+def machine_cpu():
+    """Seconds that all processors were busy so far, for whomever: user, nice, system, irq and softirq of /proc/stat."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return sum(int(fields[i]) for i in (1, 2, 3, 6, 7)) / os.sysconf("SC_CLK_TCK")
+
+
 def with_cpu(server, run):
-    """What run() returned, with the processor time that the server needed for it."""
-    before = server.cpu()
+    """What run() returned, with the processor time that the server needed for it, and the whole machine."""
+    before, machine = server.cpu(), machine_cpu()
     result = run()
+    gigabytes = max(result["bytes"] / 1e9, 1e-9)
     result["server_cpu_seconds"] = round(server.cpu() - before, 2)
-    result["server_cpu_seconds_per_gb"] = result["server_cpu_seconds"] / max(result["bytes"] / 1e9, 1e-9)
+    result["server_cpu_seconds_per_gb"] = result["server_cpu_seconds"] / gigabytes
+    result["machine_cpu_seconds_per_gb"] = (machine_cpu() - machine) / gigabytes
     return result
 
 

@@ -63,6 +63,7 @@ def measure_hits(bench, world, servers, name, path, size, unit, target, processo
     figures = {f"{unit}_per_second": bench.figure(name, unit, target)}
     if processor:
         figures["server_cpu_seconds_per_gb"] = bench.figure(f"{name}: processor", "s/GB", at_most_of(1.0, *FILES))
+        figures["machine_cpu_seconds_per_gb"] = bench.figure(f"{name}: processor, with the clients'", "s/GB")
     ready = warm(bench, world, servers, path, size, figures.values())
     for _ in range(bench.scale.rounds):
         for server in list(ready):

@@ -8,6 +8,7 @@
 
 #define WARM_WINDOW  (1u << 20) /* bytes that one look covers while nothing was cold */
 #define SEEN_WARM_MS 100        /* a file that was all in memory so lately is not looked at again */
+#define LOOK_MS      20         /* what was seen longer ago may be gone: slow clients come back to it late */
 #define AHEAD_JOB    (1u << 20) /* bytes that one job reads, unless memory is scarce */
 #define AHEAD_JOBS   4          /* so many jobs' bytes are kept in front */
 #define IN_VAIN      32         /* jobs in a row that found all in memory: nothing is cold any more */
@@ -23,6 +24,18 @@ static uint64_t least(uint64_t a, uint64_t b)
 void ahead_init(struct ahead *a, struct core *core, void (*ready)(struct ahead *a))
 {
     *a = (struct ahead){.ready = ready, .core = core, .fd = -1};
+}
+
+static void seen(struct ahead *a, off_t from, off_t to)
+{
+    a->from = from;
+    a->to = to;
+    a->seen_ms = core_now(a->core);
+}
+
+static bool was_seen(const struct ahead *a, off_t off)
+{
+    return off >= a->from && off < a->to;
 }
 
 /* How many of the pages with these bytes are there, or on their way; UINT64_MAX: it cannot be told. */
@@ -74,7 +87,7 @@ static bool in_memory(const struct ahead *a, off_t off, off_t end)
     uint64_t pages = (uint64_t)(end - 1) / page - (uint64_t)off / page + 1;
     if (pages_cached(a->fd, off, end) < pages)
         return false;
-    if (a->cold)
+    if (a->cold && !was_seen(a, off)) /* else it was ready once, and is still there */
         return all_ready(a->fd, off, end);
     return page_ready(a->fd, end - 1) && (end - off <= 16384 || page_ready(a->fd, off));
 }
@@ -108,8 +121,7 @@ static void on_done(struct job *j)
     if (!a->awaited)
         return;
     a->awaited = false;
-    a->from = a->job_off;
-    a->to = a->job_off + (off_t)least(a->job_len, AHEAD_TURN);
+    seen(a, a->job_off, a->job_off + (off_t)least(a->job_len, AHEAD_TURN));
     a->ready(a);
 }
 
@@ -151,6 +163,8 @@ static uint64_t window_of(const struct ahead *a, const struct body_piece *piece)
     if (!a->cold)
         return least(piece->len, WARM_WINDOW);
     uint64_t window = least(piece->len, AHEAD_TURN);
+    if (was_seen(a, piece->off))
+        window = least(window, (uint64_t)(a->to - piece->off));
     if (!a->running)
         return window;
     return piece->off < a->job_off ? least(window, (uint64_t)(a->job_off - piece->off)) : 0;
@@ -159,16 +173,15 @@ static uint64_t window_of(const struct ahead *a, const struct body_piece *piece)
 static bool look(struct ahead *a, const struct body_piece *piece)
 {
     uint64_t window = window_of(a, piece);
-    int64_t *seen = window == piece->len ? piece->seen_warm_ms : NULL;
-    int64_t now = seen != NULL ? core_now(a->core) : 0;
-    bool lately = seen != NULL && *seen != 0 && now - *seen < SEEN_WARM_MS;
+    int64_t *warm = window == piece->len ? piece->seen_warm_ms : NULL;
+    int64_t now = warm != NULL ? core_now(a->core) : 0;
+    bool lately = warm != NULL && *warm != 0 && now - *warm < SEEN_WARM_MS;
     off_t end = piece->off + (off_t)window;
     if (!lately && (window == 0 || !in_memory(a, piece->off, end)))
         return false;
-    if (seen != NULL && !lately)
-        *seen = now;
-    a->from = piece->off;
-    a->to = end;
+    if (warm != NULL && !lately)
+        *warm = now;
+    seen(a, piece->off, end);
     return true;
 }
 
@@ -182,7 +195,8 @@ uint64_t ahead_look(struct ahead *a, const struct body_piece *piece)
         a->from = a->to = a->next = 0;
         a->cold = false;
     }
-    if ((off < a->from || off >= a->to) && !look(a, piece)) {
+    bool lately = was_seen(a, off) && core_now(a->core) - a->seen_ms <= LOOK_MS;
+    if (!lately && !look(a, piece)) {
         if (!a->running)
             start_at_once(a, off, end);
         a->awaited = true;

@@ -4,7 +4,7 @@
  * A file is warm until a look finds bytes that are not in memory. From then on it is cold: one job at a time stays some MiB in front of the
  * sender, and the sender behind the job. For the kernel's own reading ahead is started by whoever first reaches its mark in the file,
  * and looks for memory there: that has to be the job. Each AHEAD_TURN is looked at before it goes out, since what was read may be
- * dropped again where memory is scarce; jobs are short then. When jobs find nothing to do for long, the file is warm again.
+ * dropped again where memory is scarce (and again, when it could not be sent at once); jobs are short then. When jobs find nothing to do for long, the file is warm again.
  *
  * Owner: the exchange, which embeds it and must not end while a job runs (ahead_idle). Thread: the core's. */
 #ifndef LARDER_HTTP_AHEAD_H
@@ -27,6 +27,7 @@ struct ahead {
     bool cold;
     int fd;
     off_t from, to;   /* of fd: seen in memory */
+    int64_t seen_ms;  /* core_now */
     off_t next;       /* of fd: where the next job begins */
     uint64_t reach;   /* bytes that it reads at most */
     unsigned in_vain; /* jobs in a row that found all in memory */
