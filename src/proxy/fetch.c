@@ -39,7 +39,7 @@
 #define RING         (512u << 10) /* a power of two */
 #define RING_ROOM    (16u << 10)  /* less room than this is not worth a read */
 #define PIECE        (128u << 10) /* what a job writes and then hashes, while it is in a cache */
-#define JOB_TURN     (8u << 20)   /* after so much a job gives its thread back */
+#define JOB_TURN     (1u << 20)   /* after so much a job gives its thread back: others wait for it */
 #define SIDES_MAX    3
 #define SIDE_PART    10 /* at most one byte in ten may be fetched twice */
 #define SIDE_BYTES   (4u << 20)
