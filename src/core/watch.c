@@ -1,7 +1,7 @@
 /* uv_fs_event on the folder, a timer for quiet and for the regular look, and uv_fs_stat for the look itself.
  *
- * `looking`: a stat is on the pool; what happens meanwhile sets `again`. The struct is freed when both handles are closed and no
- * stat is under way. */
+ * `looking`: a stat is on the pool; the timer rests, and what happens meanwhile leads to another look. The struct is freed when both
+ * handles are closed and no stat is under way. */
 #include <string.h>
 #include <uv.h>
 
@@ -9,7 +9,9 @@
 #include "core/core.h"
 #include "core/watch.h"
 
-#define QUIET_MS   150  /* after an event: editors and ConfigMaps do several things in a row */
+#define QUIET_MS 150 /* after an event: editors and ConfigMaps do several things in a row */
+#define LATEST_MS                                                                                            \
+    1000 /* after the first of many events: a folder in which something is written all the time has no quiet */
 #define REGULAR_MS 5000 /* without events: network file systems, folders that came later */
 
 struct look {
@@ -23,7 +25,8 @@ struct file_watch {
     void *arg;
     struct look last; /* all zero: it was not there */
     bool first;       /* call after the first look, too */
-    bool known, looking, again, closing, watching;
+    bool known, looking, closing, watching;
+    uint64_t event_at; /* the first event since the last look began; 0: none */
     unsigned handles;
     uv_fs_event_t events;
     uv_timer_t timer;
@@ -53,6 +56,13 @@ static void on_timer(uv_timer_t *t)
 static void look_in(struct file_watch *w, uint64_t ms)
 {
     MUST(uv_timer_start(&w->timer, on_timer, ms, 0) == 0);
+}
+
+static void look_soon(struct file_watch *w)
+{
+    uint64_t waited = uv_now(w->timer.loop) - w->event_at;
+    uint64_t left = waited < LATEST_MS ? LATEST_MS - waited : 0;
+    look_in(w, left < QUIET_MS ? left : QUIET_MS);
 }
 
 static struct look look_of(const uv_stat_t *st)
@@ -86,18 +96,17 @@ static void on_stat(uv_fs_t *req)
     if (there || !w->known) /* a file that is missing for a moment comes back as another one, or as it was */
         w->last = now;
     w->known = true;
-    look_in(w, w->again ? QUIET_MS : REGULAR_MS);
-    w->again = false;
+    if (w->event_at != 0)
+        look_soon(w);
+    else
+        look_in(w, REGULAR_MS);
     if (changed)
         w->changed(w->arg);
 }
 
 static void look(struct file_watch *w)
 {
-    if (w->looking) {
-        w->again = true;
-        return;
-    }
+    w->event_at = 0;
     w->looking = true;
     w->stat.data = w;
     MUST(uv_fs_stat(w->timer.loop, &w->stat, w->path, on_stat) == 0);
@@ -112,10 +121,10 @@ static void on_event(uv_fs_event_t *e, const char *name, int events, int status)
         (void)uv_fs_event_stop(e);
         w->watching = false;
     }
-    if (w->looking)
-        w->again = true;
-    else
-        look_in(w, QUIET_MS);
+    if (w->event_at == 0)
+        w->event_at = uv_now(e->loop);
+    if (!w->looking)
+        look_soon(w);
 }
 
 /* Begins to watch the folder, or begins anew: one that was removed and made again has no watch any more. */

@@ -2,8 +2,8 @@
  * link in its folder (a Kubernetes ConfigMap or Secret), missing for a moment, or on a file system that tells of nothing.
  *
  * What is watched is the folder of the path: a watch on the file itself dies with its inode. Any event there leads, after a moment of
- * quiet, to a look at the file (its identity, size, times; symbolic links are followed); and a look is taken every few
- * seconds anyhow. Looks happen on the pool: a folder on a network must not stop the loop.
+ * quiet and after a second at the latest, to a look at the file (its identity, size, times; symbolic links are followed); and a look is
+ * taken every few seconds anyhow. Looks happen on the pool: a folder on a network must not stop the loop.
  *
  * Thread: the core's. */
 #ifndef LARDER_CORE_WATCH_H

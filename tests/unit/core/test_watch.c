@@ -209,6 +209,42 @@ static void test_quiet(void **state)
     loop_close(&bench.loop);
 }
 
+/* Something else is written there all the time, as a log file is: there is no quiet, and the change is seen all the same. */
+static void on_seen(void *arg)
+{
+    UNUSED(arg);
+    timer_disarm(&bench.pause);
+    file_watch_free(bench.watch);
+    core_quit(bench.loop.core);
+}
+
+static void write_log(struct timer *t)
+{
+    put("other", "noise");
+    if (bench.seen == 0)
+        put("config.yaml", "two two");
+    MUST(bench.seen++ < 100); /* five seconds */
+    timer_arm(bench.loop.core, t, 50);
+}
+
+static void begin_busy(void *arg)
+{
+    UNUSED(arg);
+    bench.seen = 0;
+    bench.watch = file_watch_new(bench.loop.core, bench.file, false, on_seen, NULL);
+    timer_init(&bench.pause, write_log);
+    timer_arm(bench.loop.core, &bench.pause, 300); /* after the first look */
+}
+
+static void test_busy_folder(void **state)
+{
+    UNUSED(state);
+    put("config.yaml", "one");
+    loop_open(&bench.loop);
+    loop_run(&bench.loop, begin_busy, NULL);
+    loop_close(&bench.loop);
+}
+
 static void test_free_at_once(void **state)
 {
     UNUSED(state);
@@ -228,6 +264,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_config_map, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_no_event, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_quiet, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_busy_folder, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_free_at_once, make_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
