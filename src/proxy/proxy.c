@@ -104,7 +104,8 @@ static struct server_config server_limits(struct proxy *px)
                                   .arg = px};
 }
 
-/* What runs keeps the setup it began with; the last of it on this core gives it back. */
+/* What runs keeps the setup it began with; the last of it on this core gives it back. A listener that goes keeps what it has: it takes its
+ * last clients when it is told to stop. */
 static void on_reload(struct core_msg *m)
 {
     struct proxy *px = CONTAINER_OF(m, struct proxy, reload);
@@ -116,7 +117,9 @@ static void on_reload(struct core_msg *m)
     server_configure(px->server, &config);
     LIST_FOREACH (n, &px->ports) {
         struct proxy_port *p = CONTAINER_OF(n, struct proxy_port, node);
-        server_port_identity(p->port, setup_identity(px->setup, span_of(p->address, p->n)));
+        const struct identity *identity;
+        if (setup_identity(px->setup, span_of(p->address, p->n), &identity))
+            server_port_identity(p->port, identity);
     }
 }
 
@@ -176,7 +179,9 @@ void proxy_listen(struct proxy *px, struct span address, int fd)
     p->node = (struct list_node){0};
     p->n = address.n;
     memcpy(p->address, address.p, address.n);
-    p->port = server_listen(px->server, fd, setup_identity(px->setup, address));
+    const struct identity *identity = NULL;
+    (void)setup_identity(px->setup, address, &identity);
+    p->port = server_listen(px->server, fd, identity);
     list_push_back(&px->ports, &p->node);
 }
 

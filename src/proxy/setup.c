@@ -227,13 +227,15 @@ struct secrets *setup_secrets(const struct setup *s)
     return s->secrets;
 }
 
-const struct identity *setup_identity(const struct setup *s, struct span address)
+bool setup_identity(const struct setup *s, struct span address, const struct identity **out)
 {
     for (size_t i = 0; i < s->ways.n_listen; i++) {
-        if (span_eq(s->conf->listen[i].address, address))
-            return s->ways.listen[i];
+        if (span_eq(s->conf->listen[i].address, address)) {
+            *out = s->ways.listen[i];
+            return true;
+        }
     }
-    return NULL;
+    return false;
 }
 
 struct upstream_health *setup_health(const struct setup *s, const struct conf_upstream *up)

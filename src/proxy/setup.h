@@ -38,7 +38,7 @@ const struct conf *setup_conf(const struct setup *s);
 const struct dial_how *setup_how(const struct setup *s, const struct conf_upstream *up,
                                  const struct url *origin);
 struct secrets *setup_secrets(const struct setup *s);
-/* The certificate of the listener with that address (as written); NULL: no TLS, or no such listener. */
-const struct identity *setup_identity(const struct setup *s, struct span address);
+/* The certificate of the listener with that address (as written), NULL: no TLS. False: there is no such listener. */
+bool setup_identity(const struct setup *s, struct span address, const struct identity **out);
 
 #endif

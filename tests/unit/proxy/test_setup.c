@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "../net/pki.h"
+#include "net/listen.h"
 
 static struct conf *conf_of(struct rig *r, const char *text)
 {
@@ -497,6 +498,56 @@ static void test_metrics_follow(void **state)
     rig_stop(r);
 }
 
+/* ---- a listener by TLS that goes ---- */
+
+#define LISTENER "127.0.0.1:0"
+#define BY_TLS   "listen: [{address: \"" LISTENER "\", tls: {certificate: leaf.pem, key: leaf.key}}]\n" ONE_RULE
+
+struct leaving {
+    int listening, client;
+    struct sockaddr_in at;
+};
+
+static void listen_on(struct rig_core *on, void *arg)
+{
+    proxy_listen(on->px, SPAN(LISTENER), ((struct leaving *)arg)->listening);
+}
+
+/* A client connects when the core has the setup without the listener, and it has not been told to stop it. */
+static void connect_and_unlisten(struct rig_core *on, void *arg)
+{
+    static const char plain[] = "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
+    struct leaving *l = arg;
+    l->client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    MUST(connect(l->client, (struct sockaddr *)&l->at, sizeof l->at) == 0);
+    MUST(send(l->client, plain, sizeof plain - 1, MSG_NOSIGNAL) == sizeof plain - 1);
+    proxy_unlisten(on->px, SPAN(LISTENER));
+}
+
+static void test_last_clients_of_a_tls_listener(void **state)
+{
+    struct rig *r = *state;
+    struct leaving l = {.at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
+    uint16_t port;
+    char text[512], answer[64] = "";
+    struct str why = STR_INIT(text);
+    pki_open();
+    pki_make(&(struct pki_how){"leaf", .cn = "leaf.test", .names = "DNS:leaf.test"});
+    copy_pem(r, "leaf.pem", pki_text("leaf", NULL));
+    copy_pem(r, "leaf.key", pki_key("leaf"));
+    pki_close();
+    MUST(listen_open(SPAN("127.0.0.1"), 0, false, 1, &l.listening, &port, &why));
+    l.at.sin_port = htons(port);
+    rig_start(r, setup_of(r, BY_TLS, NULL));
+    on_core(r, 0, listen_on, &l);
+    (void)reload(r);
+    on_core(r, 0, connect_and_unlisten, &l);
+    (void)recv(l.client, answer, sizeof answer - 1, 0);
+    assert_null(strstr(answer, "HTTP"));
+    close(l.client);
+    rig_stop(r);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -512,6 +563,7 @@ int main(void)
         TEST(test_reload_under_way),
         TEST(test_many_reloads),
         TEST(test_metrics_follow),
+        TEST(test_last_clients_of_a_tls_listener),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
