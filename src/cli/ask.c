@@ -12,12 +12,24 @@
 #define ANSWER_S     3600 /* an order on a large store takes its time */
 #define DIGITS_SHOWN 12
 
-bool ask_begin(struct ask *a, const struct command_args *args)
+static void begin(struct ask *a, const struct command_args *args)
 {
-    struct config_warnings warnings;
     const char *format = args->option[OPT_OUTPUT];
     *a = (struct ask){.args = args, .arena = arena_new(), .now_ms = clock_wall_ms()};
     a->table = format == NULL || strcmp(format, "table") == 0;
+}
+
+bool ask_begin(struct ask *a, const struct command_args *args)
+{
+    begin(a, args);
+    a->conf = config_read_admin(config_path(args->option[OPT_CONFIG]));
+    return a->conf != NULL;
+}
+
+bool ask_begin_rules(struct ask *a, const struct command_args *args)
+{
+    struct config_warnings warnings;
+    begin(a, args);
     a->conf = config_read(config_path(args->option[OPT_CONFIG]), &warnings);
     return a->conf != NULL;
 }

@@ -12,7 +12,7 @@
 
 struct ask {
     const struct command_args *args;
-    struct conf *conf;
+    struct conf *conf;   /* ask_begin: its admin address, and no more */
     struct arena *arena; /* values live here */
     bool table;          /* for people: sizes and ages in words */
     int64_t now_ms;
@@ -20,8 +20,10 @@ struct ask {
     bool absent;       /* no server answered the last question */
 };
 
-/* False: the configuration is not good, which has been said. To be ended in any case. */
+/* False: the configuration does not say where the server is, which has been said. To be ended in any case. */
 bool ask_begin(struct ask *a, const struct command_args *args) MUSTCHECK;
+/* The same for a command that needs the rules, too: the configuration has to be good. */
+bool ask_begin_rules(struct ask *a, const struct command_args *args) MUSTCHECK;
 void ask_end(struct ask *a);
 
 /* NULL: it was refused, or no server runs, which has been said. The caller gives it back (json_decref). */

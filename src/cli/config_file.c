@@ -55,7 +55,8 @@ bool config_read_text(int fd, char **text, size_t *n, const char **why)
     }
 }
 
-struct conf *config_load(struct span text, const char *path, struct config_warnings *warnings)
+/* admin: an address to ask will do, and is tried for when the text is not good. */
+static struct conf *load(struct span text, const char *path, struct config_warnings *warnings, bool admin)
 {
     struct conf_error *list = mem_zalloc(COMPLAINTS * sizeof *list);
     struct conf_errors errors = {.list = list,
@@ -64,17 +65,24 @@ struct conf *config_load(struct span text, const char *path, struct config_warni
                                  .cap_warnings = ARRAY_LEN(warnings->list)};
     struct conf *c = conf_load(text, span_str(path), &errors);
     warnings->n = errors.n_warnings;
+    if (c == NULL && admin)
+        c = conf_load_admin(text, span_str(path));
     for (size_t i = 0; i < errors.n; i++) {
         char line[1024];
         struct str s = STR_INIT(line);
         conf_error_text(&errors.list[i], span_str(path), &s);
-        fprintf(stderr, "%s\n", line);
+        fprintf(stderr, "%s%s\n", c != NULL ? "warning: " : "", line);
     }
     mem_free(list);
     return c;
 }
 
-struct conf *config_read(const char *path, struct config_warnings *warnings)
+struct conf *config_load(struct span text, const char *path, struct config_warnings *warnings)
+{
+    return load(text, path, warnings, false);
+}
+
+static struct conf *read_file(const char *path, struct config_warnings *warnings, bool admin)
 {
     warnings->n = 0;
     const char *why = NULL;
@@ -89,10 +97,21 @@ struct conf *config_read(const char *path, struct config_warnings *warnings)
     }
     struct conf *c = NULL;
     if (config_read_text(fd, &text, &n, &why))
-        c = config_load(span_of(text, n), path, warnings);
+        c = load(span_of(text, n), path, warnings, admin);
     else
         fprintf(stderr, "%s: cannot read the configuration: %s\n", path, why);
     close(fd);
     mem_free(text);
     return c;
+}
+
+struct conf *config_read(const char *path, struct config_warnings *warnings)
+{
+    return read_file(path, warnings, false);
+}
+
+struct conf *config_read_admin(const char *path)
+{
+    struct config_warnings unused;
+    return read_file(path, &unused, true);
 }

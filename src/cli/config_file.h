@@ -17,6 +17,10 @@ struct config_warnings {
 /* Reads and validates. NULL: everything that is wrong has been written to standard error, one line each, and there are no warnings. */
 struct conf *config_read(const char *path, struct config_warnings *warnings);
 
+/* For commands that ask the running server: what is wrong is a warning on standard error if the admin address, which is all that the
+ * result is good for then, can be read all the same. */
+struct conf *config_read_admin(const char *path);
+
 /* Reads all of an open file. *text is the caller's to free, also when it fails (then *why says why). */
 bool config_read_text(int fd, char **text, size_t *n, const char **why);
 /* Validates a text; as config_read. */

@@ -247,7 +247,7 @@ int run_warm(const struct command_args *args)
     /* The second Ctrl-C ends the command at once, should the server not answer. */
     struct sigaction act = {.sa_handler = on_interrupt, .sa_flags = (int)(SA_RESTART | SA_RESETHAND)};
     (void)sigaction(SIGINT, &act, NULL);
-    code = ask_begin(&w.ask, args) ? warm_all(&w) : 1;
+    code = ask_begin_rules(&w.ask, args) ? warm_all(&w) : 1;
     ask_end(&w.ask);
     return code;
 }

@@ -338,19 +338,58 @@ static void load_all(struct conf_loader *l, struct span text)
     load_rules(l);
 }
 
-struct conf *conf_load(struct span text, struct span file, struct conf_errors *errors)
+static struct conf *conf_new(struct span text, struct span file)
 {
-    MUST(errors->cap > 0);
-    errors->n = errors->n_warnings = 0;
     struct conf *c = NEW(c);
     ref_init(&c->ref);
     c->arena = arena_new();
     c->file = arena_span(c->arena, file);
     c->fingerprint = map_hash(text);
+    return c;
+}
+
+struct conf *conf_load(struct span text, struct span file, struct conf_errors *errors)
+{
+    MUST(errors->cap > 0);
+    errors->n = errors->n_warnings = 0;
+    struct conf *c = conf_new(text, file);
     struct conf_loader l = {.conf = c, .errors = errors, .scratch = arena_new()};
     load_all(&l, text);
     arena_free(l.scratch);
     if (errors->n == 0)
+        return c;
+    conf_unref(c);
+    return NULL;
+}
+
+/* The default is meant only if no other address can stand where something is wrong. */
+static bool read_admin(struct conf_loader *l, struct span text)
+{
+    struct conf_node *root;
+    const struct conf_node *map = NULL;
+    bool whole = yaml_in_read_start(l->scratch, text, l->errors, &root);
+    for (const struct conf_node *k = root != NULL && root->kind == NODE_MAP ? root->first : NULL; k != NULL;
+         k = k->next)
+        if (span_eq(k->text, SPAN("admin")) && k->value->kind != NODE_NULL)
+            map = k->value;
+    if (map != NULL && map->kind == NODE_BAD)
+        return false;
+    l->errors->n = 0;
+    load_admin(l, map);
+    if (l->value[KEY_ADMIN_address].state != VALUE_ABSENT)
+        return l->conf->admin.host.p != NULL;
+    return l->errors->n == 0 && (whole || memmem(text.p, text.n, "admin", 5) == NULL);
+}
+
+struct conf *conf_load_admin(struct span text, struct span file)
+{
+    struct conf_error dropped[1];
+    struct conf_errors errors = {.list = dropped, .cap = ARRAY_LEN(dropped)};
+    struct conf *c = conf_new(text, file);
+    struct conf_loader l = {.conf = c, .errors = &errors, .scratch = arena_new()};
+    bool ok = read_admin(&l, text);
+    arena_free(l.scratch);
+    if (ok)
         return c;
     conf_unref(c);
     return NULL;

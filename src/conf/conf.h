@@ -215,6 +215,10 @@ struct conf_errors {
  * written. All independent mistakes are reported in one go, in file order. */
 struct conf *conf_load(struct span text, struct span file, struct conf_errors *errors) MUSTCHECK;
 
+/* Of a text that need not be good, only `file` and `admin`: a running server can be asked although its file has been spoiled. NULL: nobody
+ * can tell where it listens. There are no complaints: they are conf_load's. */
+struct conf *conf_load_admin(struct span text, struct span file) MUSTCHECK;
+
 struct conf *conf_ref(struct conf *c);
 void conf_unref(struct conf *c); /* NULL is a no-op */
 

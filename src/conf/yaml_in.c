@@ -297,7 +297,20 @@ static bool build(struct builder *b)
     }
 }
 
-bool yaml_in_read(struct arena *a, struct span text, struct conf_errors *errors, struct conf_node **root)
+/* A key that waits for its value gets one about which nothing is to be said. */
+static void close_all(struct builder *b)
+{
+    for (; b->depth > 0; b->depth--) {
+        struct conf_node *key = b->stack[b->depth - 1].key;
+        if (key == NULL)
+            continue;
+        key->value = arena_alloc(b->arena, sizeof *key->value);
+        *key->value = (struct conf_node){.kind = NODE_BAD, .mark = key->mark};
+    }
+}
+
+bool yaml_in_read_start(struct arena *a, struct span text, struct conf_errors *errors,
+                        struct conf_node **root)
 {
     *root = NULL;
     struct conf_mark whole = {0};
@@ -319,6 +332,15 @@ bool yaml_in_read(struct arena *a, struct span text, struct conf_errors *errors,
     yaml_parser_set_input_string(&b.parser, (const unsigned char *)(text.p != NULL ? text.p : ""), text.n);
     bool ok = build(&b);
     yaml_parser_delete(&b.parser);
-    *root = ok ? b.root : NULL;
+    close_all(&b);
+    *root = b.root;
+    return ok;
+}
+
+bool yaml_in_read(struct arena *a, struct span text, struct conf_errors *errors, struct conf_node **root)
+{
+    bool ok = yaml_in_read_start(a, text, errors, root);
+    if (!ok)
+        *root = NULL;
     return ok;
 }

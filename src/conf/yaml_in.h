@@ -40,4 +40,9 @@ struct conf_node {
 bool yaml_in_read(struct arena *a, struct span text, struct conf_errors *errors,
                   struct conf_node **root) MUSTCHECK;
 
+/* The same, but *root is what stands before the place where the text stops to be a tree, also when the result is false. What was open there
+ * ends there. */
+bool yaml_in_read_start(struct arena *a, struct span text, struct conf_errors *errors,
+                        struct conf_node **root) MUSTCHECK;
+
 #endif

@@ -526,6 +526,22 @@ def test_status_says_what_is_out_of_order(upstream, start_larder):
     assert re.search(r"^upstreams down +up\.test$", text, re.M) and re.search(r"^unhealthy credential sets +bad$", text, re.M)
 
 
+def test_a_spoiled_file_is_a_warning(upstream, larder, stock):
+    """The server runs with the one before, and is asked and ordered all the same."""
+    with open(larder.file) as file:
+        before = file.read()
+    for spoiled, word in ((before + "nonsense: 1\n", "unknown key 'nonsense'"), (before + "nonsense: [\n", "not valid YAML")):
+        with open(larder.file, "w") as file:
+            file.write(spoiled)
+        wait_until(lambda: not ask(larder, "GET", "status")[1]["config_good"], "the new file is refused")
+        for command, answer in ((("status",), "the file is not in force: "), (("ls",), "up.test/app"), (("pin", "t/app:v1"), "up.test/app")):
+            r = on(larder, *command)
+            assert r.returncode == 0 and answer in r.stdout, r
+            assert re.match(r"warning: .*:\d+:\d+: ", r.stderr) and word in r.stderr, r
+        r = on(larder, "warm", "t/app:v1")
+        assert (r.returncode, r.stdout) == (1, "") and word in r.stderr, "it needs the rules"
+
+
 # ---- around it ----
 
 COMMANDS = [("ls",), ("ls", "-a"), ("du",), ("purge", "t/a:b"), ("purge", "--rule", "rule-t"), ("pin", "t/a:b"), ("pin", "--list"), ("unpin", "t/a:b"),

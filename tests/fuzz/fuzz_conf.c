@@ -85,6 +85,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_list(text, list, errors.n);
     check_list(text, warnings, errors.n_warnings);
     MUST((c == NULL) == (errors.n > 0) && (errors.n == 0 || errors.n_warnings == 0));
+    struct conf *admin = conf_load_admin(text, SPAN("fuzz.yaml"));
+    MUST(c == NULL || (admin != NULL && span_eq(admin->admin.address, c->admin.address)));
+    conf_unref(admin);
     if (c == NULL)
         return 0;
     MUST(c->n_listen > 0 && c->store_path.n > 0);

@@ -362,6 +362,40 @@ static void the_example_is_valid(void **state)
     conf_unref(c);
 }
 
+/* What can be read of it says where to ask the server that runs with what the file was before; else nobody guesses. */
+static void the_admin_of_a_bad_file(void **state)
+{
+    UNUSED(state);
+    static const struct {
+        const char *text, *address; /* NULL: unknown */
+    } cases[] = {
+        {"rules: 1\nnonsense: 2\n", "127.0.0.1:5001"},
+        {"admin: {address: 127.0.0.2:6001}\nnonsense: 2\n", "127.0.0.2:6001"},
+        {"admin: {address: 127.0.0.2:6001, nonsense: 2}\n", "127.0.0.2:6001"},
+        {"admin:\n  address: 127.0.0.2:6001\nrules:\n  - a: [\n", "127.0.0.2:6001"},
+        {"admin:\n  address: 127.0.0.2:6001\n x: y\n", "127.0.0.2:6001"},
+        {"log: {level: info}\nrules:\n  - target: *\n", "127.0.0.1:5001"},
+        {"", "127.0.0.1:5001"},
+        {"rules:\n  - target: *\nadmin: {address: 127.0.0.2:6001}\n", NULL},
+        {"admin:\n\taddress: 127.0.0.2:6001\n", NULL},
+        {"admin: {address: localhost:6001}\n", NULL},
+        {"admin: {adress: 127.0.0.2:6001}\n", NULL},
+        {"admin: 127.0.0.2:6001\n", NULL},
+        {"x: &x {address: 127.0.0.2:6001}\nadmin: *x\n", NULL},
+        {"admin: {address: \"127.0.0.2:60", NULL},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct conf *c = conf_load_admin(span_str(cases[i].text), SPAN("test.yaml"));
+        if (cases[i].address == NULL) {
+            assert_null(c);
+            continue;
+        }
+        assert_non_null(c);
+        assert_string_equal(c->admin.address.p, cases[i].address);
+        conf_unref(c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -370,6 +404,7 @@ int main(void)
         cmocka_unit_test(full_file_rules),         cmocka_unit_test(defaults),
         cmocka_unit_test(one_rule_is_enough),      cmocka_unit_test(values_at_their_limits),
         cmocka_unit_test(a_snapshot_stands_alone), cmocka_unit_test(the_example_is_valid),
+        cmocka_unit_test(the_admin_of_a_bad_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
