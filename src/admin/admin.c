@@ -2,6 +2,9 @@
  *
  * Stopping: RUNNING -> admin_stop: no new connections, idle ones closed; a tick waits until the last answer is out. */
 #include "admin/admin.h"
+
+#include <arpa/inet.h>
+
 #include "admin/metrics.h"
 #include "base/mem.h"
 #include "http/server.h"
@@ -108,6 +111,23 @@ static void on_stop_tick(struct timer *t)
     done(arg);
 }
 
+/* All addresses are nobody's: no peer has "0.0.0.0". */
+static void find_own(int fd, struct str *out)
+{
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } a = {.sa.sa_family = AF_UNSPEC};
+    socklen_t len = sizeof a;
+    char text[INET6_ADDRSTRLEN] = "";
+    (void)getsockname(fd, &a.sa, &len);
+    if (a.sa.sa_family == AF_INET && inet_ntop(AF_INET, &a.v4.sin_addr, text, sizeof text) != NULL)
+        str_addf(out, "%s:", text);
+    else if (a.sa.sa_family == AF_INET6 && inet_ntop(AF_INET6, &a.v6.sin6_addr, text, sizeof text) != NULL)
+        str_addf(out, "[%s]:", text);
+}
+
 struct admin *admin_start(struct core *core, int fd, const struct admin_config *config)
 {
     core_check(core);
@@ -116,6 +136,8 @@ struct admin *admin_start(struct core *core, int fd, const struct admin_config *
     a->core = core;
     a->config = *config;
     a->api = (struct api){.calls = config->calls, .n_calls = config->n_calls};
+    struct str own = STR_INIT(a->api.own);
+    find_own(fd, &own);
     timer_init(&a->tick, on_stop_tick);
     struct server_config sc = {.header_ms = ADMIN_HEADER_MS,
                                .idle_ms = ADMIN_IDLE_MS,

@@ -97,10 +97,11 @@ static const struct api_call *call_named(const struct api *api, struct span name
     return NULL;
 }
 
-bool api_is_from_here(struct span peer)
+bool api_is_from_here(const struct api *api, struct span peer)
 {
     return span_starts(peer, SPAN("127.")) || span_starts(peer, SPAN("[::1]:")) ||
-           span_starts(peer, SPAN("[::ffff:127."));
+           span_starts(peer, SPAN("[::ffff:127.")) ||
+           (api->own[0] != 0 && span_starts(peer, span_str(api->own)));
 }
 
 void api_request(struct api *api, struct exchange *x, struct span name, struct span query)
@@ -123,7 +124,7 @@ void api_request(struct api *api, struct exchange *x, struct span name, struct s
     char peer_text[64];
     struct str peer = STR_INIT(peer_text);
     exchange_peer(x, &peer);
-    if (post && !api_is_from_here(str_span(&peer))) {
+    if (post && !api_is_from_here(api, str_span(&peer))) {
         send_error(x, 403,
                    SPAN("orders are taken from this machine only; run the command where larder runs"));
         return;

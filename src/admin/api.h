@@ -2,8 +2,8 @@
  *
  *   GET  /api/v1/NAME?parameters    looks
  *   POST /api/v1/NAME?parameters    changes something. It must carry the header "Larder-Admin: 1", which no page of another site can
- *                                   make a browser send, and come from a loopback address; parameters stand in the query as well, there
- *                                   is no body
+ *                                   make a browser send, and come from this machine; parameters stand in the query as well, there is no
+ *                                   body
  *
  * The answer is JSON with status 200, or {"error": "a sentence"} with 400 (the question is wrong), 403, 404 (there is no such thing), 409 or
  * 503. Long lists come in pages: the answer's "next", given as `after`, leads to the next one.
@@ -33,15 +33,16 @@ struct api_call {
 struct api {
     const struct api_call *calls;
     size_t n_calls;
+    char own[64]; /* the address that is listened on, as a peer's begins which has it, too: "192.0.2.1:" */
     unsigned running; /* on the pool: the admin waits for them when it stops */
 };
 
 /* Answers a request below /api/v1/; `name` is the rest of its path. */
 void api_request(struct api *api, struct exchange *x, struct span name, struct span query);
 
-/* Orders are for this machine, whatever address the admin listens on: whoever may connect from elsewhere may look, and not touch. peer: as
- * exchange_peer writes it. */
-bool api_is_from_here(struct span peer);
+/* Orders are for this machine, whatever address the admin listens on: whoever may connect from elsewhere may look, and not touch. Who
+ * connects to an address of this machine from the same one is here. peer: as exchange_peer writes it. */
+bool api_is_from_here(const struct api *api, struct span peer);
 
 /* The decoded value of a parameter, appended to out. False: it is not there, or is no good encoding, or does not fit. Any
  * thread. */

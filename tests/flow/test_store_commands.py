@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import threading
 
 import pytest
@@ -585,6 +586,27 @@ def test_orders_are_orders(larder, stock):
     for name, status in (("usage", 400), ("usage?by=tag", 400), ("objects", 400), ("objects?image=t/nope:1", 404)):
         code, answer = ask(larder, "GET", name)
         assert code == status and list(answer) == ["error"], (name, code, answer)
+
+
+def own_address():
+    """One of this machine's that is not loopback, or None."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.connect(("198.51.100.1", 9))  # sends nothing
+        except OSError:
+            return None
+        return s.getsockname()[0]
+
+
+def test_orders_on_an_address_of_this_machine(upstream, start_larder):
+    """What comes from there comes from here."""
+    own = own_address()
+    if own is None or own.startswith("127."):
+        pytest.skip("this machine has no address but loopback")
+    larder = start_larder(upstream, run=False)
+    larder.config["admin"] = {"address": "%s:%d" % (own, larder.admin_port)}
+    larder.start()
+    assert told(larder, "gc")["objects"] == 0
 
 
 def test_what_is_refused_is_said_in_its_own_signs(larder):

@@ -262,7 +262,7 @@ class Larder:
     # ---- admin ----
 
     def admin(self, path):
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(self.config["admin"]["address"], timeout=PATIENCE)
         with contextlib.closing(connection):
             connection.request("GET", path)
             answer = connection.getresponse()

@@ -60,10 +60,17 @@ static void orders_come_from_here(void **state)
     static const char *elsewhere[] = {
         "",           "192.0.2.1:40000",          "10.127.0.1:1", "[2001:db8::1]:40000",
         "[::12]:127", "[::ffff:192.0.2.127]:127", "1127.0.0.1:1", "[2001:db8::127]:1"};
+    static const struct api all = {.own = "0.0.0.0:"}, one = {.own = "192.0.2.1:"},
+                            six = {.own = "[2001:db8::1]:"}, unknown = {.own = ""};
     for (size_t i = 0; i < ARRAY_LEN(here); i++)
-        assert_true(api_is_from_here(span_str(here[i])));
+        assert_true(api_is_from_here(&all, span_str(here[i])) && api_is_from_here(&one, span_str(here[i])));
     for (size_t i = 0; i < ARRAY_LEN(elsewhere); i++)
-        assert_false(api_is_from_here(span_str(elsewhere[i])));
+        assert_false(api_is_from_here(&all, span_str(elsewhere[i])) ||
+                     api_is_from_here(&unknown, span_str(elsewhere[i])));
+    assert_true(api_is_from_here(&one, SPAN("192.0.2.1:40000")));
+    assert_false(api_is_from_here(&one, SPAN("192.0.2.11:40000")));
+    assert_true(api_is_from_here(&six, SPAN("[2001:db8::1]:40000")));
+    assert_false(api_is_from_here(&six, SPAN("[2001:db8::11]:40000")));
 }
 
 int main(void)
