@@ -58,8 +58,27 @@ void complain_warn(struct conf_errors *errors, struct conf_mark at, const char *
     va_end(ap);
 }
 
+bool complain_hides(struct span s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        struct span rest = span_from(s, i + 1);
+        if (s.p[i] == '@' && !span_starts(rest, SPAN("sha256:")) && !span_starts(rest, SPAN("sha512:")))
+            return true;
+    }
+    return false;
+}
+
+static const char hidden[] = "...";
+
+const char *complain_show_text(struct span s)
+{
+    return complain_hides(s) ? hidden : s.p != NULL ? s.p : "";
+}
+
 int complain_show_len(struct span s)
 {
+    if (complain_hides(s))
+        return sizeof hidden - 1;
     if (s.n <= SHOW_MAX)
         return (int)s.n;
     size_t n = SHOW_MAX;

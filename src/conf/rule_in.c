@@ -141,17 +141,21 @@ static bool read_path(struct conf_loader *l, const char *key, const struct schem
     return false;
 }
 
+/* What may hold a password is not taken apart, so that nothing of it is repeated. True: complained. */
+static bool complain_user(struct conf_loader *l, const char *key, const struct schema_value *v,
+                          const char *form)
+{
+    bool hides = complain_hides(v->text);
+    if (hides)
+        complain(l->errors, v->mark, "rules[].%s: this holds a user name or '@'; write %s only", key, form);
+    return hides;
+}
+
 static bool read_source(struct conf_loader *l, struct conf_rule *r)
 {
     const struct schema_value *v = &l->value[KEY_RULE_source];
-    if (v->state != VALUE_SET)
+    if (v->state != VALUE_SET || complain_user(l, "source", v, "registry/repository"))
         return false;
-    struct span bare = without_scheme(v->text);
-    if (span_find(bare, '/') >= 0 && span_find(first_part(bare), '@') >= 0) {
-        complain(l->errors, v->mark,
-                 "rules[].source: this holds a user name; write registry/repository only");
-        return false; /* the text may hold a password and is not repeated */
-    }
     const char *wrong = source_shape(v->text);
     if (wrong != NULL) {
         complain_source(l, wrong);
@@ -188,7 +192,7 @@ static bool read_source(struct conf_loader *l, struct conf_rule *r)
 static bool read_target(struct conf_loader *l, struct conf_rule *r, bool *wildcard)
 {
     const struct schema_value *v = &l->value[KEY_RULE_target];
-    if (v->state != VALUE_SET)
+    if (v->state != VALUE_SET || complain_user(l, "target", v, "a repository path"))
         return false;
     struct span right = without_version(without_scheme(v->text)), prefix;
     while (span_starts(right, SPAN("/")))

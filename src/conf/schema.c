@@ -345,8 +345,22 @@ static const struct schema_key *find_key(enum schema_section section, struct spa
     return NULL;
 }
 
+/* "password:hunter2" is one word: the blank behind the colon is missing. What stands there is not repeated. */
+static bool complain_colon(struct conf_loader *l, const struct conf_node *node)
+{
+    ptrdiff_t colon = span_find(node->text, ':');
+    struct span name = span_sub(node->text, 0, colon < 0 ? 0 : (size_t)colon);
+    if (colon < 0)
+        return false;
+    complain(l->errors, node->mark, "unknown key '%.*s:...'; write a blank behind the colon of a key",
+             SHOW(name));
+    return true;
+}
+
 static void complain_unknown(struct conf_loader *l, enum schema_section section, const struct conf_node *node)
 {
+    if (complain_colon(l, node))
+        return;
     const struct schema_key *nearest = NULL, *elsewhere = NULL;
     unsigned best = COMPLAIN_FAR;
     char buf[256];

@@ -193,8 +193,9 @@ static void map_check_keys(struct builder *b, struct conf_node *m)
             link = &k->next;
             continue;
         }
+        ptrdiff_t colon = span_find(k->text, ':'); /* behind it may be a value */
         complain(b->errors, k->mark, "key '%.*s' was already given on line %u; remove one of the two",
-                 SHOW(k->text), other->mark.line);
+                 SHOW(span_sub(k->text, 0, colon < 0 ? k->text.n : (size_t)colon)), other->mark.line);
         *link = k->next;
         m->n--;
     }
@@ -207,16 +208,15 @@ static bool is_null(struct span s)
            span_eq(s, SPAN("NULL"));
 }
 
+/* Their names are not repeated: they may be a password that begins so and has no quotes. */
 static void refuse_extras(struct builder *b, yaml_mark_t mark, const yaml_char_t *anchor,
                           const yaml_char_t *tag)
 {
     if (anchor != NULL)
         complain(b->errors, mark_of(mark),
-                 "anchors (&%.*s) are not used here; write the value where it is needed",
-                 SHOW(span_str((const char *)anchor)));
+                 "anchors (&...) are not used here; write the value where it is needed");
     if (tag != NULL)
-        complain(b->errors, mark_of(mark), "tags (%.*s) are not used here; write the value without it",
-                 SHOW(span_str((const char *)tag)));
+        complain(b->errors, mark_of(mark), "tags (!...) are not used here; write the value without it");
 }
 
 static bool on_scalar(struct builder *b, const yaml_event_t *e)
@@ -239,8 +239,7 @@ static bool on_scalar(struct builder *b, const yaml_event_t *e)
 static bool on_alias(struct builder *b, const yaml_event_t *e)
 {
     complain(b->errors, mark_of(e->start_mark),
-             "aliases (*%.*s) are not used here; write the value out, or quote a '*'",
-             SHOW(span_str((const char *)e->data.alias.anchor)));
+             "aliases (*...) are not used here; write the value out, or quote a '*'");
     struct conf_node *n = node_new(b, NODE_BAD, e->start_mark);
     return n != NULL && node_place(b, n);
 }

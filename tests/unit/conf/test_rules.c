@@ -66,9 +66,11 @@ static void a_password_is_not_repeated(void **state)
 {
     UNUSED(state);
     expect_rule("https://me:secret@a.io/b", "t",
-                "3:23: rules[].source: this holds a user name; write registry/repository");
+                "3:23: rules[].source: this holds a user name or '@'; write registry/repository only");
     assert_null(strstr(test_list[0].text, "secret"));
     expect_rule("me:secret@a.io/b", "t", "3:23: rules[].source: this holds a user name");
+    expect_rule("https://me:secret@a.io", "t", "3:23: rules[].source: this holds a user name");
+    expect_rule("me:sec/ret@a.io", "t", "3:23: rules[].source: this holds a user name");
 }
 
 static void wrong_paths(void **state)

@@ -21,6 +21,45 @@ static void unknown_keys(void **state)
            "1:1: unknown key 'a-key-of-more");
 }
 
+/* A password that was written where none belongs is not told on. */
+static void passwords_are_not_repeated(void **state)
+{
+    UNUSED(state);
+    static const char *const texts[] = {
+        "rules:\n" RULE("a", "https://me:hunter2@x.io", "a"),
+        "rules:\n" RULE("a", "https://me:hunter2@x.io/a", "a"),
+        "rules:\n" RULE("a", "me:hunter2@x.io", "a"),
+        "rules:\n" RULE("a", "x.io/a", "https://me:hunter2@x.io"),
+        "rules:\n" RULE("a", "x.io/a", "me:hunter2@x.io/a"),
+        "rules:\n" RULE("a", "x.io/a", "me:hun/hunter2@x.io/a"),
+        "credential_sets: [{name: a, password:hunter2}]\n",
+        "credential_sets: [{name: a, password:hunter2, password:hunter2}]\n",
+        "credential_sets: [{name: a, 'me:hunter2@x.io': b}]\n",
+        "credential_sets: [{name: a, password: *hunter2}]\n",
+        "credential_sets: [{name: a, password: &hunter2 b}]\n",
+        "credential_sets: [{name: a, password: !hunter2 b}]\n",
+        "credential_sets: [{name: a, login_server: 'me:hunter2@x.io'}]\n",
+        "listen: [{address: 'me:hunter2@x.io:5000'}]\n",
+        "admin: {address: 'http://me:hunter2@x.io:5000'}\n",
+        "workers: me:hunter2@x.io\n",
+        "store: {max_size: 'me:hunter2@x.io', path: a}\n",
+        "log: {level: 'me:hunter2@x.io'}\n",
+        "resolve: {'me:hunter2@x.io': 192.0.2.1}\n",
+        "resolve: {x.io: 'me:hunter2@192.0.2.1'}\n",
+        "upstreams: [{registry: x.io, redirect_hosts: ['me:hunter2@y.io']}]\n",
+        "upstreams: [{registry: x.io, endpoints: ['https://me:hunter2@y.io']}]\n",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        assert_null(load(span_str(texts[i])));
+        for (size_t j = 0; j < test_errors.n; j++)
+            if (strstr(test_list[j].text, "hunter2") != NULL)
+                fail_msg("%s: %s", texts[i], test_list[j].text);
+    }
+    EXPECT("credential_sets: [{name: a, password:hunter2, login_server: x.io, username: b, password: "
+           "'env:C'}]\n",
+           "1:29: unknown key 'password:...'; write a blank behind the colon of a key");
+}
+
 static void shapes(void **state)
 {
     UNUSED(state);
@@ -255,6 +294,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unknown_keys),
+        cmocka_unit_test(passwords_are_not_repeated),
         cmocka_unit_test(shapes),
         cmocka_unit_test(required_keys),
         cmocka_unit_test(durations),
