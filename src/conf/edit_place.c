@@ -2,7 +2,8 @@
  *
  * In a block list the item's dash stands in the list's column, and between the end of an item and the next dash there are only blanks
  * and comments: so a dash is found by skipping those. What an item has below its last value is parted by columns: a comment that is
- * indented more than the dash is the item's, another is the next item's. In brackets an element owns the comma behind it, and the last
+ * indented more than the dash is the item's, another is the next item's, or below the last one the list's: an entry that somebody has
+ * commented out, say. In brackets an element owns the comma behind it, and the last
  * one the comma in front. */
 #include "conf/edit_int.h"
 
@@ -231,8 +232,8 @@ static bool block_remove(struct sheet *s, const struct conf_node *parent, const 
     const struct conf_node *above = before(parent, child);
     if (above != NULL && block_end(s, element_end(parent, above), parent->mark.column + 1, &above_end))
         limit = sheet_next(s, above_end);
-    unsigned column = parent->mark.column + (child->next != NULL ? 1 : 0);
-    if (!block_line(s, parent, child, &line) || !block_end(s, element_end(parent, child), column, &end))
+    if (!block_line(s, parent, child, &line) ||
+        !block_end(s, element_end(parent, child), parent->mark.column + 1, &end))
         return false;
     bool last_one = above != NULL && child->next == NULL;
     cut_lines(s, block_start(s, line, limit), sheet_next(s, end), limit, last_one);
