@@ -8,7 +8,7 @@
 
 #define SCHEMA_MAX 65536
 
-int cli_check(const char *config_file)
+int cli_check(const char *config_file, const struct cli_program *program)
 {
     const char *path = config_path(config_file);
     struct config_warnings warnings;
@@ -22,9 +22,16 @@ int cli_check(const char *config_file)
         conf_error_text(&warnings.list[i], span_str(path), &s);
         fprintf(stderr, "warning: %s\n", line);
     }
-    printf("%s: good: %zu rules, %zu upstreams\n", path, c->n_rules, c->n_upstreams);
+    char text[1024];
+    struct str why = STR_INIT(text);
+    log_setup(LOG_WARN, LOG_FORMAT_TEXT); /* for people */
+    bool good = program->takes(c, &why);
+    if (good)
+        printf("%s: good: %zu rules, %zu upstreams\n", path, c->n_rules, c->n_upstreams);
+    else
+        fprintf(stderr, "%s\n", text);
     conf_unref(c);
-    return 0;
+    return good ? 0 : 1;
 }
 
 int cli_schema(void)

@@ -52,7 +52,8 @@ static int run_serve(const struct command_args *args)
 
 static int run_check(const struct command_args *args)
 {
-    return args->option[OPT_SCHEMA] != NULL ? cli_schema() : cli_check(args->option[OPT_CONFIG]);
+    return args->option[OPT_SCHEMA] != NULL ? cli_schema()
+                                            : cli_check(args->option[OPT_CONFIG], args->program);
 }
 
 #define O(name) (1u << OPT_##name)
@@ -70,7 +71,10 @@ const struct command commands[] = {
      .run = run_serve},
     {.words = "check",
      .doc = "validate the configuration",
-     .more = "What is wrong with it is printed with line and column, and the exit code is 1.",
+     .more =
+         "What is wrong with it is printed with line and column, and the exit code is 1: also a certificate, "
+         "key or roots that it names and that cannot be used. Secrets that are not to be had where the "
+         "command runs are warnings.",
      .optional = O(CONFIG) | O(SCHEMA),
      .run = run_check},
     {.words = "cache create",

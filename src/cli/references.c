@@ -50,17 +50,15 @@ static const char *unreadable(const char *path)
     return why;
 }
 
-static void check_file(const struct conf *c, struct config_warnings *out, struct span named,
-                       struct conf_mark mark, const char *key)
+static void check_file(const struct conf *c, struct config_warnings *out, const struct conf_secret *ref,
+                       const char *key)
 {
     char path[PATH_ROOM];
     struct str s = STR_INIT(path);
-    if (named.p == NULL)
-        return;
-    conf_path_beside(c->file, named, &s);
+    conf_path_beside(c->file, ref->arg, &s);
     const char *why = unreadable(path);
     if (why != NULL)
-        warn(out, mark, key, path, why);
+        warn(out, ref->mark, key, path, why);
 }
 
 static void check_secret(const struct conf *c, struct config_warnings *out, const struct conf_secret *ref,
@@ -69,24 +67,11 @@ static void check_secret(const struct conf *c, struct config_warnings *out, cons
     if (ref->kind == SECRET_ENV)
         check_variable(out, ref, key);
     else if (ref->kind == SECRET_FILE || ref->kind == SECRET_DOCKERCONFIG)
-        check_file(c, out, ref->arg, ref->mark, key);
+        check_file(c, out, ref, key);
 }
 
 void references_check(const struct conf *c, struct config_warnings *out)
 {
-    for (size_t i = 0; i < c->n_listen; i++) {
-        const struct conf_identity *tls = &c->listen[i].tls;
-        check_file(c, out, tls->certificate.path, tls->certificate.mark, "listen[].tls.certificate");
-        check_file(c, out, tls->key.path, tls->key.mark, "listen[].tls.key");
-    }
-    for (size_t i = 0; i < c->n_upstreams; i++) {
-        const struct conf_upstream *up = &c->upstreams[i];
-        check_file(c, out, up->ca.path, up->ca.mark, "upstreams[].ca");
-        check_file(c, out, up->identity.certificate.path, up->identity.certificate.mark,
-                   "upstreams[].client_certificate.certificate");
-        check_file(c, out, up->identity.key.path, up->identity.key.mark,
-                   "upstreams[].client_certificate.key");
-    }
     for (size_t i = 0; i < c->n_credential_sets; i++) {
         const struct conf_credential_set *set = &c->credential_sets[i];
         check_secret(c, out, &set->username, "credential_sets[].username");

@@ -1,5 +1,5 @@
-/* What a configuration refers to, looked at from where a command runs: files and environment variables that cannot be read there. larder
- * itself may run as somebody else or somewhere else, so these are warnings. */
+/* The secrets that a configuration refers to, looked at from where a command runs: files and environment variables that cannot be read there.
+ * larder itself may run as somebody else or somewhere else, and starts without them, so these are warnings. */
 #ifndef LARDER_CLI_REFERENCES_H
 #define LARDER_CLI_REFERENCES_H
 

@@ -8,6 +8,7 @@
 
 int main(int argc, char **argv)
 {
-    static const struct cli_program program = {.version = LARDER_VERSION, .serve = serve_run};
+    static const struct cli_program program = {
+        .version = LARDER_VERSION, .takes = serve_takes, .serve = serve_run};
     return cli_main(argc, argv, &program);
 }

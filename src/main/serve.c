@@ -363,6 +363,13 @@ static void log_warnings(const struct main *mn, const struct config_warnings *wa
     }
 }
 
+bool serve_takes(struct conf *conf, struct str *why)
+{
+    struct setup *setup = setup_new(conf, NULL, 1, why);
+    setup_unref(setup);
+    return setup != NULL;
+}
+
 int serve_run(const char *config_file, const char *version)
 {
     static struct main

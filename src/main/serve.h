@@ -2,8 +2,16 @@
 #ifndef LARDER_MAIN_SERVE_H
 #define LARDER_MAIN_SERVE_H
 
+#include <stdbool.h>
+
+struct conf;
+struct str;
+
 /* Runs until SIGTERM or SIGINT. Returns the process's exit code: 0 after an orderly stop, 1 when it could not start (the reason is
  * on standard error). */
 int serve_run(const char *config_file, const char *version);
+
+/* Would it take this configuration, with all the files that it names? False: *why. Blocking. */
+bool serve_takes(struct conf *conf, struct str *why);
 
 #endif

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import ssl
@@ -293,11 +294,28 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_certificate_stops_the_start(start_larder, upstream, root, leaf, kind):
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_a_bad_certificate_stops_the_start(start_larder, upstream, root, leaf, kind, command):
     leaf.other = root.issue("other.test", names=["other.test"]).key_file
     larder = start_larder(upstream, run=False)
     larder.config["listen"][0]["tls"] = BAD[kind](leaf)
     larder.write_config()
-    done = run("serve", "-f", larder.file)
-    assert done.returncode == 1
+    done = run(command, "-f", larder.file)
+    assert (done.returncode, done.stdout) == (1, "")
     assert larder.file + ":" in done.stderr and "listen[].tls" in done.stderr, done.stderr
+
+
+def test_check_takes_what_serving_takes(start_larder, upstream, root, leaf, tmp_path):
+    larder = start_larder(upstream, run=False)
+    larder.config["listen"][0]["tls"] = {"certificate": leaf.chain_file, "key": leaf.key_file}
+    larder.write_config()
+    assert run("check", "-f", larder.file).returncode == 0
+    wrong = run("check", "-f", larder.file, env=dict(os.environ, HTTPS_PROXY="ftp://me:hunter2@proxy.test"))
+    assert (wrong.returncode, wrong.stdout) == (1, "") and "HTTPS_PROXY" in wrong.stderr and "hunter2" not in wrong.stderr
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    for ca, word in ((garbage, "block 1"), (tmp_path / "missing.pem", "No such file")):
+        larder.config["upstreams"][0]["ca"] = str(ca)
+        larder.write_config()
+        wrong = run("check", "-f", larder.file)
+        assert wrong.returncode == 1 and re.match(r"%s:\d+:\d+: upstreams\[\]\.ca: .*%s" % (re.escape(larder.file), word), wrong.stderr), wrong
