@@ -76,6 +76,8 @@ static void print_lines(struct ask *a, const json_t *o)
     const char *error = json_string_value(json_object_get(o, "config_error"));
     add_line(l, "version", ask_text(o, "version"));
     add_line(l, "up for", ask_moment(a, o, "started_ms"));
+    if (json_is_true(json_object_get(o, "stopping")))
+        add_line(l, "stopping", (struct output_value){.text = SPAN("answers under way may finish")});
     add_line(l, "workers", ask_number(a, o, "workers"));
     add_line(l, "configuration",
              good ? ask_words(a, "taken %s ago", ask_moment(a, o, "config_taken_ms").text.p)

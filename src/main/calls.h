@@ -16,7 +16,8 @@ struct calls_context {
     struct proxy_shared *shared;
     struct store *store;
     struct store_calls *store_calls;
-    const struct reload *reload; /* NULL: larder is stopping */
+    const struct reload *reload;
+    bool stopping;
     struct core *const *cores;
     const char *version;
     int64_t started_ms; /* wall clock */

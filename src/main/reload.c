@@ -257,19 +257,10 @@ static void waiting_drop(struct reload *r)
     r->waiting.setup = NULL;
 }
 
-static void reload_free(struct reload *r)
-{
-    conf_unref(r->conf);
-    mem_free(r->next.complaints.p);
-    mem_free(r);
-}
-
 static void round_end(struct reload *r)
 {
     r->state = RELOAD_IDLE;
-    if (r->stopping)
-        reload_free(r);
-    else if (r->again)
+    if (r->again && !r->stopping)
         round_begin(r);
 }
 
@@ -431,9 +422,14 @@ void reload_stop(struct reload *r)
         unwatch(r, &r->named[0]);
     waiting_drop(r);
     r->stopping = true;
-    r->again = false;
-    if (r->state != RELOAD_READING)
-        reload_free(r);
+}
+
+void reload_free(struct reload *r)
+{
+    MUST(r->stopping);
+    conf_unref(r->conf);
+    mem_free(r->next.complaints.p);
+    mem_free(r);
 }
 
 void reload_metrics(const struct reload *r, struct str *out)

@@ -34,8 +34,9 @@ struct reload_config {
 struct reload *reload_start(const struct reload_config *config);
 void reload_now(struct reload *r);    /* SIGHUP: also when no file seems to have changed */
 void reload_spread(struct reload *r); /* all workers have changed their listeners */
-/* No further round; the struct goes when what is under way has ended. */
+/* No further round. What it knows can be asked for until it is freed, when the core's loop has ended. */
 void reload_stop(struct reload *r);
+void reload_free(struct reload *r);
 
 void reload_metrics(const struct reload *r, struct str *out);
 

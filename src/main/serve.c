@@ -44,7 +44,7 @@ struct main {
     struct store *store;
     struct proxy_shared *shared;
     struct sockets *sockets;
-    struct reload *reload; /* NULL: stopping */
+    struct reload *reload;
     struct core *core;
     struct admin *admin;
     struct calls_context calls_context;
@@ -112,7 +112,7 @@ static void on_worker_stopped(struct core_msg *m)
 static void on_has_spread(struct core_msg *m)
 {
     struct main *mn = CONTAINER_OF(m, struct worker, has_spread)->main;
-    if (++mn->n_spread == mn->n_workers && mn->reload != NULL)
+    if (++mn->n_spread == mn->n_workers && !mn->stopping)
         reload_spread(mn->reload);
 }
 
@@ -139,7 +139,7 @@ static void on_signal(int signum, void *arg)
     admin_stopping(mn->admin);
     store_stopping(mn->store);
     reload_stop(mn->reload);
-    mn->calls_context.reload = mn->reload = NULL;
+    mn->calls_context.stopping = true;
     store_calls_stop(mn->store_calls);
     for (unsigned i = 0; i < mn->n_workers; i++)
         core_post(mn->workers[i].core, &mn->workers[i].stop);
@@ -149,7 +149,7 @@ static void on_hangup(int signum, void *arg)
 {
     struct main *mn = arg;
     UNUSED(signum);
-    if (mn->reload != NULL)
+    if (!mn->stopping)
         reload_now(mn->reload);
 }
 
@@ -157,8 +157,7 @@ static void more_metrics(void *arg, struct str *out)
 {
     struct main *mn = arg;
     proxy_metrics(mn->shared, out);
-    if (mn->reload != NULL)
-        reload_metrics(mn->reload, out);
+    reload_metrics(mn->reload, out);
 }
 
 /* A new setup is in force: the workers change their listeners. */
@@ -345,6 +344,7 @@ static void take_apart(struct main *mn)
         core_free(mn->workers[i].core);
     }
     core_free(mn->core);
+    reload_free(mn->reload);
     mem_free(mn->cores);
     mem_free(mn->workers);
     sockets_free(mn->sockets);

@@ -50,10 +50,9 @@ static void add_cores(const struct calls_context *c, struct str *out)
 
 static void add_configuration(const struct calls_context *c, struct str *out)
 {
-    struct reload_state_now now = {.good = true};
-    if (c->reload != NULL)
-        reload_look(c->reload, &now);
-    member_bool(out, "stopping", c->reload == NULL);
+    struct reload_state_now now;
+    reload_look(c->reload, &now);
+    member_bool(out, "stopping", c->stopping);
     member_bool(out, "config_good", now.good);
     member_number(out, "config_taken_ms", now.good_ms);
     member_text(out, "config_error", now.good ? SPAN_NONE : span_str(now.why));

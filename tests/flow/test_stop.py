@@ -1,6 +1,8 @@
 """SIGTERM while blobs are on their way: who still reads gets everything, and what was there stays there."""
 
+import json
 import os
+import re
 import signal
 import time
 
@@ -9,7 +11,7 @@ import pytest
 from lib import paths
 from lib.client import Fetch
 from lib.images import MIB, blob
-from lib.larder import wait_until
+from lib.larder import run, wait_until
 
 APP = "t/app"
 TICKS = 0.3  # seconds in which a larder that stops has looked several times for what it may end
@@ -47,6 +49,29 @@ def test_the_last_reader_gets_everything_whatever_core_it_is_on(start_larder, up
     larder.check_store()
     assert larder.stored(thing.digest)
     assert upstream.count() == 1
+
+
+def test_status_while_it_stops(start_larder, upstream):
+    larder = start_larder(upstream)
+    thing = Thing(upstream, 3 * MIB)
+    gate = upstream.hold(thing.theirs, at=MIB)
+    f = Fetch(larder.address, thing.ours)
+    f.wait_got(MIB)
+    before = json.loads(run("status", "-o", "json", "-f", larder.file).stdout)
+    larder.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: larder.admin("/readyz")[0] == 503, "it stops")
+    told = json.loads(run("status", "-o", "json", "-f", larder.file).stdout)
+    assert (before["stopping"], told["stopping"]) == (False, True)
+    assert told["config_good"] and told["config_taken"] == before["config_taken"]
+    lines = run("status", "-f", larder.file).stdout
+    assert re.search(r"^stopping +answers", lines, re.M) and re.search(r"^configuration +taken \d+ \w+ ago$", lines, re.M), lines
+    assert larder.metrics()["larder_config_last_reload_successful"] == 1
+    larder.process.send_signal(signal.SIGHUP)
+    time.sleep(TICKS)
+    assert larder.metrics()['larder_config_reloads_total{result="taken"}'] == 0, "nothing is begun any more"
+    gate.release()
+    assert f.result().good
+    larder.wait_exit(0)
 
 
 @pytest.mark.parametrize("policy", ["finish", "keep"])
