@@ -13,6 +13,7 @@
 #define LATEST_MS                                                                                            \
     1000 /* after the first of many events: a folder in which something is written all the time has no quiet */
 #define REGULAR_MS 5000 /* without events: network file systems, folders that came later */
+#define GONE_MS    8000 /* a file that is missing for so long is not being replaced: two regular looks */
 
 struct look {
     uint64_t dev, ino, size;
@@ -26,7 +27,8 @@ struct file_watch {
     struct look last; /* all zero: it was not there */
     bool first;       /* call after the first look, too */
     bool known, looking, closing, watching;
-    uint64_t event_at; /* the first event since the last look began; 0: none */
+    uint64_t missed_at; /* the first look that did not find a file that was there before; 0: none */
+    uint64_t event_at;  /* the first event since the last look began; 0: none */
     unsigned handles;
     uv_fs_event_t events;
     uv_timer_t timer;
@@ -81,6 +83,30 @@ static bool same_look(const struct look *a, const struct look *b)
     return memcmp(a, b, sizeof *a) == 0;
 }
 
+/* A file that is missing for a moment comes back as another one, or as it was; one that stays away has changed, once. */
+static bool has_gone(struct file_watch *w)
+{
+    static const struct look nothing;
+    uint64_t now = uv_now(w->timer.loop);
+    if (!w->known || same_look(&w->last, &nothing))
+        return false;
+    if (w->missed_at == 0)
+        w->missed_at = now;
+    if (now - w->missed_at < GONE_MS)
+        return false;
+    w->missed_at = 0;
+    w->last = nothing;
+    return true;
+}
+
+static bool has_come_or_changed(struct file_watch *w, const struct look *now)
+{
+    bool changed = w->known ? !same_look(now, &w->last) : w->first;
+    w->last = *now;
+    w->missed_at = 0;
+    return changed;
+}
+
 static void on_stat(uv_fs_t *req)
 {
     struct file_watch *w = req->data;
@@ -92,9 +118,7 @@ static void on_stat(uv_fs_t *req)
         free_if_done(w);
         return;
     }
-    bool changed = there && (w->known ? !same_look(&now, &w->last) : w->first);
-    if (there || !w->known) /* a file that is missing for a moment comes back as another one, or as it was */
-        w->last = now;
+    bool changed = there ? has_come_or_changed(w, &now) : has_gone(w);
     w->known = true;
     if (w->event_at != 0)
         look_soon(w);

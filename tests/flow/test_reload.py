@@ -174,6 +174,17 @@ def test_a_file_that_comes_later_than_its_name(upstream, larder, root, tmp_path)
     assert larder.get("/v2/t/app/manifests/v1").status == 200
 
 
+def test_a_file_that_is_gone(upstream, larder):
+    """It is told, once; larder goes on, and takes the file when it is back."""
+    image_on(upstream)
+    os.rename(larder.file, larder.file + ".away")
+    refused(larder)
+    assert said(larder, level="error", text="cannot read the configuration: No such file")
+    assert larder.get("/v2/t/app/manifests/v1").status == 200
+    os.rename(larder.file + ".away", larder.file)
+    taken(larder, 1)
+
+
 def test_a_setting_that_needs_a_restart(larder):
     larder.config["workers"] = 1
     larder.config["store"] = {"path": larder.store + "-elsewhere"}

@@ -110,6 +110,16 @@ static void missing_for_a_moment(void)
     put("config.yaml", "a fourth text of its own");
 }
 
+static void take_away(void)
+{
+    move("config.yaml", "aside");
+}
+
+static void bring_back(void)
+{
+    move("aside", "config.yaml");
+}
+
 static void test_file(void **state)
 {
     UNUSED(state);
@@ -245,6 +255,15 @@ static void test_busy_folder(void **state)
     loop_close(&bench.loop);
 }
 
+/* It stays away: one call, and one when it is back as it was. */
+static void test_gone(void **state)
+{
+    UNUSED(state);
+    static void (*const steps[])(void) = {take_away, bring_back};
+    put("config.yaml", "one");
+    run(steps, ARRAY_LEN(steps));
+}
+
 static void test_free_at_once(void **state)
 {
     UNUSED(state);
@@ -265,6 +284,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_event, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_quiet, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_busy_folder, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_gone, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_free_at_once, make_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
