@@ -2,6 +2,7 @@
 #include "admin/api.h"
 
 #include "base/mem.h"
+#include "core/address.h"
 
 struct work {
     struct job job;
@@ -104,10 +105,26 @@ bool api_is_from_here(const struct api *api, struct span peer)
            (api->own[0] != 0 && span_starts(peer, span_str(api->own)));
 }
 
+bool api_is_own_host(struct span host)
+{
+    enum address_kind kind;
+    ptrdiff_t colon = span_rfind(host, ':');
+    bool port = colon >= 0 && span_find(span_from(host, (size_t)colon), ']') < 0;
+    struct span name = port ? span_sub(host, 0, (size_t)colon) : host;
+    if (span_starts(name, SPAN("[")) && span_ends(name, SPAN("]")))
+        name = span_sub(name, 1, name.n - 2);
+    return host.p == NULL || span_ieq(name, SPAN("localhost")) || span_ieq(name, SPAN("larder")) ||
+           address_kind_of_text(name, &kind);
+}
+
 void api_request(struct api *api, struct exchange *x, struct span name, struct span query)
 {
     const struct api_call *call = call_named(api, name);
     bool post = span_eq(x->req.method_name, SPAN("POST"));
+    if (!api_is_own_host(h1_get(&x->req, SPAN("host")))) {
+        send_error(x, 403, SPAN("the API is asked by an IP address or localhost, not by another name"));
+        return;
+    }
     if (call == NULL) {
         send_error(x, 404,
                    SPAN("no such call; larder's commands and this server are of different versions?"));

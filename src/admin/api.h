@@ -5,6 +5,9 @@
  *                                   make a browser send, and come from this machine; parameters stand in the query as well, there is no
  *                                   body
  *
+ * Host has to be an IP address, "localhost", or "larder", which is what the commands send: a page whose own name has been made to lead
+ * here (DNS rebinding) comes with that name, and gets nothing.
+ *
  * The answer is JSON with status 200, or {"error": "a sentence"} with 400 (the question is wrong), 403, 404 (there is no such thing), 409 or
  * 503. Long lists come in pages: the answer's "next", given as `after`, leads to the next one.
  *
@@ -43,6 +46,9 @@ void api_request(struct api *api, struct exchange *x, struct span name, struct s
 /* Orders are for this machine, whatever address the admin listens on: whoever may connect from elsewhere may look, and not touch. Who
  * connects to an address of this machine from the same one is here. peer: as exchange_peer writes it. */
 bool api_is_from_here(const struct api *api, struct span peer);
+
+/* Is this field Host one that no page of another site can send? Absent: nor can it leave it out. */
+bool api_is_own_host(struct span host);
 
 /* The decoded value of a parameter, appended to out. False: it is not there, or is no good encoding, or does not fit. Any
  * thread. */

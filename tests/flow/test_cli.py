@@ -606,6 +606,9 @@ def test_the_admin_api_is_for_commands(larder):
                                    ("GET", "/api/v1/image?" + "x" * 5000, 414)):
         status, told = ask(method, path)
         assert status == expected and list(told) == ["error"], (method, path, status, told)
+    for host, expected in (("page.test:%d" % larder.admin_port, 403), ("localhost:%d" % larder.admin_port, 200)):
+        status, told = ask("GET", "/api/v1/status", Host=host)
+        assert status == expected and ("error" in told) == (expected != 200), "a page's name may have been made to lead here"
 
 
 def test_the_example_has_every_key():

@@ -73,12 +73,37 @@ static void orders_come_from_here(void **state)
     assert_false(api_is_from_here(&six, SPAN("[2001:db8::11]:40000")));
 }
 
+static void hosts_of_pages_are_refused(void **state)
+{
+    UNUSED(state);
+    static const char *own[] = {"127.0.0.1:5001", "127.0.0.1", "[::1]:5001", "[::1]",   "192.0.2.1:5001",
+                                "localhost:5001", "LocalHost", "larder",     "Larder:1"};
+    static const char *others[] = {"",
+                                   "page.test",
+                                   "page.test:5001",
+                                   "localhost.page.test",
+                                   "127.0.0.1.page.test:5001",
+                                   "larder.io",
+                                   "localhost.",
+                                   "[page.test]:5001",
+                                   "127.1",
+                                   "2130706433"};
+    for (size_t i = 0; i < ARRAY_LEN(own); i++)
+        if (!api_is_own_host(span_str(own[i])))
+            fail_msg("%s", own[i]);
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        if (api_is_own_host(span_str(others[i])))
+            fail_msg("%s", others[i]);
+    assert_true(api_is_own_host(SPAN_NONE));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameters),
         cmocka_unit_test(parameters_that_may_be_missing),
         cmocka_unit_test(orders_come_from_here),
+        cmocka_unit_test(hosts_of_pages_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
