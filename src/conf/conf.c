@@ -68,6 +68,39 @@ static bool same_address(const struct conf_listen *a, const struct conf_listen *
     return a->port != 0 && a->port == b->port && span_eq(a->host, b->host);
 }
 
+/* Is what arrives at one of them the other's, too? All of IPv6 takes IPv4 in. */
+static bool overlap(const struct conf_listen *a, const struct conf_listen *b)
+{
+    if (a->port == 0 || a->port != b->port)
+        return false;
+    bool v4 = span_find(a->host, ':') < 0 && span_find(b->host, ':') < 0;
+    struct span all = v4 ? SPAN("0.0.0.0") : SPAN("::");
+    return span_eq(a->host, b->host) || span_eq(a->host, all) || span_eq(b->host, all);
+}
+
+/* 'ADDRESS' (line N) */
+static void add_listen(struct str *out, const struct conf_listen *l)
+{
+    str_addf(out, "'" SPAN_FMT "'", SPAN_ARG(l->address));
+    if (l->mark.line != 0)
+        str_addf(out, " (line %u)", l->mark.line);
+    else
+        str_addz(out, " (the default)");
+}
+
+static void check_admin(struct conf_loader *l, const struct conf_listen *listen)
+{
+    const struct conf_listen *admin = &l->conf->admin;
+    char a[128], b[128];
+    struct str one = STR_INIT(a), other = STR_INIT(b);
+    if (!overlap(listen, admin))
+        return;
+    add_listen(&one, admin);
+    add_listen(&other, listen);
+    complain(l->errors, admin->mark.line != 0 ? admin->mark : listen->mark,
+             "admin.address %s and the listen entry %s overlap; give one another port", a, b);
+}
+
 static void check_addresses(struct conf_loader *l)
 {
     const struct conf *c = l->conf;
@@ -80,12 +113,7 @@ static void check_addresses(struct conf_loader *l)
                      SHOW(c->listen[i].address), c->listen[j].mark.line);
             break;
         }
-        if (same_address(&c->listen[i], &c->admin)) {
-            const struct conf_listen *at = c->admin.mark.line != 0 ? &c->admin : &c->listen[i];
-            complain(l->errors, at->mark,
-                     "admin.address and a listen entry are both '%.*s'; give one another port",
-                     SHOW(c->admin.address));
-        }
+        check_admin(l, &c->listen[i]);
     }
 }
 

@@ -59,8 +59,9 @@ struct conf_credential_set {
 
 struct conf_listen {
     struct span address; /* as written, "0.0.0.0:5000" */
-    struct span host;    /* an IP address: "0.0.0.0" (also for ":5000"), "::1" */
-    uint16_t port;       /* 0: the kernel picks one */
+    struct span
+        host; /* an IP address in its usual form: "0.0.0.0" (also for ":5000"), "::1" (also for "0::1") */
+    uint16_t port; /* 0: the kernel picks one */
     struct conf_identity tls;
     struct conf_mark mark;
 };

@@ -9,13 +9,27 @@
 
 enum { HOST_MAX = 63 };
 
-static bool is_ip(struct span host, bool v6)
+static bool read_ip(struct span host, bool v6, unsigned char addr[sizeof(struct in6_addr)])
 {
     char buf[HOST_MAX + 1];
     struct str s = STR_INIT(buf);
     str_add(&s, host);
-    unsigned char addr[sizeof(struct in6_addr)];
     return !s.cut && strlen(buf) == host.n && inet_pton(v6 ? AF_INET6 : AF_INET, buf, addr) == 1;
+}
+
+static bool is_ip(struct span host, bool v6)
+{
+    unsigned char addr[sizeof(struct in6_addr)];
+    return read_ip(host, v6, addr);
+}
+
+/* One address, one text. */
+static struct span usual_form(struct conf_loader *l, struct span ip, bool v6)
+{
+    unsigned char addr[sizeof(struct in6_addr)];
+    char text[INET6_ADDRSTRLEN];
+    MUST(read_ip(ip, v6, addr) && inet_ntop(v6 ? AF_INET6 : AF_INET, addr, text, sizeof text) != NULL);
+    return arena_span(l->conf->arena, span_str(text));
 }
 
 static bool read_port(struct span text, uint64_t min, uint16_t *out)
@@ -59,7 +73,7 @@ bool endpoint_read_address(struct conf_loader *l, const char *path, struct conf_
         return false;
     }
     out->address = arena_span(l->conf->arena, text);
-    out->host = arena_span(l->conf->arena, plain);
+    out->host = usual_form(l, plain, v6);
     out->mark = mark;
     return true;
 }

@@ -90,12 +90,22 @@ static void addresses_in_use(void **state)
     UNUSED(state);
     EXPECT("listen:\n  - address: 0.0.0.0:5000\n  - address: 127.0.0.1:5000\n  - address: ':5000'\n",
            "4:14: listen[].address: ':5000' is already listened on (line 2); remove one");
-    EXPECT("listen: [{address: '127.0.0.1:5001'}]\n",
-           "1:20: admin.address and a listen entry are both '127.0.0.1:5001'; give one another port");
-    EXPECT("admin: {address: '0.0.0.0:5000'}\n",
-           "1:18: admin.address and a listen entry are both '0.0.0.0:5000'; give one another port");
+    EXPECT(
+        "listen: [{address: '127.0.0.1:5001'}]\n",
+        "1:20: admin.address '127.0.0.1:5001' (the default) and the listen entry '127.0.0.1:5001' (line 1) "
+        "overlap; give one another port");
+    EXPECT("admin: {address: '0.0.0.0:5000'}\n", "1:18: admin.address '0.0.0.0:5000' (line 1) and the listen "
+                                                 "entry '0.0.0.0:5000' (the default) overlap");
     EXPECT("admin: {address: ':7'}\nlisten: [{address: '0.0.0.0:7'}]\n",
-           "1:18: admin.address and a listen entry");
+           "1:18: admin.address ':7' (line 1) and the listen entry '0.0.0.0:7' (line 2) overlap");
+    EXPECT("listen: [{address: ':5001'}]\n", "1:20: admin.address '127.0.0.1:5001' (the default)");
+    EXPECT("listen: [{address: '[::]:5001'}]\n", "1:20: admin.address '127.0.0.1:5001' (the default)");
+    EXPECT("admin: {address: '[::0]:5000'}\n", "1:18: admin.address '[::0]:5000' (line 1)");
+    EXPECT("admin: {address: '[::1]:7'}\nlisten: [{address: '[0::0:1]:7'}]\n", "1:18: overlap");
+    EXPECT("listen:\n  - address: '[2001:DB8::1]:7'\n  - address: '[2001:db8:0::1]:7'\n",
+           "3:14: listen[].address: '[2001:db8:0::1]:7' is already listened on (line 2); remove one");
+    conf_unref(load_good("admin: {address: '[::1]:7'}\nlisten: [{address: ':7'}]\n"));
+    conf_unref(load_good("listen:\n  - address: :7\n  - address: 192.0.2.1:7\n  - address: '[::1]:5001'\n"));
 }
 
 static void implied_upstreams(void **state)
