@@ -35,6 +35,7 @@ struct core {
 
     uv_timer_t tick;
     bool ticking;
+    int64_t tick_due;
     int64_t hand; /* the tick number up to which slots were served */
     unsigned armed;
     struct list wheel[WHEEL_SLOTS];
@@ -153,10 +154,20 @@ static void wheel_serve(struct core *c, int64_t now, struct list *slot)
     }
 }
 
+/* A tick is late by what kept the loop from turning. */
+static void note_lag(struct core *c, int64_t now)
+{
+    int64_t late = now - c->tick_due;
+    c->tick_due = now + WHEEL_TICK;
+    if (late > atomic_load_explicit(&c->counters.loop_lag_ms, memory_order_relaxed))
+        atomic_store_explicit(&c->counters.loop_lag_ms, late, memory_order_relaxed);
+}
+
 static void on_tick(uv_timer_t *tick)
 {
     struct core *c = tick->data;
     int64_t now = (int64_t)uv_now(&c->loop);
+    note_lag(c, now);
     int64_t upto = now / WHEEL_TICK;
     if (upto - c->hand > WHEEL_SLOTS)
         c->hand = upto - WHEEL_SLOTS; /* the loop stood still for a whole round: each slot once is enough */
@@ -189,6 +200,7 @@ void timer_arm(struct core *c, struct timer *t, int64_t ms)
     }
     if (!c->ticking) {
         c->hand = now / WHEEL_TICK;
+        c->tick_due = now + WHEEL_TICK;
         uv_timer_start(&c->tick, on_tick, WHEEL_TICK, WHEEL_TICK);
         c->ticking = true;
     }

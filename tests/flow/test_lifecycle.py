@@ -384,6 +384,7 @@ def test_metrics_are_well_formed(larder, upstream):
                 assert match[1].endswith("_total"), line
     assert larder.metric("client_connections_accepted_total") >= 3
     assert larder.metric("upstream_connects_total") >= 1
+    assert {'larder_loop_lag_seconds{core="0"}', 'larder_loop_lag_seconds{core="1"}'} <= set(larder.metrics())
 
 
 def test_the_admin_address_is_not_the_registry(larder, upstream):

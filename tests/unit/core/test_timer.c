@@ -8,6 +8,7 @@ struct bench {
     struct timer timer[TIMERS];
     unsigned order[32], n;
     unsigned self_left;
+    int64_t lag_ms;
 };
 
 static struct bench bench;
@@ -32,6 +33,7 @@ static void fire_noted(struct timer *t)
 static void fire_and_quit(struct timer *t)
 {
     note(which_of(t));
+    bench.lag_ms = atomic_load(&core_counters(bench.loop.core)->loop_lag_ms);
     core_quit(bench.loop.core);
 }
 
@@ -223,6 +225,7 @@ static void test_loop_stood_still(void **state)
     const unsigned want[] = {EARLY, MOVED, SELF, LATE};
     assert_int_equal(bench.n, ARRAY_LEN(want));
     assert_memory_equal(bench.order, want, sizeof want);
+    assert_true(bench.lag_ms >= 500); /* a tick was due after 50 ms */
 }
 
 int main(void)
