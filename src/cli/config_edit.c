@@ -1,7 +1,7 @@
 /* Changing the configuration file.
  *
  * The file at the end of symbolic links is what is changed. Under the lock: read, edit, validate, write a new file beside it, synced, with
- * owner and mode of the old one; look whether the old one still is what was read (an editor knows nothing of the lock); rename; sync
+ * owner, mode, access list and attributes of the old one; look whether the old one still is what was read (an editor knows nothing of the lock); rename; sync
  * the folder. Whatever fails, the file is the old one or the new one, whole.
  *
  * The lock is a file beside the configuration, locked with flock and holding the holder's process id. It is removed while it is locked,
@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,7 +23,9 @@
 #include "cli/config_file.h"
 #include "conf/diff.h"
 
-enum { COMPLAINTS = 50, LOCK_TRIES = 250, LOCK_PAUSE_MS = 20 };
+enum { COMPLAINTS = 50, LOCK_TRIES = 250, LOCK_PAUSE_MS = 20, ATTRIBUTE_MAX = 65536 };
+
+#define ACCESS_LIST "system.posix_acl_access"
 
 struct lock {
     char path[PATH_MAX];
@@ -192,6 +195,37 @@ static bool write_all(int fd, struct span text)
     return true;
 }
 
+static bool is_none(int error)
+{
+    return error == ENODATA || error == ENOTSUP;
+}
+
+/* Who may do what beside owner, group and the others. What the folder gives to new files is not the old one's. */
+static bool copy_access_list(int fd, const char *from)
+{
+    char *value = mem_alloc(ATTRIBUTE_MAX);
+    ssize_t n = getxattr(from, ACCESS_LIST, value, ATTRIBUTE_MAX);
+    bool ok = n >= 0 ? fsetxattr(fd, ACCESS_LIST, value, (size_t)n, 0) == 0
+                     : is_none(errno) && (fremovexattr(fd, ACCESS_LIST) == 0 || is_none(errno));
+    mem_free(value);
+    return ok;
+}
+
+/* What the file system or the user does not allow stays behind: no access depends on it. */
+static void copy_attributes(int fd, const char *from)
+{
+    char *names = mem_alloc(ATTRIBUTE_MAX), *value = mem_alloc(ATTRIBUTE_MAX);
+    ssize_t n = listxattr(from, names, ATTRIBUTE_MAX);
+    for (const char *name = names; name < names + (n > 0 ? n : 0); name += strlen(name) + 1) {
+        bool wanted = strncmp(name, "user.", 5) == 0 || strcmp(name, "security.selinux") == 0;
+        ssize_t size = wanted ? getxattr(from, name, value, ATTRIBUTE_MAX) : -1;
+        if (size >= 0)
+            (void)fsetxattr(fd, name, value, (size_t)size, 0);
+    }
+    mem_free(names);
+    mem_free(value);
+}
+
 /* 0, or what could not be done. */
 static const char *fill(int fd, const struct file *f, struct span text)
 {
@@ -201,6 +235,9 @@ static const char *fill(int fd, const struct file *f, struct span text)
     if ((st.st_uid != f->st.st_uid || st.st_gid != f->st.st_gid) &&
         fchown(fd, f->st.st_uid, f->st.st_gid) != 0)
         return "keep the file's owner";
+    copy_attributes(fd, f->path);
+    if (!copy_access_list(fd, f->path))
+        return "keep the file's access list";
     if (fchmod(fd, f->st.st_mode & 07777) != 0)
         return "keep the file's mode";
     return fsync(fd) == 0 ? NULL : "write the new file";

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import threading
 
@@ -394,6 +395,34 @@ def test_owner_and_mode_stay(config, mode):
     after = os.stat(config)
     assert after.st_ino != before.st_ino, "it is a new file"
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def access_list(*named):
+    """As the kernel has it: a version, then kind, permissions and id. Owner rw, group r, others nothing, and who is named."""
+    entries = [(1, 6, -1), *((2, permissions, uid) for uid, permissions in named), (4, 4, -1), (16, 6, -1), (32, 0, -1)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+
+
+def test_access_list_and_attributes_stay(config):
+    try:
+        os.setxattr(config, "system.posix_acl_access", access_list((4321, 4)))
+        os.setxattr(config, "user.note", b"mine")
+    except OSError as e:
+        pytest.skip("this file system: %s" % e)
+    before = os.stat(config).st_mode
+    done(config, "cache", "delete", "-n", "dotnet")
+    assert os.getxattr(config, "system.posix_acl_access") == access_list((4321, 4)) and os.stat(config).st_mode == before
+    assert os.getxattr(config, "user.note") == b"mine"
+
+
+def test_what_a_folder_grants_to_new_files_is_not_added(config):
+    os.chmod(config, 0o640)
+    try:
+        os.setxattr(config.parent, "system.posix_acl_default", access_list((4321, 6)))
+    except OSError as e:
+        pytest.skip("this file system: %s" % e)
+    done(config, "cache", "delete", "-n", "dotnet")
+    assert "system.posix_acl_access" not in os.listxattr(config) and os.stat(config).st_mode & 0o777 == 0o640
 
 
 def test_a_file_that_is_not_there(tmp_path):
