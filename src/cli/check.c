@@ -16,12 +16,7 @@ int cli_check(const char *config_file, const struct cli_program *program)
     if (c == NULL)
         return 1;
     references_check(c, &warnings);
-    for (size_t i = 0; i < warnings.n; i++) {
-        char line[1024];
-        struct str s = STR_INIT(line);
-        conf_error_text(&warnings.list[i], span_str(path), &s);
-        fprintf(stderr, "warning: %s\n", line);
-    }
+    config_warnings_say(&warnings, path);
     char text[1024];
     struct str why = STR_INIT(text);
     log_setup(LOG_WARN, LOG_FORMAT_TEXT); /* for people */

@@ -57,16 +57,6 @@ static void say_cannot(const char *name, const char *what, int error)
     fprintf(stderr, "%s: cannot %s: %s%s\n", name, what, strerror(error), hint);
 }
 
-static void say_errors(const struct conf_errors *errors, const char *name)
-{
-    for (size_t i = 0; i < errors->n; i++) {
-        char line[1024];
-        struct str s = STR_INIT(line);
-        conf_error_text(&errors->list[i], span_str(name), &s);
-        fprintf(stderr, "%s\n", line);
-    }
-}
-
 /* ---- the lock ---- */
 
 static void say_locked(const struct lock *l)
@@ -308,7 +298,7 @@ static struct conf *make_change(struct file *f, struct arena *a, const struct ed
     struct conf_errors errors = {.list = list, .cap = COMPLAINTS};
     struct span before = span_of(f->text, f->n), after;
     if (!edit_apply(a, before, change, &errors, &after)) {
-        say_errors(&errors, f->name);
+        config_errors_say(&errors, f->name);
         return NULL;
     }
     struct conf *c = validate(f, after);

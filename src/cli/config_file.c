@@ -55,6 +55,44 @@ bool config_read_text(int fd, char **text, size_t *n, const char **why)
     }
 }
 
+/* Lines on standard error, each with `prefix` before it. */
+static void say(const struct conf_error *list, size_t n, size_t left_out, const char *path,
+                const char *prefix)
+{
+    for (size_t i = 0; i < n + (left_out > 0); i++) {
+        char line[1024];
+        struct str s = STR_INIT(line);
+        if (i < n)
+            conf_error_text(&list[i], span_str(path), &s);
+        else
+            conf_left_out_text(left_out, span_str(path), &s);
+        fprintf(stderr, "%s%s\n", prefix, line);
+    }
+}
+
+void config_errors_say(const struct conf_errors *errors, const char *path)
+{
+    say(errors->list, errors->n, errors->left_out, path, "");
+}
+
+void config_warnings_say(const struct config_warnings *w, const char *path)
+{
+    say(w->list, w->n, w->left_out, path, "warning: ");
+}
+
+void config_warnings_log(const struct config_warnings *w, struct span file)
+{
+    for (size_t i = 0; i < w->n + (w->left_out > 0); i++) {
+        char line[1024];
+        struct str s = STR_INIT(line);
+        if (i < w->n)
+            conf_error_text(&w->list[i], file, &s);
+        else
+            conf_left_out_text(w->left_out, file, &s);
+        log_warn("main", "configuration", LOG_SP("warning", str_span(&s)));
+    }
+}
+
 /* admin: an address to ask will do, and is tried for when the text is not good. */
 static struct conf *load(struct span text, const char *path, struct config_warnings *warnings, bool admin)
 {
@@ -65,14 +103,10 @@ static struct conf *load(struct span text, const char *path, struct config_warni
                                  .cap_warnings = ARRAY_LEN(warnings->list)};
     struct conf *c = conf_load(text, span_str(path), &errors);
     warnings->n = errors.n_warnings;
+    warnings->left_out = errors.warnings_left_out;
     if (c == NULL && admin)
         c = conf_load_admin(text, span_str(path));
-    for (size_t i = 0; i < errors.n; i++) {
-        char line[1024];
-        struct str s = STR_INIT(line);
-        conf_error_text(&errors.list[i], span_str(path), &s);
-        fprintf(stderr, "%s%s\n", c != NULL ? "warning: " : "", line);
-    }
+    say(errors.list, errors.n, errors.left_out, path, c != NULL ? "warning: " : "");
     mem_free(list);
     return c;
 }
@@ -84,7 +118,7 @@ struct conf *config_load(struct span text, const char *path, struct config_warni
 
 static struct conf *read_file(const char *path, struct config_warnings *warnings, bool admin)
 {
-    warnings->n = 0;
+    warnings->n = warnings->left_out = 0;
     const char *why = NULL;
     char *text = NULL;
     size_t n = 0;

@@ -11,8 +11,15 @@ const char *config_path(const char *given);
 /* What is allowed and hardly meant; conf_error_text makes a line of each. */
 struct config_warnings {
     size_t n;
-    struct conf_error list[20]; /* more of them are left out */
+    struct conf_error list[20];
+    size_t left_out; /* so many others there were */
 };
+
+/* On standard error, one line each; those that were left out are counted. */
+void config_errors_say(const struct conf_errors *errors, const char *path);
+void config_warnings_say(const struct config_warnings *w, const char *path);
+/* Into the log, one record each. */
+void config_warnings_log(const struct config_warnings *w, struct span file);
 
 /* Reads and validates. NULL: everything that is wrong has been written to standard error, one line each, and there are no warnings. */
 struct conf *config_read(const char *path, struct config_warnings *warnings);

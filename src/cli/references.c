@@ -12,8 +12,10 @@
 static void warn(struct config_warnings *out, struct conf_mark mark, const char *key, const char *text,
                  const char *why)
 {
-    if (out->n == ARRAY_LEN(out->list))
+    if (out->n == ARRAY_LEN(out->list)) {
+        out->left_out++;
         return;
+    }
     struct conf_error *e = &out->list[out->n++];
     struct str s = STR_INIT(e->text);
     e->mark = mark;

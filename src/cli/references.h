@@ -5,7 +5,7 @@
 
 #include "cli/config_file.h"
 
-/* Adds to the warnings as many as have place. Blocking. */
+/* Adds to the warnings. Blocking. */
 void references_check(const struct conf *c, struct config_warnings *out);
 
 #endif

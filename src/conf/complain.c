@@ -18,17 +18,18 @@ static bool utf8_inside(char c) /* a byte that continues a character */
     return ((unsigned char)c & 0xC0) == 0x80;
 }
 
-/* Puts a text into a list that is sorted by place. */
+/* Puts a text into a list that is sorted by place. False: one had to be left out. */
 PRINTF(5, 0)
-static void place(struct conf_error *list, size_t *n, size_t cap, struct conf_mark at, const char *fmt,
+static bool place(struct conf_error *list, size_t *n, size_t cap, struct conf_mark at, const char *fmt,
                   va_list ap)
 {
+    bool room = *n < cap;
     size_t pos = *n;
     while (pos > 0 && mark_before(at, list[pos - 1].mark))
         pos--;
     if (pos == cap)
-        return;
-    if (*n < cap)
+        return false;
+    if (room)
         ++*n;
     struct conf_error *e = &list[pos];
     memmove(e + 1, e, (*n - 1 - pos) * sizeof *e);
@@ -38,13 +39,15 @@ static void place(struct conf_error *list, size_t *n, size_t cap, struct conf_ma
     for (char *c = e->text; *c != '\0'; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7F)
             *c = '?';
+    return room;
 }
 
 void complain(struct conf_errors *errors, struct conf_mark at, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    place(errors->list, &errors->n, errors->cap, at, fmt, ap);
+    if (!place(errors->list, &errors->n, errors->cap, at, fmt, ap))
+        errors->left_out++;
     va_end(ap);
 }
 
@@ -54,7 +57,8 @@ void complain_warn(struct conf_errors *errors, struct conf_mark at, const char *
     if (errors->warnings == NULL)
         return;
     va_start(ap, fmt);
-    place(errors->warnings, &errors->n_warnings, errors->cap_warnings, at, fmt, ap);
+    if (!place(errors->warnings, &errors->n_warnings, errors->cap_warnings, at, fmt, ap))
+        errors->warnings_left_out++;
     va_end(ap);
 }
 

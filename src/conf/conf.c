@@ -379,7 +379,7 @@ static struct conf *conf_new(struct span text, struct span file)
 struct conf *conf_load(struct span text, struct span file, struct conf_errors *errors)
 {
     MUST(errors->cap > 0);
-    errors->n = errors->n_warnings = 0;
+    errors->n = errors->n_warnings = errors->left_out = errors->warnings_left_out = 0;
     struct conf *c = conf_new(text, file);
     struct conf_loader l = {.conf = c, .errors = errors, .scratch = arena_new()};
     load_all(&l, text);
@@ -452,4 +452,10 @@ void conf_path_beside(struct span config_file, struct span path, struct str *out
     if (!span_starts(path, SPAN("/")) && slash >= 0)
         str_add(out, span_sub(config_file, 0, (size_t)slash + 1));
     str_add(out, path);
+}
+
+void conf_left_out_text(size_t n, struct span file, struct str *out)
+{
+    str_add(out, file);
+    str_addf(out, ": and %zu more", n);
 }

@@ -205,11 +205,12 @@ struct conf_error {
 struct conf_errors {
     struct conf_error *list;
     size_t n;
-    size_t cap; /* at least 1; of more complaints than that the first ones of the file are kept */
+    size_t cap;      /* at least 1; of more complaints than that the first ones of the file are kept */
+    size_t left_out; /* so many others there were */
     /* Warnings do not refuse the file: a Docker Hub rule without credentials, say. Only a file without errors has them. NULL: not
      * wanted. */
     struct conf_error *warnings;
-    size_t n_warnings, cap_warnings;
+    size_t n_warnings, cap_warnings, warnings_left_out;
 };
 
 /* Builds a snapshot from the file's text; `file` is only used in messages. NULL: at least one error was
@@ -228,6 +229,8 @@ void conf_path_beside(struct span config_file, struct span path, struct str *out
 
 /* "file:line:column: text" */
 void conf_error_text(const struct conf_error *e, struct span file, struct str *out);
+/* "file: and 3 more", the last line of a list */
+void conf_left_out_text(size_t n, struct span file, struct str *out);
 
 /* Finds the rule for a client's repository (by target), and the repository's name at upstream. NULL: none.
  * A rule without wildcard wins over a wildcard; wildcards never overlap. Cost does not depend on how many

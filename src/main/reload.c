@@ -34,6 +34,7 @@ struct reload {
     struct file_watch *watch;
     struct named named[WATCHES_MAX];
     size_t n_named;
+    bool crowded; /* there was no room for all: as of the last round */
 
     struct job job;
     uint64_t seen; /* fingerprint of the text that was looked at last */
@@ -73,10 +74,13 @@ static struct conf *load(struct reload *r, struct span text)
                                  .cap_warnings = ARRAY_LEN(r->next.warnings.list)};
     struct conf *c = conf_load(text, span_str(r->c.path), &errors);
     r->next.warnings.n = errors.n_warnings;
+    r->next.warnings.left_out = errors.warnings_left_out;
     for (size_t i = 0; i < errors.n; i++) {
         conf_error_text(&list[i], span_str(r->c.path), &r->next.complaints);
         str_addc(&r->next.complaints, '\n');
     }
+    if (errors.left_out > 0)
+        conf_left_out_text(errors.left_out, span_str(r->c.path), &r->next.complaints);
     mem_free(list);
     return c;
 }
@@ -109,7 +113,7 @@ static void read_work(struct job *j)
     char *text;
     size_t n = 0;
     str_reset(&r->next.complaints);
-    r->next.warnings.n = 0;
+    r->next.warnings.n = r->next.warnings.left_out = 0;
     bool ok = read_text(r, &text, &n);
     r->next.fingerprint = map_hash(ok ? span_of(text, n) : str_span(&r->next.complaints));
     r->next.same = !r->next.forced && r->next.fingerprint == r->seen;
@@ -159,12 +163,7 @@ static void log_taken(struct reload *r)
 {
     struct telling t = {0};
     conf_changes(r->conf, r->next.conf, tell, &t);
-    for (size_t i = 0; i < r->next.warnings.n; i++) {
-        char line[1024];
-        struct str s = STR_INIT(line);
-        conf_error_text(&r->next.warnings.list[i], r->next.conf->file, &s);
-        log_warn("main", "configuration", LOG_SP("warning", str_span(&s)));
-    }
+    config_warnings_log(&r->next.warnings, r->next.conf->file);
     log_info("main", "configuration reloaded", LOG_S("file", r->c.path), LOG_U("changes", t.n),
              LOG_U("rules", r->next.conf->n_rules));
 }
@@ -193,8 +192,10 @@ static void watch_path(struct reload *r, const struct conf *c, const struct conf
         return;
     conf_path_beside(c->file, p->path, &path);
     struct named *n = named_find(r, str_span(&path));
-    if (path.cut || (n == NULL && r->n_named == WATCHES_MAX))
+    if (path.cut || (n == NULL && r->n_named == WATCHES_MAX)) {
+        r->crowded = true;
         return;
+    }
     if (n == NULL) {
         n = &r->named[r->n_named++];
         n->path = mem_strdup(text);
@@ -227,6 +228,8 @@ static void watch_files(struct reload *r, const struct conf *c)
  * that stays is not begun anew, because what has happened since the files were read would be lost. */
 static void watch_named(struct reload *r, const struct conf *refused)
 {
+    bool before = r->crowded;
+    r->crowded = false;
     for (size_t i = 0; i < r->n_named; i++)
         r->named[i].wanted = false;
     watch_files(r, r->conf);
@@ -236,6 +239,11 @@ static void watch_named(struct reload *r, const struct conf *refused)
         if (!r->named[i].wanted)
             unwatch(r, &r->named[i]);
     }
+    if (r->crowded && !before)
+        log_warn(
+            "main",
+            "more files are named than can be watched; send SIGHUP when one of the last ones has changed",
+            LOG_U("watched", r->n_named));
 }
 
 /* ---- a round's end ---- */

@@ -353,16 +353,6 @@ static void take_apart(struct main *mn)
     store_close(mn->store);
 }
 
-static void log_warnings(const struct main *mn, const struct config_warnings *warnings)
-{
-    for (size_t i = 0; i < warnings->n; i++) {
-        char line[1024];
-        struct str s = STR_INIT(line);
-        conf_error_text(&warnings->list[i], mn->conf->file, &s);
-        log_warn("main", "configuration", LOG_SP("warning", str_span(&s)));
-    }
-}
-
 bool serve_takes(struct conf *conf, struct str *why)
 {
     struct setup *setup = setup_new(conf, NULL, 1, why);
@@ -382,7 +372,7 @@ int serve_run(const char *config_file, const char *version)
         return 1;
     signal(SIGPIPE, SIG_IGN);
     log_setup(mn.conf->log_level, mn.conf->log_format);
-    log_warnings(&mn, &warnings);
+    config_warnings_log(&warnings, mn.conf->file);
     raise_descriptors(mn.conf);
     mn.n_workers = worker_count(mn.conf);
     size_threadpool(mn.n_workers);

@@ -125,6 +125,16 @@ def test_all_mistakes_are_told_at_once(tmp_path, good):
     assert lines == sorted(lines) and len(set(lines)) >= 3
 
 
+def test_what_is_left_out_is_counted(tmp_path, good):
+    file, r = check(tmp_path, good + "".join("foo%d: bar\n" % i for i in range(60)))
+    lines = r.stderr.splitlines()
+    assert r.returncode == 1 and len(lines) == 51 and lines[-1] == "%s: and 10 more" % file
+    sets = "".join("  - {name: s%d, login_server: up.test, username: u, password: 'file:%s'}\n" % (i, file) for i in range(25))
+    file, r = check(tmp_path, good + "credential_sets:\n" + sets)
+    lines = r.stderr.splitlines()
+    assert r.returncode == 0 and len(lines) == 21 and lines[-1] == "warning: %s: and 5 more" % file, lines
+
+
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "- a\n", "just text\n", "{", "\0", "a: b: c", "[" * 10000, "rules: " + "[" * 1000])
 def test_files_that_are_no_configuration(tmp_path, text):
     """An empty file is either the defaults or refused; all others are refused."""

@@ -185,6 +185,16 @@ def test_a_file_that_is_gone(upstream, larder):
     taken(larder, 1)
 
 
+def test_more_files_than_can_be_watched(upstream, start_larder, root, tmp_path):
+    larder = start_larder(upstream, run=False)
+    for i in range(513):
+        ca = tmp_path / ("ca-%d.pem" % i)
+        ca.symlink_to(root.file)
+        larder.config["upstreams"].append({"registry": "up-%d.test" % i, "ca": str(ca)})
+    larder.start()
+    assert said(larder, level="warn", text="more files are named than can be watched")
+
+
 def test_a_setting_that_needs_a_restart(larder):
     larder.config["workers"] = 1
     larder.config["store"] = {"path": larder.store + "-elsewhere"}
