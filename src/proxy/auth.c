@@ -2,7 +2,8 @@
  *
  *   NEW         nothing is known yet                        -> BARE | CHOOSE (a challenge is remembered)
  *   CHOOSE      a challenge is there: which way?            -> CREDENTIAL | TOKEN | BARE | REFUSED
- *   CREDENTIAL  user and password are being read            -> BASIC | TOKEN | REFUSED
+ *   CREDENTIAL  user and password are being read; of some that a server refuses, the tokens that were got with them before stay good
+ *                                                           -> BASIC | TOKEN | REFUSED
  *   TOKEN       is it in the cache?                         -> BEARER | SEAT | REFUSED
  *   SEAT        a flight fetches it                         -> TOKEN | BARE | REFUSED
  *   BARE, BASIC, BEARER  the request is out                 -> CHOOSE, TOKEN, BARE, PING (auth_challenged) | REFUSED
@@ -46,11 +47,11 @@ struct auth_state {
     bool late;
     bool distrusted; /* there is a credential set, and the realm may not see it */
     struct realm realm;
-    const struct conf_credential_set *set; /* that the token is for; NULL: anonymously */
+    const struct conf_credential_set *set; /* that is used; NULL: anonymously */
     struct credential credential;
-    uint64_t fingerprint; /* of the credentials that key, or basic, was made with; 0: none */
-    char key[KEY_MAX], failed[KEY_MAX];
-    struct flight_failure failure; /* of `failed` */
+    uint64_t fingerprint;               /* of the credentials that key, or basic, was made with; 0: none */
+    char key[KEY_MAX], failed[KEY_MAX]; /* Basic has one, too: what was denied is remembered by it */
+    struct flight_failure failure;      /* of `failed` */
     struct token token;
     char *basic;
     size_t basic_n;
@@ -185,6 +186,7 @@ static void recall(struct auth *a)
 static void choose_basic(struct auth *a)
 {
     struct auth_state *s = a->state;
+    s->set = a->set;
     if (a->set != NULL && realm_own(a->up, &a->origin))
         a->phase = PHASE_CREDENTIAL;
     else if (s->remembered)
@@ -221,6 +223,34 @@ static void choose(struct auth *a)
 
 /* ---- credentials ---- */
 
+static void hash_part(struct hasher *h, struct span part)
+{
+    uint64_t n = part.p != NULL ? part.n : UINT64_MAX;
+    hasher_update(h, &n, sizeof n);
+    hasher_update(h, part.p, part.n);
+}
+
+/* All that a token depends on, or a denial. A digest of it: a key is short, and tells nobody anything. */
+static void make_key(struct auth *a)
+{
+    struct auth_state *s = a->state;
+    struct hasher h;
+    struct digest d;
+    struct str origin = STR_INIT(s->origin), key = STR_INIT(s->key);
+    origin_key(&a->origin, &origin);
+    hasher_init(&h, DIGEST_SHA256);
+    hash_part(&h, str_span(&origin));
+    hash_part(&h, span_str(s->challenge.realm));
+    hash_part(&h, s->challenge.has_service ? span_str(s->challenge.service) : SPAN_NONE);
+    hash_part(&h, a->repo);
+    hash_part(&h, s->set != NULL ? s->set->name : SPAN_NONE);
+    hasher_update(&h, &s->fingerprint, sizeof s->fingerprint);
+    hasher_finish(&h, &d);
+    str_add(&key, SPAN("T "));
+    digest_addhex(&key, &d);
+    MUST(!key.cut);
+}
+
 static void basic_wipe(struct auth_state *s)
 {
     if (s->basic != NULL)
@@ -244,12 +274,44 @@ static void basic_make(struct auth *a)
     a->phase = PHASE_BASIC;
 }
 
-/* False: wait. */
-static bool credential(struct auth *a)
+static void credential_ready(struct auth *a)
+{
+    struct auth_state *s = a->state;
+    struct flight_failure f;
+    s->fingerprint = s->credential.fingerprint;
+    if (s->challenge.scheme == CHALLENGE_BEARER) {
+        a->phase = PHASE_TOKEN;
+        return;
+    }
+    make_key(a);
+    if (verdict_get(a->px->shared->verdicts, span_str(s->key), &f))
+        refuse(a, f.err, f.status, -1, "not asked: the registry has just denied it to this account");
+    else
+        basic_make(a);
+}
+
+static void credential_failed(struct auth *a)
 {
     struct auth_state *s = a->state;
     char why[256];
     struct str w = STR_INIT(why);
+    s->fingerprint = s->credential.fingerprint;
+    make_key(a);
+    if (s->fingerprint != 0 && tokens_have(a->px->shared->tokens, span_str(s->key), clock_mono_ms())) {
+        a->phase = PHASE_TOKEN;
+        return;
+    }
+    str_add(&w, SPAN("credential set "));
+    str_add(&w, a->set->name);
+    str_add(&w, SPAN(": "));
+    str_addz(&w, s->credential.why);
+    refuse(a, ERR_CREDENTIALS, 0, -1, why);
+}
+
+/* False: wait. */
+static bool credential(struct auth *a)
+{
+    struct auth_state *s = a->state;
     if (s->credential.wait != NULL)
         return !wait_on(a);
     s->credential.only_look = s->challenge.scheme == CHALLENGE_BEARER; /* it is the login that uses them */
@@ -258,19 +320,11 @@ static bool credential(struct auth *a)
         return !wait_on(a);
     case CREDENTIAL_READY:
         wait_over(s);
-        s->fingerprint = s->credential.fingerprint;
-        if (s->challenge.scheme == CHALLENGE_BASIC)
-            basic_make(a);
-        else
-            a->phase = PHASE_TOKEN;
+        credential_ready(a);
         break;
     case CREDENTIAL_FAILED:
         wait_over(s);
-        str_add(&w, SPAN("credential set "));
-        str_add(&w, a->set->name);
-        str_add(&w, SPAN(": "));
-        str_addz(&w, s->credential.why);
-        refuse(a, ERR_CREDENTIALS, 0, -1, why);
+        credential_failed(a);
         break;
     }
     credential_release(&s->credential);
@@ -279,34 +333,6 @@ static bool credential(struct auth *a)
 }
 
 /* ---- tokens ---- */
-
-static void hash_part(struct hasher *h, struct span part)
-{
-    uint64_t n = part.p != NULL ? part.n : UINT64_MAX;
-    hasher_update(h, &n, sizeof n);
-    hasher_update(h, part.p, part.n);
-}
-
-/* All that a token depends on. A digest of it: a key is short, and tells nobody anything. */
-static void token_key(struct auth *a)
-{
-    struct auth_state *s = a->state;
-    struct hasher h;
-    struct digest d;
-    struct str origin = STR_INIT(s->origin), key = STR_INIT(s->key);
-    origin_key(&a->origin, &origin);
-    hasher_init(&h, DIGEST_SHA256);
-    hash_part(&h, str_span(&origin));
-    hash_part(&h, span_str(s->challenge.realm));
-    hash_part(&h, s->challenge.has_service ? span_str(s->challenge.service) : SPAN_NONE);
-    hash_part(&h, a->repo);
-    hash_part(&h, s->set != NULL ? s->set->name : SPAN_NONE);
-    hasher_update(&h, &s->fingerprint, sizeof s->fingerprint);
-    hasher_finish(&h, &d);
-    str_add(&key, SPAN("T "));
-    digest_addhex(&key, &d);
-    MUST(!key.cut);
-}
 
 static void lead(struct auth *a, struct flight *flight)
 {
@@ -357,11 +383,29 @@ static void refuse_failed(struct auth *a, const struct flight_failure *f)
     refuse(a, f->err, f->status, f->retry_after_ms, why);
 }
 
+/* Is there another way than to ask for this token? */
+static bool final(const struct flight_failure *f)
+{
+    return f->err == ERR_TOO_MANY || f->retry_after_ms >= 0 || f->err == ERR_CREDENTIALS ||
+           f->err == ERR_CREDENTIALS_REFUSED || f->err == ERR_STOPPING;
+}
+
+static void no_token(struct auth *a, const struct flight_failure *f)
+{
+    struct auth_state *s = a->state;
+    s->failure = *f;
+    memcpy(s->failed, s->key, sizeof s->failed);
+    if (s->remembered && !final(&s->failure))
+        go_bare(a);
+    else
+        refuse_failed(a, &s->failure);
+}
+
 static void token(struct auth *a)
 {
     struct auth_state *s = a->state;
     struct flight_failure f;
-    token_key(a);
+    make_key(a);
     token_wipe(&s->token);
     if (tokens_get(a->px->shared->tokens, span_str(s->key), clock_mono_ms(), &s->token)) {
         if (s->token.renew && !upstream_limit(a->setup, a->up, WHAT_TOKEN, &f))
@@ -378,6 +422,10 @@ static void token(struct auth *a)
         refuse_failed(a, &f);
         return;
     }
+    if (verdict_get(a->px->shared->verdicts, span_str(s->key), &f)) {
+        no_token(a, &f);
+        return;
+    }
     switch (flight_join(a->px->core, span_str(s->key), a->up->registry, true, have_by_now, a, &s->seat)) {
     case FLIGHT_LEAD:
         lead(a, flight_of(&s->seat));
@@ -390,17 +438,11 @@ static void token(struct auth *a)
     a->phase = PHASE_SEAT;
 }
 
-/* Is there another way than to ask for this token? */
-static bool final(const struct flight_failure *f)
-{
-    return f->err == ERR_TOO_MANY || f->retry_after_ms >= 0 || f->err == ERR_CREDENTIALS ||
-           f->err == ERR_CREDENTIALS_REFUSED || f->err == ERR_STOPPING;
-}
-
 /* False: wait. */
 static bool seat(struct auth *a)
 {
     struct auth_state *s = a->state;
+    struct flight_failure f;
     switch (flight_seen(&s->seat)) {
     case FLIGHT_VERIFIED:
     case FLIGHT_DONE:
@@ -411,13 +453,9 @@ static bool seat(struct auth *a)
         return true;
     case FLIGHT_FAILED:
         wait_over(s);
-        s->failure = *flight_failure(&s->seat);
-        memcpy(s->failed, s->key, sizeof s->failed);
+        f = *flight_failure(&s->seat);
         flight_leave(&s->seat);
-        if (s->remembered && !final(&s->failure))
-            go_bare(a);
-        else
-            refuse_failed(a, &s->failure);
+        no_token(a, &f);
         return true;
     default:
         return !wait_on(a);
@@ -622,11 +660,25 @@ static void challenged_bearer(struct auth *a, const struct challenge *c)
     go_bare(a);
 }
 
+static void challenged_basic(struct auth *a)
+{
+    struct auth_state *s = a->state;
+    char why[256];
+    struct str w = STR_INIT(why);
+    if (!credential_refused(setup_secrets(a->setup), a->set, s->fingerprint, 401, a->origin.host, a->repo)) {
+        struct flight_failure f = {.err = ERR_DENIED, .status = 401, .retry_after_ms = -1};
+        verdict_put(a->px->shared->verdicts, span_str(s->key), &f, AUTH_DENIED_MS, AUTH_DENIED_MS);
+        refuse(a, ERR_DENIED, 401, -1, "the registry refuses this repository to an account that it knows");
+        return;
+    }
+    str_add(&w, SPAN("the registry refuses credential set "));
+    str_add(&w, a->set->name);
+    refuse(a, ERR_CREDENTIALS_REFUSED, 401, -1, why);
+}
+
 void auth_challenged(struct auth *a, const struct h1_head *head, enum address_kind peer)
 {
     struct challenge c;
-    char why[256];
-    struct str w = STR_INIT(why);
     read_challenge(head, &c);
     switch ((enum phase)a->phase) {
     case PHASE_NEW: /* sent before anybody thought of authorisation */
@@ -637,10 +689,7 @@ void auth_challenged(struct auth *a, const struct h1_head *head, enum address_ki
         challenged_bearer(a, &c);
         return;
     case PHASE_BASIC:
-        credential_refused(setup_secrets(a->setup), a->set, a->state->fingerprint, 401, a->origin.host);
-        str_add(&w, SPAN("the registry refuses credential set "));
-        str_add(&w, a->set->name);
-        refuse(a, ERR_CREDENTIALS_REFUSED, 401, -1, why);
+        challenged_basic(a);
         return;
     default:
         MUST(false);

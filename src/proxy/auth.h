@@ -6,6 +6,7 @@
  *   request in flight (an answer flight, key "T ..."), renewed before it ends; POST (OAuth 2) when there is a refresh token, GET else
  *   Basic: the credential set's user and password, only to the registry's own origin
  *   an unexpected 401 drops the token and renews it once, then the request is refused
+ *   a 403 of the token server is about the one repository; the credential set is blamed for a 401
  *
  * Where credentials may go: proxy/realm.h. Redirects of a token server are not followed. After a redirect to another origin that
  * challenges: anonymously, or with the credential set of the rule whose registry that origin is (proxy/upstream.c).
@@ -22,6 +23,9 @@
 
 struct proxy;
 struct setup;
+
+/* A repository that was denied to an account is not asked for with it again before then. */
+#define AUTH_DENIED_MS 10000
 
 enum auth_next {
     AUTH_READY,  /* auth->value is what the request carries; absent: nothing */

@@ -127,6 +127,14 @@ static enum step done(struct login *l, const struct token_answer *a)
     return op_go(&l->op, LOGIN_END);
 }
 
+/* No token for this repository: that says nothing about others, and is remembered for this one. */
+static enum step denied(struct login *l, unsigned status, const char *why)
+{
+    struct flight_failure f = {.err = ERR_DENIED, .status = status, .retry_after_ms = -1};
+    verdict_put(l->px->shared->verdicts, flight_key(l->flight), &f, AUTH_DENIED_MS, AUTH_DENIED_MS);
+    return fail(l, ERR_DENIED, status, -1, why);
+}
+
 /* ---- asking ---- */
 
 static enum step step_credential(struct login *l)
@@ -241,11 +249,19 @@ static enum step broke(struct login *l)
     return fail(l, l->call.err, 0, -1, why);
 }
 
+/* A wrong password is a 401. 403 is what ghcr.io and gitlab.com say to a good one that may not read the repository, and that is no reason
+ * to stop asking for others. */
 static enum step refused(struct login *l, unsigned status)
 {
     if (l->set == NULL)
-        return fail(l, ERR_DENIED, status, -1, "the token server gives none to anonymous users");
-    credential_refused(setup_secrets(l->setup), l->set, l->credential.fingerprint, status, l->url.host);
+        return denied(l, status, "the token server gives none to anonymous users");
+    if (status == 403)
+        return denied(l, status,
+                      "the token server gives this account none: may it read the repository, is its password "
+                      "right?");
+    if (!credential_refused(setup_secrets(l->setup), l->set, l->credential.fingerprint, status, l->url.host,
+                            span_str(l->repo)))
+        return denied(l, status, "the token server refuses this repository to an account that it knows");
     return fail(l, ERR_CREDENTIALS_REFUSED, status, -1, "the token server refuses the credentials");
 }
 

@@ -21,7 +21,8 @@
 
 #define PAUSE_FIRST_MS  1000
 #define PAUSE_MAX_MS    (5 * 60 * 1000)
-#define FORCED_AGAIN_MS 10000 /* however many refusals come */
+#define FORCED_AGAIN_MS 10000            /* however many refusals come */
+#define ACCEPTED_MS     (15 * 60 * 1000) /* so long one repository does not make a set bad that was taken */
 
 struct credential_wait {
     struct list_node node;
@@ -213,6 +214,8 @@ void credential_accepted(struct secrets *s, const struct conf_credential_set *co
     bool was = set->refusal != NULL;
     if (set->value != NULL && set->value->good && set->value->fingerprint == fingerprint) {
         set->checked_ms = clock_wall_ms();
+        set->accepted_ms = clock_mono_ms();
+        set->refused_for = 0;
         if (was || set->refusals > 0)
             heal(set);
     }
@@ -222,11 +225,35 @@ void credential_accepted(struct secrets *s, const struct conf_credential_set *co
         log_info("secrets", "credential set is accepted again", LOG_SP("credential_set", set->name));
 }
 
-void credential_refused(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint,
-                        unsigned status, struct span where)
+/* Under the lock. */
+static bool about_repo(const struct secret_set *set, uint64_t repo)
+{
+    return set->accepted_ms != 0 && clock_mono_ms() - set->accepted_ms < ACCEPTED_MS &&
+           set->refused_for == repo;
+}
+
+/* Under the lock. True: the set is refused from now on. */
+static bool count_refusal(struct secret_set *set, const char *why)
+{
+    bool began = ++set->refusals >= SECRET_REFUSALS && set->refusal == NULL;
+    if (began)
+        set->since_ms = set->checked_ms;
+    if (began || set->probing) { /* not for those that were under way already */
+        set->probing = false;
+        credential_value_unref(set->refusal);
+        set->refusal = value_bad(why);
+        set->refusal->fingerprint = set->value->fingerprint;
+        pause_longer(set);
+    }
+    return began;
+}
+
+bool credential_refused(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint,
+                        unsigned status, struct span where, struct span repo)
 {
     struct secret_set *set = s->sets[conf->index];
-    bool began = false;
+    bool began = false, counts = true;
+    uint64_t for_repo = map_hash(repo);
     char why[256];
     struct str w = STR_INIT(why);
     str_addf(&w, "refused by " SPAN_FMT " with status %u: check user name and password", SPAN_ARG(where),
@@ -237,20 +264,15 @@ void credential_refused(struct secrets *s, const struct conf_credential_set *con
         set->checked_ms = clock_wall_ms();
         if (clock_mono_ms() >= set->forced_ms) /* it may have been replaced where it is kept */
             set->forced = true;
-        began = ++set->refusals >= SECRET_REFUSALS && set->refusal == NULL;
-        if (began)
-            set->since_ms = set->checked_ms;
-        if (began || set->probing) { /* not for those that were under way already */
-            set->probing = false;
-            credential_value_unref(set->refusal);
-            set->refusal = value_bad(why);
-            pause_longer(set);
-        }
+        counts = !about_repo(set, for_repo);
+        began = counts && count_refusal(set, why);
+        set->refused_for = for_repo;
     }
     pthread_mutex_unlock(&set->lock);
     if (began)
         log_error("secrets", "credential set is refused, pausing with it",
                   LOG_SP("credential_set", set->name), LOG_S("why", why));
+    return counts;
 }
 
 void credential_health(struct secrets *s, const struct conf_credential_set *conf,
@@ -330,6 +352,7 @@ static void take_value(struct secret_set *set, struct credential_value *v)
     }
     int64_t pause = old != NULL && !old->good && !only_fast(set) ? set->pause_ms : 0;
     heal(set);
+    set->accepted_ms = 0;
     set->value = v;
     credential_value_unref(old);
     if (!v->good) { /* a file is tried again every second; what is slow, after longer and longer pauses */

@@ -11,7 +11,7 @@
  *
  * Health: a set is healthy until its secrets cannot be read, or a server has refused them SECRET_REFUSALS times in a row. Then it is
  * unhealthy with a reason and a time; whoever asks gets CREDENTIAL_FAILED at once, until the pause (1 s doubling to 5 min) is over and
- * one asker is let through as a probe. A changed value makes it healthy again. */
+ * one asker is let through as a probe. A changed value makes it healthy again. What was got with it before (a token) stays good. */
 #ifndef LARDER_PROXY_SECRETS_H
 #define LARDER_PROXY_SECRETS_H
 
@@ -28,8 +28,8 @@ struct credential {
     /* valid while READY, until credential_release; each ends in 0 */
     struct span user, password;
     struct span refresh_token; /* an identity token instead of a password; or absent */
-    uint64_t
-        fingerprint; /* changes when any of the values does: what was learnt with others is dropped by it */
+    uint64_t fingerprint; /* changes when any of the values does: what was learnt with others is dropped by
+                             it. Also when FAILED because a server refuses them; 0: it is not known */
     const char
         *why; /* FAILED: in words, for log and message ("environment variable HUB_USER is not set"); until
                 credential_release */
@@ -47,8 +47,10 @@ void credential_release(struct credential *c); /* also cancels a wait; a no-op o
 /* What a server said to these credentials; fingerprint is that of the credential used, so that a late answer about an old password
  * counts for nothing. */
 void credential_accepted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint);
-void credential_refused(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint,
-                        unsigned status, struct span where);
+/* repo: what was asked for. False: the refusal is about that repository, as far as can be told: it is refused once more, and the same
+ * credentials were accepted for another one a while ago. Some servers say 401 for that, too. */
+bool credential_refused(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint,
+                        unsigned status, struct span where, struct span repo);
 
 /* For metrics, the admin API and `larder credential-set show`. Any thread. */
 struct credential_health {

@@ -45,6 +45,8 @@ struct secret_set {
     int64_t until_ms, pause_ms;       /* bad, or refused: not tried again before then */
     bool probing;                     /* refused, and one asker has been let through since */
     unsigned refusals;                /* in a row */
+    uint64_t refused_for;             /* hash of the repository of the last one */
+    int64_t accepted_ms;              /* monotonic: when a server last took the value; 0: none has */
     int64_t since_ms, checked_ms;     /* wall clock */
     uint64_t refused;                 /* counter */
 };

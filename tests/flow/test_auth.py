@@ -411,18 +411,67 @@ def test_a_wrong_password(with_account, tmp_path, image, password, kind):
         assert larder.get_when_up(OURS).body == image.manifest
 
 
+HEALTHY = 'larder_credential_set_healthy{credential_set="account"}'
+
+
+def ask_often(larder, repo, n=8):
+    """As a kubelet that has a name that is wrong."""
+    for _ in range(n):
+        r = larder.get(paths.manifest(repo, "v1"))
+        assert r.status == 403 and r.error_code == "DENIED"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_the_account_does_not_get(private, with_account, image, status):
+    """As at ghcr.io and gitlab.com, where a password is good and a name is not: all else of the set goes on."""
+    for name in ("other", "third"):
+        private.add(name, image, tag="v1")
+    private.on(lambda s: s.path == "/token" and "typo" in s.query, Fault(status=status))
+    larder = with_account(private)
+    assert larder.get(OURS).good
+    ask_often(larder, "t/typo")
+    assert len([s for s in private.token_requests() if "typo" in s.query]) <= 2
+    assert larder.get(paths.manifest("t/other", "v1")).good
+    ask_often(larder, "t/typo")
+    assert larder.get(paths.manifest("t/third", "v1")).good
+    assert larder.metrics()[HEALTHY] == 1
+
+
+def test_a_repository_that_the_account_does_not_see_by_basic(with_account, image, password):
+    with TokenRegistry(basic=("someone", password)) as up:
+        for name in ("app", "other"):
+            up.add(name, image, tag="v1")
+        up.on(re.compile("/typo/"), Fault(status=401, headers={"WWW-Authenticate": 'Basic realm="registry.test"'}))
+        larder = with_account(up)
+        assert larder.get(OURS).good
+        ask_often(larder, "t/typo")
+        assert len([s for s in up.contents(path=re.compile("/typo/")) if "authorization" in s.headers]) == 2
+        assert larder.get(paths.manifest("t/other", "v1")).good
+        assert larder.metrics()[HEALTHY] == 1
+
+
+def test_tokens_outlive_the_password_that_they_were_got_with(private, with_account, image):
+    later = Image("later", (1_000,))
+    private.add("app", later, tag="v2")
+    larder = with_account(private)
+    assert larder.get(OURS).good
+    private.server.accounts.clear()
+    names = ("t/n%d" % n for n in range(10 ** 6))
+    wait_until(lambda: larder.get(paths.manifest(next(names), "v1")).status == 403 and larder.metrics()[HEALTHY] == 0, "the set is refused")
+    assert larder.get(paths.manifest("t/app", "v2")).body == later.manifest
+
+
 def test_a_server_that_is_out_of_order_accepts_no_password(with_account, image, password):
     """A refused set is not healthy again because its probe meets an error page."""
     with TokenRegistry(basic=("someone", password)) as up:
         up.add("app", image, tag="v1")
         larder = with_account(up, text=secret("wrong"))
-        healthy = 'larder_credential_set_healthy{credential_set="account"}'
         names = ("v%d" % n for n in range(2, 10 ** 6))
-        wait_until(lambda: larder.get(paths.manifest("t/app", next(names))).status == 403 and larder.metrics()[healthy] == 0, "the set is refused")
+        wait_until(lambda: larder.get(paths.manifest("t/app", next(names))).status == 403 and larder.metrics()[HEALTHY] == 0, "the set is refused")
         up.on(lambda s: "authorization" in s.headers, Fault(status=500))
         probed = lambda: larder.get(paths.manifest("t/app", next(names))).status and 500 in [s.status for s in up.requests()]  # noqa: E731
         wait_until(probed, "it is probed")
-        assert larder.metrics()[healthy] == 0
+        assert larder.metrics()[HEALTHY] == 0
 
 
 def test_a_changed_password_is_used_at_once(private, with_account, tmp_path, image):

@@ -407,7 +407,8 @@ static void test_not_reached(void **state)
 
 static void refuse(struct rig *r, uint64_t fingerprint)
 {
-    credential_refused(setup_secrets(r->shared->setup), &sets[0], fingerprint, 401, SPAN("r.example"));
+    (void)credential_refused(setup_secrets(r->shared->setup), &sets[0], fingerprint, 401, SPAN("r.example"),
+                             SPAN("app"));
 }
 
 /* When a server refuses what the vault said, the vault is asked again. */

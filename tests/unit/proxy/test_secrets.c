@@ -380,9 +380,15 @@ static struct secrets *secrets_of(struct rig *r)
     return setup_secrets(r->shared->setup);
 }
 
+static bool refuse_for(struct rig *r, uint64_t fingerprint, const char *repo)
+{
+    return credential_refused(secrets_of(r), &sets[0], fingerprint, 401, SPAN("auth.example"),
+                              span_str(repo));
+}
+
 static void refuse(struct rig *r, uint64_t fingerprint)
 {
-    credential_refused(secrets_of(r), &sets[0], fingerprint, 401, SPAN("auth.example"));
+    assert_true(refuse_for(r, fingerprint, "app"));
 }
 
 static struct credential_health health(struct rig *r)
@@ -406,7 +412,7 @@ static void test_refused(void **state)
     assert_true(health(r).healthy);
     credential_accepted(secrets_of(r), &sets[0], fp);
     refuse(r, fp);
-    refuse(r, fp);
+    assert_true(refuse_for(r, fp, "b"));
     expect_ready(r, 0, "u", "wrong");
     refuse(r, fp);
     struct credential_health h = health(r);
@@ -414,9 +420,29 @@ static void test_refused(void **state)
     assert_non_null(strstr(h.why, "refused by auth.example with status 401"));
     assert_int_equal(h.refused, 6);
     expect_failed(r, 0, "refused by auth.example with status 401");
+    assert_true(ask(r, 0).fingerprint == fp);         /* for the tokens that were got with it */
     credential_accepted(secrets_of(r), &sets[0], fp); /* a late good answer */
     assert_true(health(r).healthy);
     expect_ready(r, 0, "u", "wrong");
+    rig_stop(r);
+}
+
+/* What was accepted a while ago is not wrong because it is refused for one repository again and again. */
+static void test_refused_for_one_repository(void **state)
+{
+    struct rig *r = *state;
+    add_set("a", "r.example", "env:TEST_USER", "env:TEST_PASSWORD");
+    rig_start(r, make_setup(r, NULL));
+    uint64_t fp = ask(r, 0).fingerprint;
+    credential_accepted(secrets_of(r), &sets[0], fp);
+    assert_true(refuse_for(r, fp, "typo"));
+    for (int i = 0; i < 10; i++)
+        assert_false(refuse_for(r, fp, "typo"));
+    assert_true(health(r).healthy);
+    assert_int_equal(health(r).refused, 11);
+    assert_true(refuse_for(r, fp, "b"));
+    assert_true(refuse_for(r, fp, "c"));
+    assert_false(health(r).healthy);
     rig_stop(r);
 }
 
@@ -488,7 +514,7 @@ static void test_follows(void **state)
     struct setup *first = make_setup(r, NULL), *second, *third;
     struct secrets *s = setup_secrets(first);
     for (int i = 0; i < SECRET_REFUSALS; i++)
-        credential_refused(s, &sets[0], s->sets[0]->value->fingerprint, 401, SPAN("x"));
+        (void)credential_refused(s, &sets[0], s->sets[0]->value->fingerprint, 401, SPAN("x"), SPAN("app"));
     second = make_setup(r, first);
     setup_unref(first);
     struct credential_health h;
@@ -526,6 +552,7 @@ int main(void)
         TEST(test_leaves_while_waiting),
         TEST(test_stops_while_waiting),
         TEST(test_refused),
+        TEST(test_refused_for_one_repository),
         TEST(test_another_value_heals),
         TEST(test_one_probes),
         TEST(test_follows),
