@@ -94,6 +94,8 @@ struct conf_policy {
     size_t n_immutable_tags;
 };
 
+#define CONF_PREFIX_MAX 512 /* stands before every path that is asked for (UPSTREAM_PATH_MAX) */
+
 struct conf_endpoint {
     struct span url; /* as written, without a trailing slash */
     bool tls;

@@ -114,6 +114,8 @@ static const char *parse_url(struct span text, struct conf_endpoint *out, struct
         return "has no valid host and port; write it as in https://registry.example:8443";
     if (span_ends(out->prefix, SPAN("/v2")) || span_find(out->prefix, '%') >= 0)
         return "ends in /v2 or holds a '%'; write only what comes before /v2/";
+    if (out->prefix.n > CONF_PREFIX_MAX)
+        return "has a path of more than 512 characters, which is the most that requests can carry";
     return prefix_ok(out->prefix) ? NULL : "has a path with empty, '.' or '..' parts or strange characters";
 }
 

@@ -149,7 +149,7 @@ struct upstream_try {
     struct call call;
     char path[UPSTREAM_PATH_MAX];
     char fields[UPSTREAM_FIELDS_MAX];
-    char target[UPSTREAM_PATH_MAX + 512];
+    char target[UPSTREAM_PATH_MAX + CONF_PREFIX_MAX];
     char host[300];
 };
 

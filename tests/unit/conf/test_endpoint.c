@@ -229,6 +229,29 @@ static void wrong_endpoints(void **state)
     }
 }
 
+/* A prefix stands in a request with the longest path: more than fits is refused here, not found out by the first request. */
+static void long_prefixes(void **state)
+{
+    UNUSED(state);
+    char path[CONF_PREFIX_MAX + 2], text[CONF_PREFIX_MAX + 100];
+    memset(path, 'x', sizeof path);
+    path[0] = '/';
+    for (size_t n = CONF_PREFIX_MAX; n < sizeof path; n++) {
+        struct str t = STR_INIT(text);
+        str_addz(&t, "upstreams:\n  - registry: a.io\n    endpoints:\n      - https://a.io");
+        str_add(&t, span_of(path, n));
+        str_addz(&t, "\n");
+        if (n > CONF_PREFIX_MAX) {
+            EXPECT(text, "4:9: ");
+            assert_non_null(strstr(test_list[0].text, "has a path of more than 512 characters"));
+            return;
+        }
+        struct conf *c = load_good(text);
+        assert_int_equal(c->upstreams[0].endpoints[0].prefix.n, n);
+        conf_unref(c);
+    }
+}
+
 static void a_password_is_not_repeated(void **state)
 {
     UNUSED(state);
@@ -276,11 +299,17 @@ static void patience_is_shorter_than_containerds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses),         cmocka_unit_test(wrong_addresses),
-        cmocka_unit_test(no_address),        cmocka_unit_test(addresses_in_use),
-        cmocka_unit_test(implied_upstreams), cmocka_unit_test(written_endpoints),
-        cmocka_unit_test(wrong_endpoints),   cmocka_unit_test(a_password_is_not_repeated),
-        cmocka_unit_test(wrong_upstreams),   cmocka_unit_test(patience_is_shorter_than_containerds),
+        cmocka_unit_test(addresses),
+        cmocka_unit_test(wrong_addresses),
+        cmocka_unit_test(no_address),
+        cmocka_unit_test(addresses_in_use),
+        cmocka_unit_test(implied_upstreams),
+        cmocka_unit_test(written_endpoints),
+        cmocka_unit_test(wrong_endpoints),
+        cmocka_unit_test(long_prefixes),
+        cmocka_unit_test(a_password_is_not_repeated),
+        cmocka_unit_test(wrong_upstreams),
+        cmocka_unit_test(patience_is_shorter_than_containerds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
