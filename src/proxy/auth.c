@@ -11,7 +11,8 @@
  *   REFUSED
  *
  * A remembered challenge is a guess: what goes wrong with it (the token server has moved, or knows no anonymous users although this
- * repository is for all) sends the request out bare once, and what the registry then says counts. */
+ * repository is for all; the registry answers with another challenge) sends the request out bare once, and what the registry then says
+ * counts. */
 #include "proxy/auth.h"
 
 #include "base/mem.h"
@@ -36,6 +37,7 @@ enum phase {
 
 #define KEY_MAX    80
 #define ORIGIN_MAX 300
+#define PLACE_MAX  (ORIGIN_MAX + CONF_PREFIX_MAX)
 
 struct auth_state {
     struct auth *auth;
@@ -59,7 +61,6 @@ struct auth_state {
     struct timer timer;
     struct call ping;
     char ping_target[256], ping_host[ORIGIN_MAX];
-    char origin[ORIGIN_MAX];
     char why[256];
 };
 
@@ -107,6 +108,13 @@ static void origin_key(const struct url *u, struct str *out)
     }
     str_addc(out, ':');
     str_addu(out, u->port);
+}
+
+/* By which a challenge is remembered: what shares a host with it may be another registry. */
+static void place_key(const struct auth *a, struct str *out)
+{
+    origin_key(&a->origin, out);
+    str_add(out, a->prefix);
 }
 
 /* ---- results ---- */
@@ -167,9 +175,9 @@ static void wait_over(struct auth_state *s)
 
 static void recall(struct auth *a)
 {
-    char key[ORIGIN_MAX];
+    char key[PLACE_MAX];
     struct str k = STR_INIT(key);
-    origin_key(&a->origin, &k);
+    place_key(a, &k);
     struct challenge c;
     enum address_kind peer;
     if (!tokens_recall(a->px->shared->tokens, str_span(&k), &c, &peer)) {
@@ -181,6 +189,14 @@ static void recall(struct auth *a)
     s->peer = peer;
     s->remembered = true;
     a->phase = PHASE_CHOOSE;
+}
+
+static void forget(struct auth *a)
+{
+    char key[PLACE_MAX];
+    struct str k = STR_INIT(key);
+    place_key(a, &k);
+    tokens_forget(a->px->shared->tokens, str_span(&k));
 }
 
 static void choose_basic(struct auth *a)
@@ -236,7 +252,8 @@ static void make_key(struct auth *a)
     struct auth_state *s = a->state;
     struct hasher h;
     struct digest d;
-    struct str origin = STR_INIT(s->origin), key = STR_INIT(s->key);
+    char origin_text[ORIGIN_MAX];
+    struct str origin = STR_INIT(origin_text), key = STR_INIT(s->key);
     origin_key(&a->origin, &origin);
     hasher_init(&h, DIGEST_SHA256);
     hash_part(&h, str_span(&origin));
@@ -395,6 +412,8 @@ static void no_token(struct auth *a, const struct flight_failure *f)
     struct auth_state *s = a->state;
     s->failure = *f;
     memcpy(s->failed, s->key, sizeof s->failed);
+    if (f->err == ERR_CREDENTIALS_REFUSED) /* it may no longer be the one to ask */
+        forget(a);
     if (s->remembered && !final(&s->failure))
         go_bare(a);
     else
@@ -476,9 +495,10 @@ static void read_challenge(const struct h1_head *head, struct challenge *c)
 static void take_challenge(struct auth *a, const struct challenge *c, enum address_kind peer)
 {
     struct auth_state *s = a->state;
-    struct str origin = STR_INIT(s->origin);
-    origin_key(&a->origin, &origin);
-    tokens_remember(a->px->shared->tokens, str_span(&origin), c, peer);
+    char key[PLACE_MAX];
+    struct str k = STR_INIT(key);
+    place_key(a, &k);
+    tokens_remember(a->px->shared->tokens, str_span(&k), c, peer);
     s->challenge = *c;
     s->peer = peer;
     s->remembered = false;
@@ -496,7 +516,7 @@ static const struct conf_endpoint *own_endpoint(const struct auth *a)
     for (size_t i = 0; i < a->up->n_endpoints; i++) {
         const struct conf_endpoint *e = &a->up->endpoints[i];
         struct url one = {.tls = e->tls, .host = e->host, .port = e->port};
-        if (url_same_origin(&a->origin, &one))
+        if (url_same_origin(&a->origin, &one) && (a->prefix.p == NULL || span_eq(a->prefix, e->prefix)))
             return e;
     }
     return NULL;
@@ -639,12 +659,32 @@ static void challenged_bare(struct auth *a, const struct challenge *c, enum addr
         refuse(a, ERR_DENIED, 401, -1, "a 401 without a challenge that larder could answer");
 }
 
+static bool guessed_wrong(const struct auth *a, const struct challenge *c)
+{
+    const struct auth_state *s = a->state;
+    if (!s->remembered || c->scheme == CHALLENGE_NONE)
+        return false;
+    return c->scheme == CHALLENGE_BEARER ? !same_server(c, &s->challenge) : c->scheme != s->challenge.scheme;
+}
+
+static void guess_over(struct auth *a)
+{
+    struct auth_state *s = a->state;
+    forget(a);
+    s->remembered = s->fresh = false;
+    go_bare(a);
+}
+
 /* The token has ended before its time, or was never good enough. A server that then sends us to another token server than before is
  * asked anew, without a token: some say where refreshed tokens come from, and that place gives none to us. */
 static void challenged_bearer(struct auth *a, const struct challenge *c)
 {
     struct auth_state *s = a->state;
     tokens_drop(a->px->shared->tokens, span_str(s->key), s->token.serial);
+    if (guessed_wrong(a, c)) {
+        guess_over(a);
+        return;
+    }
     if (s->fresh || s->renewed) {
         refuse_denied(a, 401, "the registry refuses the token");
         return;
@@ -654,17 +694,19 @@ static void challenged_bearer(struct auth *a, const struct challenge *c)
         a->phase = PHASE_TOKEN;
         return;
     }
-    struct str origin = STR_INIT(s->origin);
-    origin_key(&a->origin, &origin);
-    tokens_forget(a->px->shared->tokens, str_span(&origin));
+    forget(a);
     go_bare(a);
 }
 
-static void challenged_basic(struct auth *a)
+static void challenged_basic(struct auth *a, const struct challenge *c)
 {
     struct auth_state *s = a->state;
     char why[256];
     struct str w = STR_INIT(why);
+    if (guessed_wrong(a, c)) {
+        guess_over(a);
+        return;
+    }
     if (!credential_refused(setup_secrets(a->setup), a->set, s->fingerprint, 401, a->origin.host, a->repo)) {
         struct flight_failure f = {.err = ERR_DENIED, .status = 401, .retry_after_ms = -1};
         verdict_put(a->px->shared->verdicts, span_str(s->key), &f, AUTH_DENIED_MS, AUTH_DENIED_MS);
@@ -689,7 +731,7 @@ void auth_challenged(struct auth *a, const struct h1_head *head, enum address_ki
         challenged_bearer(a, &c);
         return;
     case PHASE_BASIC:
-        challenged_basic(a);
+        challenged_basic(a, &c);
         return;
     default:
         MUST(false);

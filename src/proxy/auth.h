@@ -1,7 +1,7 @@
 /* Authorisation of one request to an upstream: which Authorization field it carries, and what a 401 leads to.
  *
- *   anonymous until challenged; a challenge is remembered per registry origin, so that the next repository's token is fetched without
- *   a refused request first
+ *   anonymous until challenged; a challenge is remembered per registry endpoint, so that the next repository's token is fetched without
+ *   a refused request first; when the answer to it is another challenge, it is forgotten, and the request goes out bare
  *   Bearer: one token per (origin that challenged, realm, service, scope, credential set and its fingerprint), shared by all cores, one
  *   request in flight (an answer flight, key "T ..."), renewed before it ends; POST (OAuth 2) when there is a refresh token, GET else
  *   Basic: the credential set's user and password, only to the registry's own origin
@@ -40,7 +40,8 @@ struct auth {
     struct setup *setup;
     const struct conf_upstream *up;
     const struct conf_credential_set *set; /* NULL: anonymously */
-    struct url origin; /* a registry's endpoint, or where a redirect led; path and query mean nothing */
+    struct url origin;  /* a registry's endpoint, or where a redirect led; path and query mean nothing */
+    struct span prefix; /* of the endpoint's paths; absent: a redirect led there */
     struct span repo;
     int64_t deadline; /* core_now: no wait goes on for longer */
     void (*done)(struct auth *a);

@@ -203,10 +203,10 @@ void tokens_drop(struct tokens *t, struct span key, uint64_t serial)
 
 /* ---- challenges ---- */
 
-bool tokens_recall(struct tokens *t, struct span origin, struct challenge *c, enum address_kind *peer)
+bool tokens_recall(struct tokens *t, struct span endpoint, struct challenge *c, enum address_kind *peer)
 {
     pthread_mutex_lock(&t->lock);
-    struct entry *e = entry_find(&t->challenges, origin);
+    struct entry *e = entry_find(&t->challenges, endpoint);
     if (e != NULL) {
         entry_used(&t->challenges, e);
         *c = *e->challenge;
@@ -216,10 +216,11 @@ bool tokens_recall(struct tokens *t, struct span origin, struct challenge *c, en
     return e != NULL;
 }
 
-void tokens_remember(struct tokens *t, struct span origin, const struct challenge *c, enum address_kind peer)
+void tokens_remember(struct tokens *t, struct span endpoint, const struct challenge *c,
+                     enum address_kind peer)
 {
     pthread_mutex_lock(&t->lock);
-    struct entry *e = entry_for(&t->challenges, origin);
+    struct entry *e = entry_for(&t->challenges, endpoint);
     if (e->challenge == NULL)
         NEW(e->challenge);
     *e->challenge = *c;
@@ -228,10 +229,10 @@ void tokens_remember(struct tokens *t, struct span origin, const struct challeng
     pthread_mutex_unlock(&t->lock);
 }
 
-void tokens_forget(struct tokens *t, struct span origin)
+void tokens_forget(struct tokens *t, struct span endpoint)
 {
     pthread_mutex_lock(&t->lock);
-    struct entry *e = entry_find(&t->challenges, origin);
+    struct entry *e = entry_find(&t->challenges, endpoint);
     if (e != NULL)
         entry_remove(&t->challenges, e);
     pthread_mutex_unlock(&t->lock);

@@ -1,4 +1,4 @@
-/* What has been learnt about tokens, shared by all cores: the tokens themselves, and the last challenge of each origin, so that the next
+/* What has been learnt about tokens, shared by all cores: the tokens themselves, and the last challenge of each endpoint, so that the next
  * repository's token is fetched without a refused request first. Bounded: what has not been used for longest goes. One mutex, held for
  * pointer work and one copy. Times are on the monotonic clock.
  *
@@ -30,10 +30,11 @@ void tokens_put(struct tokens *t, struct span key, struct span token, int64_t li
 /* A server refused the token that has this serial; a newer one stays. */
 void tokens_drop(struct tokens *t, struct span key, uint64_t serial);
 
-/* The challenge of an origin ("https://host:port"), and what kind of address that origin had. False: none is known. */
-bool tokens_recall(struct tokens *t, struct span origin, struct challenge *c,
+/* The challenge of an endpoint ("https://host:port/prefix"), and what kind of address it had. False: none is known. */
+bool tokens_recall(struct tokens *t, struct span endpoint, struct challenge *c,
                    enum address_kind *peer) MUSTCHECK;
-void tokens_remember(struct tokens *t, struct span origin, const struct challenge *c, enum address_kind peer);
-void tokens_forget(struct tokens *t, struct span origin);
+void tokens_remember(struct tokens *t, struct span endpoint, const struct challenge *c,
+                     enum address_kind peer);
+void tokens_forget(struct tokens *t, struct span endpoint);
 
 #endif

@@ -206,6 +206,7 @@ static void begin_endpoint(struct upstream_try *t)
                             .up = t->up,
                             .set = t->set,
                             .origin = u,
+                            .prefix = e->prefix,
                             .repo = span_of(t->path + 4, t->repo_n),
                             .deadline = t->deadline,
                             .done = on_auth};

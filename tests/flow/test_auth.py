@@ -296,6 +296,66 @@ def test_a_token_server_that_moves(registry, start_larder, image):
         assert scopes(second.token_requests()) == ["repository:other:pull"]
 
 
+def test_each_repository_has_a_token_server_of_its_own(registry, start_larder, image):
+    """As at Artifactory. Both give tokens for whatever they are asked for, and the registry takes only the right one's."""
+    second_image = Image("second", (1_000,))
+    registry.add("other", image, tag="v1")
+    registry.add("app", second_image, tag="v2")
+    with TokenRegistry() as second:
+        server_of = lambda scope: second if "other" in (scope or "") else registry  # noqa: E731
+        registry.allowed = lambda seen, scope: server_of(scope).server.good(seen, scope)
+        registry.challenges = lambda seen, scope: server_of(scope)._usual(scope)
+        larder = start_larder(registry)
+        assert larder.get(OURS).good
+        assert larder.get(paths.manifest("t/other", "v1")).good
+        assert larder.get(paths.manifest("t/app", "v2")).body == second_image.manifest
+        assert second.server.scopes_asked().count("repository:other:pull") == 1
+
+
+def test_a_token_server_that_moves_while_the_old_one_refuses_all(private, with_account, image, password):
+    """What is remembered is given up, although nobody else is asked in the place of one who says no."""
+    private.add("other", image, tag="v1")
+    with TokenRegistry(accounts={"someone": password}, anonymous=False) as second:
+        larder = with_account(private, upstream={"token_realms": [second.url]})
+        assert larder.get(OURS).good
+        private.on("/token", Fault(status=401))
+        private.server, private.realm = second.server, second.realm
+        assert larder.get_when_up(paths.manifest("t/other", "v1")).good
+        assert len(private.token_requests()) == 2
+
+
+def test_two_registries_on_one_host(start_larder, image):
+    """Each remembers its own: not even the first request of a further repository is refused."""
+    class Two(TokenRegistry):
+        def _content(self, seen):
+            for name in ("/one", "/two"):
+                if seen.path.startswith(name + "/v2/"):
+                    seen.path, self.service = seen.path.removeprefix(name), "service-" + name[1:]
+                    self.realm = "%s/token?of=%s" % (self.url, name[1:])
+            return super()._content(seen)
+    with Two() as up:
+        up.server.answer = lambda seen: up.server._grant([scopes([seen])[0]])
+        for name in ("app", "more"):
+            up.add(name, image, tag="v1")
+        larder = start_larder(up, upstreams=[{"registry": "%s.test" % name, "endpoints": [up.url + "/" + name]} for name in ("one", "two")],
+                              rules=[rule(name, name + ".test/*", name + "/*") for name in ("one", "two")])
+        for repo in ("app", "more"):
+            for name in ("one", "two"):
+                assert larder.get(paths.manifest("%s/%s" % (name, repo), "v1")).good
+        assert len(up.refused()) == 2 and [s.query[:6] for s in up.token_requests()] == ["of=one", "of=two"] * 2
+
+
+def test_basic_becomes_bearer(with_account, image, password):
+    with TokenRegistry(basic=("someone", password), accounts={"someone": password}) as up:
+        for name in ("app", "other"):
+            up.add(name, image, tag="v1")
+        larder = with_account(up)
+        assert larder.get(OURS).good
+        up.basic = None
+        assert larder.get(paths.manifest("t/other", "v1")).good
+        assert larder.metrics()['larder_credential_set_refused_total{credential_set="account"}'] == 0
+
+
 def test_a_repository_for_all_at_a_registry_with_tokens(registry, start_larder, image):
     """The token server gives none to strangers, and this repository wants none."""
     registry.add("open", image, tag="v1")
