@@ -150,13 +150,14 @@ bool health_outage(const struct flight_failure *f)
            f->status == 504;
 }
 
+bool health_trouble(const struct flight_failure *f)
+{
+    return health_outage(f) || f->err == ERR_UP_PROTOCOL || f->status >= 500;
+}
+
 void health_bad(const struct setup *setup, const struct conf_upstream *up, const struct flight_failure *f,
                 int64_t began_ms, bool own)
 {
-    if (!health_outage(f) && f->err != ERR_UP_PROTOCOL && f->status < 500) { /* it answered */
-        health_good(setup, up);
-        return;
-    }
     struct upstream_health *h = setup_health(setup, up);
     int64_t now = clock_mono_ms();
     if (began_ms < get(&h->failed_ms)) /* the same failure once more, from many who asked at once */

@@ -95,13 +95,15 @@ void health_ratelimit(const struct setup *setup, const struct conf_upstream *up,
 bool health_broken(const struct setup *setup, const struct conf_upstream *up);
 /* ... and is this asker not the one who probes? Then *f is the answer. */
 bool health_refuses(const struct setup *setup, const struct conf_upstream *up, struct flight_failure *f);
-/* A round has ended. began_ms: when it was begun, on the monotonic clock. own: it failed at the upstream itself, and not at its token
+/* A round has ended: the upstream has answered, or it is in trouble. A failure of larder's own, as when its queue is full, is neither.
+ * began_ms: when the round was begun, on the monotonic clock. own: it failed at the upstream itself, and not at its token
  * server or where it redirected to: without them some of it can still be had, so it does not count as out of order. */
 void health_good(const struct setup *setup, const struct conf_upstream *up);
 void health_bad(const struct setup *setup, const struct conf_upstream *up, const struct flight_failure *f,
                 int64_t began_ms, bool own);
-/* Does the failure say that nothing is there, rather than something about what was asked? */
+/* Does the failure say that nothing is there, rather than something about what was asked? And that not all is well there? */
 bool health_outage(const struct flight_failure *f);
+bool health_trouble(const struct flight_failure *f);
 
 /* May this endpoint be asked before those that are known to be bad? True once after each pause of a bad one. */
 bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint);
@@ -139,6 +141,7 @@ struct upstream_try {
     unsigned hops;
     bool by_auth;  /* the failure is that of the token, or of the credentials */
     bool answered; /* an endpoint of this round gave an answer that means something */
+    bool heard;    /* ... or any at all */
     struct defer later;
     struct timer pause;
     struct auth auth;

@@ -233,7 +233,7 @@ static void begin_round(struct upstream_try *t)
 {
     t->tried = 0;
     t->began_ms = clock_mono_ms();
-    t->answered = false;
+    t->answered = t->heard = false;
     t->rounds++;
     MUST(pick_endpoint(t, &t->endpoint));
     begin_endpoint(t);
@@ -319,8 +319,10 @@ static enum upstream_next round_over(struct upstream_try *t)
      * of its own. */
     if (is_limit(&t->failure) && !t->by_auth)
         upstream_limited(t->setup, t->up, t->what, &t->failure);
-    else if (!is_limit(&t->failure) && !t->insistent)
+    else if (!is_limit(&t->failure) && !t->insistent && health_trouble(&t->failure))
         health_bad(t->setup, t->up, &t->failure, t->began_ms, t->hop == NULL && !t->by_auth);
+    else if (!is_limit(&t->failure) && t->heard)
+        health_good(t->setup, t->up);
     return over(t);
 }
 
@@ -328,6 +330,12 @@ static enum upstream_next round_over(struct upstream_try *t)
 static bool about_credentials(int err)
 {
     return err == ERR_CREDENTIALS || err == ERR_CREDENTIALS_REFUSED;
+}
+
+/* Has larder not got as far as to ask? */
+static bool own_failure(const struct flight_failure *f)
+{
+    return f->err == ERR_BUSY || f->err == ERR_STOPPING;
 }
 
 /* The endpoint failed; goes to the next one if the round has one. */
@@ -339,7 +347,7 @@ static enum upstream_next next_endpoint(struct upstream_try *t)
     call_end(&t->call);
     if (about_credentials(f->err))
         return over(t);
-    t->answered = t->answered || !(health_outage(f) || is_limit(f));
+    t->answered = t->answered || !(health_outage(f) || is_limit(f) || own_failure(f));
     health_endpoint_bad(t->setup, t->up, t->endpoint, f);
     if (core_now(t->px->core) >= t->deadline || !pick_endpoint(t, &next))
         return round_over(t);
@@ -530,6 +538,7 @@ static enum upstream_next step_answer(struct upstream_try *t)
     char why[64];
     struct str s = STR_INIT(why);
     count_answer(t, status);
+    t->heard = true;
     if (t->hop == NULL)
         health_ratelimit(t->setup, t->up, head);
     if (status == 401 && !no_challenge(t))

@@ -81,6 +81,19 @@ def test_a_dead_upstream_costs_other_pulls_little(upstream, start_larder):
     assert upstream.connections - before <= 12, "one attempt for each at most"
 
 
+def test_a_full_queue_says_nothing_of_the_upstream(upstream, start_larder):
+    """Whoever gets no connection in time has not found out that the upstream is well."""
+    with port_that_drops_syns() as port:
+        larder = start_larder(upstream, workers=1, upstreams=[
+            {"registry": REGISTRY, "endpoints": ["http://127.0.0.1:%d" % port], "max_connections": 1,
+             "timeouts": {"connect": "2s", "first_byte": "1s", "idle": "1s"}}])
+        for n in range(3):
+            fetches = [Fetch(larder.address, paths.manifest(APP, "none-%d-%d" % (n, i))) for i in range(3)]
+            assert sorted(f.result().status for f in fetches) == [503, 503, 504]
+        r = larder.get(paths.manifest(APP, "none"))
+        assert r.status == 504 and r.header("Retry-After"), "it is left alone"
+
+
 def test_endpoints_by_tls_one_of_which_has_a_bad_certificate(pki, root, leaf, start_larder):
     stranger = pki.root("Stranger").issue("localhost", names=["localhost"], ips=["127.0.0.1"])
     with Upstream(tls=Tls(stranger)) as bad, Upstream(tls=Tls(leaf)) as good:
