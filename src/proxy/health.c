@@ -182,6 +182,19 @@ bool health_endpoint_usable(const struct setup *setup, const struct conf_upstrea
            take_turn(&e->bad_until_ms, clock_mono_ms(), PROBE_MS);
 }
 
+bool health_endpoint_failure(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint,
+                             struct flight_failure *f)
+{
+    struct endpoint_health *e = &setup_health(setup, up)->endpoints[endpoint % ENDPOINTS_MAX];
+    if (atomic_load_explicit(&e->failures, memory_order_relaxed) == 0)
+        return false;
+    int64_t left = get(&e->bad_until_ms) - clock_mono_ms();
+    *f = (struct flight_failure){.err = atomic_load_explicit(&e->err, memory_order_relaxed),
+                                 .status = atomic_load_explicit(&e->status, memory_order_relaxed),
+                                 .retry_after_ms = left > 0 ? left : 0};
+    return true;
+}
+
 void health_endpoint_good(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint)
 {
     struct endpoint_health *e = &setup_health(setup, up)->endpoints[endpoint % ENDPOINTS_MAX];
@@ -196,5 +209,7 @@ void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *
     if (!health_outage(f) && f->err != ERR_TOO_MANY && f->err != ERR_UP_PROTOCOL)
         return;
     int64_t pause = doubled(atomic_fetch_add_explicit(&e->failures, 1, memory_order_relaxed));
+    atomic_store_explicit(&e->err, f->err, memory_order_relaxed);
+    atomic_store_explicit(&e->status, f->status, memory_order_relaxed);
     put(&e->bad_until_ms, clock_mono_ms() + (f->retry_after_ms > pause ? f->retry_after_ms : pause));
 }

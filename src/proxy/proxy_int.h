@@ -107,6 +107,9 @@ bool health_trouble(const struct flight_failure *f);
 
 /* May this endpoint be asked before those that are known to be bad? True once after each pause of a bad one. */
 bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint);
+/* How it failed last, and for how long it will be left alone still. False: it did not. */
+bool health_endpoint_failure(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint,
+                             struct flight_failure *f) MUSTCHECK;
 void health_endpoint_good(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint);
 void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint,
                          const struct flight_failure *f);
@@ -115,6 +118,17 @@ void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *
 
 #define UPSTREAM_PATH_MAX   2560 /* path and query behind the endpoint's prefix */
 #define UPSTREAM_FIELDS_MAX 1024
+
+/* How much the failure of one endpoint says about the upstream: see upstream.c. */
+enum endpoint_word { WORD_NONE, WORD_NOT_THERE, WORD_FAILED, WORD_REGISTRY };
+
+struct endpoint_said {
+    enum endpoint_word word;
+    unsigned endpoint;
+    struct flight_failure failure;
+    bool by_auth, own; /* own: at the endpoint, and not where it redirected to, or at a token server */
+    char why[256];
+};
 
 struct upstream_try {
     /* set by the owner */
@@ -139,9 +153,10 @@ struct upstream_try {
     unsigned rounds;
     int64_t began_ms; /* monotonic */
     unsigned hops;
-    bool by_auth;  /* the failure is that of the token, or of the credentials */
-    bool answered; /* an endpoint of this round gave an answer that means something */
-    bool heard;    /* ... or any at all */
+    bool by_auth;              /* the failure is that of the token, or of the credentials */
+    bool answered;             /* an endpoint of this round gave an answer that means something */
+    bool heard;                /* ... or any at all */
+    struct endpoint_said said; /* what this round has come to so far */
     struct defer later;
     struct timer pause;
     struct auth auth;

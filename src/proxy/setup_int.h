@@ -32,6 +32,8 @@ struct upstream_limit {
 struct endpoint_health {
     _Atomic int64_t bad_until_ms; /* monotonic; the others are asked first before then */
     _Atomic int failures;         /* in a row */
+    _Atomic int err;              /* the last one */
+    _Atomic unsigned status;
 };
 
 #define ENDPOINTS_MAX 16

@@ -8,7 +8,9 @@
  *
  * A round asks each endpoint at most once, in their order, beginning with the one that worked last; those that were bad lately come last,
  * and only if none of the others gave an answer that means something. What an endpoint says wrong (no connection, no answer, an error
- * status) sends the round to the next one; the failure that is reported is the last endpoint's.
+ * status) sends the round to the next one. Of several failures the last one is reported, but for "not there": a mirror may lack what its
+ * registry has, so that counts only if it is what the registry itself says, or what all of them say. A mirror that is down takes nothing
+ * from the registry's own word.
  *
  * Redirects are followed wherever they lead, but the request carries its Authorization only to the origin that it was made for. A target
  * that the operator has not named is `guarded`: dialling refuses addresses that the endpoint's own address does not reach. When the target
@@ -234,6 +236,7 @@ static void begin_round(struct upstream_try *t)
     t->tried = 0;
     t->began_ms = clock_mono_ms();
     t->answered = t->heard = false;
+    t->said.word = WORD_NONE;
     t->rounds++;
     MUST(pick_endpoint(t, &t->endpoint));
     begin_endpoint(t);
@@ -306,8 +309,65 @@ static bool worth_another(const struct upstream_try *t)
            !health_broken(t->setup, t->up);
 }
 
+/* The endpoint that the registry's name says, and no mirror. */
+static bool registry_itself(const struct conf_upstream *up, const struct conf_endpoint *e)
+{
+    if (up->known != NULL && up->known->endpoint.n > 0)
+        return span_eq(e->host, up->known->endpoint);
+    return span_starts(up->registry, e->host) &&
+           (up->registry.n == e->host.n || up->registry.p[e->host.n] == ':');
+}
+
+/* Keeps the endpoint's failure, if it says no less than those before it. */
+static void weigh(struct upstream_try *t, bool meant)
+{
+    const struct flight_failure *f = &t->failure;
+    bool not_there = f->status == 404 || f->status == 410;
+    enum endpoint_word word = meant && registry_itself(t->up, endpoint_of(t)) ? WORD_REGISTRY
+                              : not_there                                     ? WORD_NOT_THERE
+                                                                              : WORD_FAILED;
+    if (word < t->said.word)
+        return;
+    t->said = (struct endpoint_said){.word = word,
+                                     .endpoint = t->endpoint,
+                                     .failure = *f,
+                                     .by_auth = t->by_auth,
+                                     .own = t->hop == NULL && !t->by_auth};
+    memcpy(t->said.why, t->why, sizeof t->said.why);
+}
+
+/* All that were asked do not have it: somebody who was left out might. */
+static void not_asked(struct upstream_try *t)
+{
+    for (unsigned i = 0; i < t->up->n_endpoints; i++) {
+        struct flight_failure f = {.err = ERR_UP_TIMEOUT, .retry_after_ms = -1};
+        if ((t->tried & 1u << i) != 0)
+            continue;
+        bool bad = health_endpoint_failure(t->setup, t->up, i, &f);
+        t->endpoint = i;
+        t->by_auth = false;
+        FREE(t->hop);
+        fail(t, f.err, f.status, f.retry_after_ms,
+             bad ? "not there at others, and this endpoint is not asked: it has failed a moment ago"
+                 : "not there at others, and there is no time left to ask this endpoint");
+        return;
+    }
+}
+
+/* What the endpoints have said, taken together. */
+static void settle(struct upstream_try *t)
+{
+    t->endpoint = t->said.endpoint;
+    t->failure = t->said.failure;
+    t->by_auth = t->said.by_auth;
+    memcpy(t->why, t->said.why, sizeof t->why);
+    if (t->said.word == WORD_NOT_THERE)
+        not_asked(t);
+}
+
 static enum upstream_next round_over(struct upstream_try *t)
 {
+    settle(t);
     int64_t pause = (t->rounds == 1 ? 200 : 800) + clock_mono_ns() / 1000 % 100; /* not all at once */
     if (worth_another(t) && core_now(t->px->core) + pause < t->deadline) {
         COUNT(core_counters(t->px->core), upstream_retries, 1);
@@ -315,12 +375,12 @@ static enum upstream_next round_over(struct upstream_try *t)
         timer_arm(t->px->core, &t->pause, pause);
         return UPSTREAM_WAIT;
     }
-    /* One transfer that resumes again and again says no more than a round does; and a token server's limit is known by now, and is one
-     * of its own. */
-    if (is_limit(&t->failure) && !t->by_auth)
+    /* One transfer that resumes again and again says no more than a round does; a token server's limit is known by now, and is one of its
+     * own; and while another endpoint answers, the upstream as a whole is neither limited nor out of order. */
+    if (is_limit(&t->failure) && !t->by_auth && !t->answered)
         upstream_limited(t->setup, t->up, t->what, &t->failure);
     else if (!is_limit(&t->failure) && !t->insistent && health_trouble(&t->failure))
-        health_bad(t->setup, t->up, &t->failure, t->began_ms, t->hop == NULL && !t->by_auth);
+        health_bad(t->setup, t->up, &t->failure, t->began_ms, t->said.own && !t->answered);
     else if (!is_limit(&t->failure) && t->heard)
         health_good(t->setup, t->up);
     return over(t);
@@ -347,7 +407,9 @@ static enum upstream_next next_endpoint(struct upstream_try *t)
     call_end(&t->call);
     if (about_credentials(f->err))
         return over(t);
-    t->answered = t->answered || !(health_outage(f) || is_limit(f) || own_failure(f));
+    bool meant = !(health_outage(f) || is_limit(f) || own_failure(f));
+    t->answered = t->answered || meant;
+    weigh(t, meant);
     health_endpoint_bad(t->setup, t->up, t->endpoint, f);
     if (core_now(t->px->core) >= t->deadline || !pick_endpoint(t, &next))
         return round_over(t);

@@ -94,6 +94,63 @@ def test_a_full_queue_says_nothing_of_the_upstream(upstream, start_larder):
         assert r.status == 504 and r.header("Retry-After"), "it is left alone"
 
 
+# What a mirror lacks, and its registry would have, is not "not there" while the registry cannot be asked.
+
+def lacking(start_larder, mirror, registry, order, **more):
+    """larder with both; the mirror has tag v1, the registry has v2, too."""
+    mirror.add("app", Image("v1", (10,)), tag="v1")
+    registry.add("app", Image("v1", (10,)), tag="v1")
+    registry.add("app", Image("v2", (10,)), tag="v2")
+    both = (mirror, registry) if order == "mirror first" else (registry, mirror)
+    return start_two(start_larder, *both, **more)
+
+
+def tags_that_are_missing():
+    return (paths.manifest(APP, "none-%d" % n) for n in range(10 ** 6))
+
+
+@pytest.mark.parametrize("order", ["mirror first", "mirror last"])
+def test_what_a_mirror_lacks_while_its_registry_is_down(order, upstream, second, start_larder):
+    larder = lacking(start_larder, upstream, second, order)
+    kill(second)
+    missing = tags_that_are_missing()
+    for _ in range(6):  # more than make an upstream known to be down
+        assert_unavailable(larder.get(paths.manifest(APP, "v2")))
+        assert_unavailable(larder.get(next(missing)))
+    assert second.connections < 12, "it is not asked each time"
+    assert larder.get(paths.manifest(APP, "v1")).good, "what the mirror has is served"
+    second.accept_fault = None
+    assert larder.get_when_up(paths.manifest(APP, "v2")).good
+    wait_until(lambda: larder.get(next(missing)).status == 404, "both say that it is not there")
+
+
+@pytest.mark.parametrize("order", ["mirror first", "mirror last"])
+def test_what_a_mirror_lacks_while_its_registry_limits_requests(order, upstream, second, start_larder):
+    larder = lacking(start_larder, upstream, second, order)
+    second.on(re.compile("."), Fault(status=429, headers={"Retry-After": "600"}))
+    for target in (paths.manifest(APP, "v2"), *[paths.manifest(APP, "none-%d" % n) for n in range(3)]):
+        r = larder.get(target)
+        assert r.status == 429 and 590 <= int(r.header("Retry-After")) <= 600
+    assert second.count() == 1
+    assert larder.get(paths.manifest(APP, "v1")).good
+
+
+def test_a_tag_that_a_mirror_lacks_is_served_stale_while_its_registry_is_down(upstream, second, start_larder):
+    larder = lacking(start_larder, upstream, second, "mirror last", defaults={"tag_ttl": "0s", "on_upstream_404": "refuse"})
+    image = larder.get(paths.manifest(APP, "v2")).body
+    kill(second)
+    for _ in range(3):
+        assert larder.get(paths.manifest(APP, "v2")).body == image
+
+
+def test_a_mirror_that_is_down_takes_nothing_from_the_registrys_word(upstream, second, start_larder):
+    upstream.stop()
+    larder = start_larder(None, resolve={REGISTRY: "127.0.0.1:%d" % second.port},
+                          upstreams=[{"registry": REGISTRY, "endpoints": ["http://" + REGISTRY, upstream.url], "timeouts": SHORT}])
+    for target in (paths.manifest(APP, "none"), paths.manifest(APP, "none-2")):
+        assert larder.get(target).status == 404
+
+
 def test_endpoints_by_tls_one_of_which_has_a_bad_certificate(pki, root, leaf, start_larder):
     stranger = pki.root("Stranger").issue("localhost", names=["localhost"], ips=["127.0.0.1"])
     with Upstream(tls=Tls(stranger)) as bad, Upstream(tls=Tls(leaf)) as good:
