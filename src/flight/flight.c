@@ -510,11 +510,12 @@ bool flight_publish_ahead(struct flight *f, uint64_t from, uint64_t to)
 bool flight_forget_ahead(struct flight *f)
 {
     pthread_mutex_lock(&f->lock);
-    bool alone = f->n_readers == 0;
-    if (alone)
+    const struct extents *ahead = &f->now.ahead;
+    bool ok = f->n_readers == 0 || ahead->n == 0 || ahead->e[ahead->n - 1].to <= f->now.front;
+    if (ok)
         f->now.ahead.n = 0;
     pthread_mutex_unlock(&f->lock);
-    return alone;
+    return ok;
 }
 
 void flight_unpublish(struct flight *f)

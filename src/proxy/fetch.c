@@ -659,7 +659,7 @@ static void keep_work(struct job *j)
         f->x.front > f->rehash_to ? f->x.front : f->rehash_to; /* of an earlier fill, not looked at yet */
     if (f->x.t.failure.err == ERR_CLIENT_GONE) /* somebody may still come, and then it goes on */
         f->job_err = partial_cut(p, good, &why);
-    else if (f->discard || (f->unkept && f->sided)) /* nothing of an unkept file may be cut: it has readers */
+    else if (f->discard)
         partial_discard(p);
     else
         partial_keep(p, good);
@@ -688,8 +688,11 @@ static enum step step_fail(struct fetch *f)
     if (f->rehashed == f->rehash_to && !f->tidied && !front_look(f))
         log_warn("store", "the last piece of a blob was not written", LOG_D("digest", &f->x.digest),
                  LOG_S("why", f->job_why));
-    if (f->x.t.failure.err == ERR_CLIENT_GONE && !f->tidied && !flight_forget_ahead(f->flight))
-        return go_on(f);
+    if (!f->tidied && !flight_forget_ahead(f->flight)) {
+        if (f->x.t.failure.err == ERR_CLIENT_GONE)
+            return go_on(f);
+        f->discard = true; /* cut off, it would be a hole for them once another fill makes the file longer */
+    }
     if (!f->tidied && f->has_partial) {
         f->tidied = true;
         front_is(f, done_upto(f));

@@ -9,7 +9,7 @@ from lib import paths
 from lib.client import Fetch
 from lib.images import KIB, MIB, blob
 from lib.larder import wait_until
-from lib.upstream import Fault
+from lib.upstream import Fault, Gate
 
 APP = "t/app"
 
@@ -229,3 +229,27 @@ def test_a_range_of_wrong_bytes_is_not_stored(larder, upstream):
         assert upstream.count() < 20
         r = larder.get(thing.ours)
     assert r.body == thing.data
+
+
+def test_what_was_ahead_of_a_fill_that_failed_stays_what_it_was(upstream, start_larder):
+    """A reader is in the middle of it when the fill ends for good, and the next fill writes to a place further behind: the reader gets
+    the bytes that were there, not an early end, and never a hole's zeros."""
+    larder = start_larder(upstream, timeouts={"connect": "1s", "first_byte": "1s", "idle": "1s"})
+    thing = Thing(upstream, 48 * MIB)
+    first, second = 8 * MIB, 32 * MIB
+    held = Gate()
+    upstream.on(lambda s: not s.range, Fault(hold={MIB: held}, cut_at=MIB), nth=1)
+    resumed = upstream.on(lambda s: s.range == "bytes=%d-" % MIB, Fault(status=404))
+    whole = Fetch(larder.address, thing.ours)
+    whole.wait_got(MIB)
+    slow = Fetch(larder.address, thing.ours, {"Range": "bytes=%d-%d" % (first, first + 4 * MIB - 1)}, stop_at=64 * KIB, receive_buffer=16 * KIB)
+    slow.wait_got(64 * KIB)
+    wait_until(lambda: upstream.sent(thing.theirs) >= 5 * MIB, "the side has come")
+    held.release()
+    assert not whole.result().good
+    resumed.fault = Fault(hold={0: Gate()})
+    upstream.on(lambda s: not s.range, Fault(hold={MIB: Gate()}))
+    behind = {"Range": "bytes=%d-%d" % (second, second + MIB - 1)}
+    assert_part(larder.get(thing.ours, behind), thing.data, second, second + MIB - 1)
+    slow.resume()
+    assert_part(slow.result(), thing.data, first, first + 4 * MIB - 1)
