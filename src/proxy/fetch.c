@@ -1,17 +1,20 @@
 /* Fetching a blob: the leader of a stream flight. Bytes go from the socket into a ring, from there in a job through the hash
  * and into the partial file; then they are published, and readers on all cores send them from that file.
  *
- *   OPEN     a job opens the partial file                       -> REHASH (an earlier fill left something) | SEND
- *   REHASH   jobs read what is there through the hash           -> SEND
- *   RESTART  what an earlier fill left is worthless: a job makes a new file -> SEND
+ *   OPEN     a job opens the partial file                       -> SEND
  *   SEND     a request is made, with Range when there is a front -> HEAD
- *   HEAD     its answer is looked at                            -> BODY | PAUSE (try again) | FAIL
+ *   HEAD     its answer is looked at                            -> BODY | REHASH | PAUSE (try again) | FAIL
+ *   REHASH   an earlier fill left something: jobs read it through the hash -> BODY | VERIFY (it is all of the blob)
+ *   RESTART  what an earlier fill left is worthless: a job makes a new file -> SEND
  *   BODY     bytes arrive                                       -> VERIFY (the end) | PAUSE (it broke: resume) | FAIL
  *   PAUSE    a short wait before the next attempt               -> SEND
  *   VERIFY   the digest is compared; readers may have the tail  -> COMMIT | FAIL
  *   COMMIT   a job makes the file durable and renames it        -> INDEX
  *   INDEX    the index's writer names object and link           -> END
  *   FAIL     the flight is told; the partial is kept or removed -> END
+ *
+ * What an earlier fill left may be gigabytes, which take minutes to read. So upstream is asked first: clients get their heads at once, and
+ * then what has been read.
  *
  * The ring: byte `o` of the blob lies at o modulo RING, so three offsets say everything:
  *
@@ -22,7 +25,8 @@
  *
  * A job goes on as long as it is given more, and tells the loop of each piece: while it hashes, the loop reads, and neither waits
  * for the other to wake up. When the ring is full the socket is left alone, so upstream cannot fill memory. A job takes whatever
- * has arrived, so a slow upstream's bytes are not held back.
+ * has arrived, so a slow upstream's bytes are not held back. (Until REHASH has ended, front and got are what the file has, and done
+ * is what has been hashed of it.)
  *
  * Invariants: only the front's jobs write below front; a side (side.c) never writes where the front has been, and the
  * front is not given what a side's job writes into. So what was hashed is what is in the file.
@@ -94,7 +98,7 @@ struct fetch {
     int job_err;
     bool job_done;
     char job_why[200];
-    uint64_t rehashed, rehash_to;
+    uint64_t rehash_to; /* what an earlier fill left; a job's while one is under way */
 
     struct timer pause;
     struct store_change change;
@@ -175,7 +179,7 @@ static enum step store_failed(struct fetch *f)
     return fetch_fail(f, ERR_STORE, 0, -1);
 }
 
-/* ---- OPEN, REHASH ---- */
+/* ---- OPEN, REHASH, RESTART ---- */
 
 static void open_work(struct job *j)
 {
@@ -184,8 +188,10 @@ static void open_work(struct job *j)
     struct str why = STR_INIT(f->job_why);
     f->job_err = partial_open(f->px->shared->store, &f->x.digest, &p, &why);
     f->has_partial = f->job_err == 0;
-    if (f->has_partial)
-        flight_set_partial(f->flight, &p);
+    if (!f->has_partial)
+        return;
+    f->rehash_to = p.front;
+    flight_set_partial(f->flight, &p);
 }
 
 static void job_run(struct fetch *f, void (*work)(struct job *j))
@@ -224,11 +230,15 @@ static void publish(struct fetch *f)
         flight_publish(f->flight, f->published = done);
 }
 
-/* No job is under way: [0, off) is there, and nothing else. */
-static void front_is(struct fetch *f, uint64_t off)
+static bool is_rehashed(const struct fetch *f)
 {
-    f->x.front = f->got = off;
-    done_is(f, off);
+    return done_upto(f) >= f->rehash_to;
+}
+
+/* No job is under way: what has not come into the file is not there. */
+static void front_drop(struct fetch *f)
+{
+    f->x.front = f->got = is_rehashed(f) ? done_upto(f) : f->rehash_to;
 }
 
 static enum step step_open(struct fetch *f)
@@ -242,20 +252,32 @@ static enum step step_open(struct fetch *f)
     f->job_done = false;
     if (f->job_err != 0)
         return store_failed(f);
-    f->has_partial = true;
     hash_init(f);
-    f->rehash_to = flight_partial(f->flight)->front;
-    return op_go(&f->op, f->rehash_to > 0 ? FETCH_REHASH : FETCH_SEND);
+    front_drop(f);
+    return op_go(&f->op, FETCH_SEND);
 }
 
 static void rehash_work(struct job *j)
 {
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
-    size_t want = f->rehash_to - f->rehashed < RING ? (size_t)(f->rehash_to - f->rehashed) : RING;
-    ssize_t n = pread(flight_partial(f->flight)->fd, f->ring, want, (off_t)f->rehashed);
-    if (n > 0)
-        hash_piece(f, f->ring, (size_t)n);
-    done_is(f, f->rehashed + (n > 0 ? (uint64_t)n : 0));
+    uint64_t from = done_upto(f);
+    size_t want = f->rehash_to - from < RING ? (size_t)(f->rehash_to - from) : RING;
+    ssize_t n = pread(flight_partial(f->flight)->fd, f->ring, want, (off_t)from);
+    f->job_err = n > 0 ? 0 : ERR_STORE;
+    if (n <= 0)
+        return;
+    hash_piece(f, f->ring, (size_t)n);
+    done_is(f, from + (uint64_t)n);
+}
+
+/* It is unreadable from here on: fetch it again. */
+static enum step rehash_short(struct fetch *f)
+{
+    f->rehash_to = done_upto(f);
+    front_drop(f);
+    call_stop(f);
+    f->x.t.deadline = 0;
+    return op_go(&f->op, FETCH_SEND);
 }
 
 static enum step step_rehash(struct fetch *f)
@@ -264,16 +286,16 @@ static enum step step_rehash(struct fetch *f)
         return STEP_WAIT;
     if (f->job_done) {
         f->job_done = false;
-        if (done_upto(f) == f->rehashed)
-            f->rehash_to = f->rehashed; /* unreadable from here on: fetch it again */
-        f->rehashed = done_upto(f);
-        front_is(f, f->rehashed);
         publish(f);
+        if (f->job_err != 0)
+            return rehash_short(f);
     }
-    if (f->rehashed == f->rehash_to)
-        return op_go(&f->op, FETCH_SEND);
-    job_run(f, rehash_work);
-    return STEP_WAIT;
+    if (!is_rehashed(f)) {
+        job_run(f, rehash_work);
+        return STEP_WAIT;
+    }
+    f->x.progress_ms = core_now(f->op.core);
+    return op_go(&f->op, f->x.headed ? FETCH_BODY : FETCH_VERIFY);
 }
 
 static void restart_work(struct job *j)
@@ -281,6 +303,10 @@ static void restart_work(struct job *j)
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct str why = STR_INIT(f->job_why);
     f->job_err = partial_renew(flight_partial(f->flight), &why);
+    if (f->job_err == 0) {
+        f->rehash_to = 0;
+        done_is(f, 0);
+    }
 }
 
 static enum step step_restart(struct fetch *f)
@@ -294,8 +320,8 @@ static enum step step_restart(struct fetch *f)
     f->job_done = false;
     if (f->job_err != 0)
         return store_failed(f);
-    f->rehashed = f->rehash_to = 0;
-    front_is(f, 0);
+    front_drop(f);
+    f->x.t.deadline = 0;
     hash_init(f);
     f->published = 0;
     flight_unpublish(f->flight);
@@ -331,7 +357,10 @@ static enum step fetch_headed(struct fetch *f)
         f->side_budget = f->x.length_known ? f->x.length / SIDE_PART : 0;
         flight_head(f->flight, f->x.length_known ? f->x.length : FLIGHT_UNKNOWN);
     }
-    return op_go(&f->op, FETCH_BODY);
+    if (is_rehashed(f))
+        return op_go(&f->op, FETCH_BODY);
+    call_pause(&f->x.t.call); /* if upstream does not wait for so long, it is asked again */
+    return op_go(&f->op, FETCH_REHASH);
 }
 
 static enum step step_head(struct fetch *f)
@@ -342,7 +371,7 @@ static enum step step_head(struct fetch *f)
     case TRANSFER_BODY:
         return fetch_headed(f);
     case TRANSFER_ALL: /* what an earlier fill left is all of the blob, or no part of it */
-        return op_go(&f->op, FETCH_VERIFY);
+        return op_go(&f->op, FETCH_REHASH);
     case TRANSFER_BEYOND:
         call_stop(f);
         return op_go(&f->op, FETCH_RESTART);
@@ -465,7 +494,7 @@ static bool front_look(struct fetch *f)
     f->job_done = false;
     if (f->job_err == 0)
         return true;
-    front_is(f, done_upto(f)); /* the rest is not there */
+    front_drop(f);
     return false;
 }
 
@@ -655,14 +684,12 @@ static void keep_work(struct job *j)
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct partial *p = flight_partial(f->flight);
     struct str why = STR_INIT(f->job_why);
-    uint64_t good =
-        f->x.front > f->rehash_to ? f->x.front : f->rehash_to; /* of an earlier fill, not looked at yet */
     if (f->x.t.failure.err == ERR_CLIENT_GONE) /* somebody may still come, and then it goes on */
-        f->job_err = partial_cut(p, good, &why);
+        f->job_err = partial_cut(p, f->x.front, &why);
     else if (f->discard)
         partial_discard(p);
     else
-        partial_keep(p, good);
+        partial_keep(p, f->x.front);
 }
 
 /* Somebody has come after all. */
@@ -685,9 +712,10 @@ static enum step step_fail(struct fetch *f)
     sides_close(f);
     if (op_expects(&f->op, FETCH_O_JOB) || f->n_sides > 0)
         return STEP_WAIT;
-    if (f->rehashed == f->rehash_to && !f->tidied && !front_look(f))
+    if (!f->tidied && f->has_partial && is_rehashed(f) && !front_look(f))
         log_warn("store", "the last piece of a blob was not written", LOG_D("digest", &f->x.digest),
                  LOG_S("why", f->job_why));
+    front_drop(f);
     if (!f->tidied && !flight_forget_ahead(f->flight)) {
         if (f->x.t.failure.err == ERR_CLIENT_GONE)
             return go_on(f);
@@ -695,7 +723,6 @@ static enum step step_fail(struct fetch *f)
     }
     if (!f->tidied && f->has_partial) {
         f->tidied = true;
-        front_is(f, done_upto(f));
         job_run(f, keep_work);
         return STEP_WAIT;
     }

@@ -14,7 +14,6 @@ void transfer_init(struct transfer *x, struct proxy *px, struct setup *setup, co
     x->t.set = rule->credential_set;
     x->t.repo_n = repo.n;
     x->t.what = WHAT_BLOB;
-    x->t.deadline = upstream_deadline(px, rule->upstream);
     struct str path = STR_INIT(x->t.path);
     str_add(&path, SPAN("/v2/"));
     str_add(&path, repo);

@@ -1,11 +1,14 @@
 """The system under larder is slow, odd or wrong: calls that take long at a bad moment, other file systems, a clock that was set."""
 
+import os
+import time
+
 import pytest
 
 from lib import paths
 from lib.client import Fetch
 from lib.images import MIB, Image, blob
-from lib.larder import cache_status
+from lib.larder import cache_status, wait_until
 from lib.upstream import Fault, Gate
 
 APP = "t/app"
@@ -20,6 +23,14 @@ class Thing:
 
 def part(first, last):
     return {"Range": "bytes=%d-%d" % (first, last)}
+
+
+def leave_partial(larder, thing, data):
+    """As an earlier fill would have left it."""
+    path = larder.partial_path(thing.digest)
+    os.makedirs(os.path.dirname(path), mode=0o750)
+    with open(path, "wb") as out:
+        out.write(data)
 
 
 def is_front(seen):
@@ -90,6 +101,65 @@ def test_a_partial_file_on_a_file_system_with_huge_blocks(start_larder, upstream
     larder.start()
     r = larder.get(thing.ours)
     assert r.good and r.body == thing.data
+    larder.wait_stored(thing.digest)
+
+
+@pytest.mark.parametrize("fault", [Fault(), Fault(cut_at=100), Fault(range="ignore")], ids=["waits", "does not wait", "knows no ranges"])
+def test_a_partial_file_that_takes_long_to_read(start_larder, upstream, faults, fault):
+    """Longer than upstream has for an answer: the head does not wait for it, and upstream is not the one to blame."""
+    larder = start_larder(upstream, run=False, timeouts={"connect": "500ms", "first_byte": "500ms", "idle": "500ms"})
+    thing = Thing(upstream, 4 * MIB)
+    leave_partial(larder, thing, thing.data[:3 * MIB])
+    upstream.on(thing.theirs, fault, nth=1)
+    larder.start()
+    faults.hold("pread")
+    f = Fetch(larder.address, thing.ours)
+    assert f.wait_head().header("Content-Length") == str(len(thing.data))
+    time.sleep(1.5)
+    assert f.got == 0
+    faults.release("pread")
+    r = f.result()
+    assert r.good and r.body == thing.data
+    assert all(s.range == "bytes=%d-" % (3 * MIB) for s in upstream.requests()[:1])
+    larder.wait_stored(thing.digest)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_partial_file_as_long_as_the_blob_takes_long_to_read(start_larder, upstream, faults, whole):
+    """All of it, or other bytes: then it is fetched anew, and upstream has its time from then on."""
+    larder = start_larder(upstream, run=False, timeouts={"connect": "500ms", "first_byte": "500ms", "idle": "500ms"})
+    thing = Thing(upstream, MIB)
+    leave_partial(larder, thing, thing.data if whole else bytes(MIB))
+    larder.start()
+    faults.hold("pread")
+    f = Fetch(larder.address, thing.ours)
+    faults.wait_held("pread")
+    time.sleep(1.5)
+    faults.release("pread")
+    r = f.result()
+    assert r.good and r.body == thing.data
+    assert upstream.sent() < 1000 if whole else upstream.count() == 2
+    larder.wait_stored(thing.digest)
+
+
+def test_a_partial_file_is_read_to_its_end_although_its_client_has_left(start_larder, upstream, faults):
+    """And the next client gets the head at once, and what has been read."""
+    larder = start_larder(upstream, run=False, defaults={"on_abandoned": "keep"})
+    thing = Thing(upstream, 4 * MIB)
+    leave_partial(larder, thing, thing.data[:3 * MIB])
+    larder.start()
+    faults.hold("pread")
+    first = Fetch(larder.address, thing.ours)
+    first.wait_head()
+    first.leave()
+    first.result()
+    wait_until(lambda: larder.connections() == 0, "larder has noticed")
+    second = Fetch(larder.address, thing.ours)
+    second.wait_head()
+    faults.release("pread")
+    r = second.result()
+    assert r.good and r.body == thing.data
+    assert upstream.count() == 1
     larder.wait_stored(thing.digest)
 
 
