@@ -15,6 +15,7 @@
  * is finished (it is small). */
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
+#include "registry/json.h"
 #include "registry/manifest.h"
 #include "registry/tags.h"
 
@@ -302,7 +303,15 @@ static struct digest digest_of(enum digest_alg alg, const char *bytes, size_t n)
     return d;
 }
 
-/* Returns NULL, or what is wrong. Digests are computed, never believed. */
+static void pass_over(void *arg, struct span key, struct span value)
+{
+    UNUSED(arg);
+    UNUSED(key);
+    UNUSED(value);
+}
+
+/* Returns NULL, or what is wrong. Digests are computed, never believed. What comes without any may have ended early, or be an error's
+ * text, whatever its type says: then it must at least be whole. */
 static const char *manifest_fault(struct ask *a, int *err)
 {
     const struct h1_head *head = a->t.call.head;
@@ -325,9 +334,11 @@ static const char *manifest_fault(struct ask *a, int *err)
     struct span claim = h1_get(head, SPAN("docker-content-digest"));
     if (claim.p != NULL && digest_parse(claim, &claimed) == DIGEST_OK) {
         struct digest real = digest_of((enum digest_alg)claimed.alg, a->bytes, a->n);
-        if (!digest_eq(&claimed, &real))
-            return "the content does not match Docker-Content-Digest";
+        return digest_eq(&claimed, &real) ? NULL : "the content does not match Docker-Content-Digest";
     }
+    *err = ERR_UP_CONTENT;
+    if (a->wanted.alg == DIGEST_NONE && !json_each_member(span_of(a->bytes, a->n), pass_over, NULL))
+        return "the content is not one whole JSON document";
     return NULL;
 }
 

@@ -148,6 +148,29 @@ def test_blob_headers_that_lie_do_not_matter(larder, upstream, thing):
         assert r.header(name) is None
 
 
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+@pytest.mark.parametrize("said", [None, "not a digest"])
+@pytest.mark.parametrize("body", [lambda b: b[:-1], lambda b: b[:len(b) // 2], lambda b: b[:1], lambda b: b + b"x", lambda b: b + b,
+                                  lambda b: b"internal error", lambda b: b"[" + b + b"]"],
+                         ids=["but one byte", "half", "one byte", "one byte more", "twice", "an error's text", "in brackets"])
+def test_a_manifest_that_no_digest_vouches_for_must_be_whole(larder, upstream, image, body, framing, said):
+    """It ends early but cleanly, and its type says nothing of that."""
+    upstream.on(paths.manifest("app", "v1"), Fault(body=body, framing=framing, headers={"Docker-Content-Digest": said, "ETag": None}),
+                nth=1)
+    r = larder.get(paths.manifest(APP, "v1"))
+    assert r.status == 502 and r.error_code == "UNAVAILABLE", r
+    assert larder.stored_objects() == []
+    assert larder.get(paths.manifest(APP, "v1")).body == image.manifest
+
+
+def test_what_a_digest_vouches_for_need_not_be_json(larder, upstream):
+    data = b"not what larder knows"
+    name = upstream.add_manifest("app", data, "application/vnd.example.other", tag="odd")
+    for reference in (name, "odd"):
+        r = larder.get(paths.manifest(APP, reference))
+        assert r.good and r.body == data and r.header("Content-Type") == "application/vnd.example.other"
+
+
 EMPTY = {"an empty 200": Fault(status=200, body=b""), "204": Fault(status=204), "206": Fault(range="unasked"), "304": Fault(status=304),
          "a page": Fault(status=200, body=PAGE, headers={"Content-Type": "text/html"}),
          "203": Fault(status=203), "299": Fault(status=299), "300": Fault(status=300, body=b"choose"), "999": Fault(status=999, body=b"")}
