@@ -120,8 +120,15 @@ size_t transfer_skip(struct transfer *x, char *buf, size_t got)
     return got - drop;
 }
 
-/* From the front, unless too many attempts in a row brought nothing. Before a head the client is still waiting for a
- * status: the round over the endpoints was all there is. */
+static int64_t patience_ms(const struct transfer *x)
+{
+    const struct conf_timeouts *t = &x->t.up->timeouts;
+    return 2 * (t->first_byte_ms > t->idle_ms ? t->first_byte_ms : t->idle_ms);
+}
+
+/* From the front. An upstream that is not there, or says when it wants to be asked again, is worth all the patience: it may just be
+ * restarting. One that is there and gives nothing new is worth few attempts. Before a head the client is still waiting for a status: the
+ * round over the endpoints was all there is. */
 bool transfer_again(struct transfer *x)
 {
     const struct flight_failure *f = &x->t.failure;
@@ -129,11 +136,14 @@ bool transfer_again(struct transfer *x)
         x->no_range = true;
         return true;
     }
-    const struct conf_timeouts *t = &x->t.up->timeouts;
-    int64_t patience = 2 * (t->first_byte_ms > t->idle_ms ? t->first_byte_ms : t->idle_ms);
-    bool progress = x->front >= x->tried_at + PROGRESS_MIN;
-    x->tries = progress ? 1 : x->tries + 1;
-    if (!x->headed || x->tries >= TRANSFER_TRIES || core_now(x->t.px->core) - x->progress_ms > patience)
+    if (x->front >= x->tried_at + PROGRESS_MIN)
+        x->tries = x->waits = 0;
+    if (health_outage(f) || f->retry_after_ms >= 0)
+        x->waits++;
+    else
+        x->tries++;
+    int64_t since = core_now(x->t.px->core) - x->progress_ms;
+    if (!x->headed || x->tries >= TRANSFER_TRIES || since + transfer_pause_ms(x) > patience_ms(x))
         return false;
     upstream_log(&x->t, LOG_WARN, "transfer broke, resuming");
     return true;
@@ -142,5 +152,7 @@ bool transfer_again(struct transfer *x)
 int64_t transfer_pause_ms(const struct transfer *x)
 {
     static const int64_t pauses[TRANSFER_TRIES] = {1, 1, 200, 500, 1000, 2000};
-    return pauses[x->tries < TRANSFER_TRIES ? x->tries : TRANSFER_TRIES - 1];
+    unsigned n = x->tries + x->waits;
+    int64_t pause = pauses[n < TRANSFER_TRIES ? n : TRANSFER_TRIES - 1];
+    return x->t.failure.retry_after_ms > pause ? x->t.failure.retry_after_ms : pause;
 }

@@ -13,7 +13,7 @@
 
 #include "proxy/proxy_int.h"
 
-#define TRANSFER_TRIES 6 /* attempts in a row without progress */
+#define TRANSFER_TRIES 6 /* attempts in a row at an upstream that is there, without progress */
 
 struct transfer {
     struct upstream_try t;
@@ -28,7 +28,8 @@ struct transfer {
     int64_t progress_ms; /* the owner's: core_now of the last new byte, or when it began to want more */
 
     /* its own */
-    unsigned tries;
+    unsigned tries;    /* since the last progress: upstream was there in vain */
+    unsigned waits;    /* ... it was not there, or wanted to be asked later */
     uint64_t tried_at; /* front at the last attempt */
 };
 

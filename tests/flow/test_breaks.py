@@ -2,6 +2,7 @@
 visibly ends short, and never a clean end of something wrong."""
 
 import re
+import time
 
 import pytest
 
@@ -150,7 +151,8 @@ def test_a_break_that_cannot_be_repaired_is_never_a_clean_end(larder, upstream):
             assert [s.range for s in later] == ["bytes=%d-" % at], "what had arrived was kept"
 
 
-def test_upstream_goes_away_in_the_middle(larder, upstream, thing):
+def test_upstream_goes_away_in_the_middle(start_larder, upstream, thing):
+    larder = start_larder(upstream, timeouts={"connect": "2s", "first_byte": "2s", "idle": "2s"})
     gate = upstream.hold(thing.theirs, at=300 * KIB)
     f = Fetch(larder.address, thing.ours)
     f.wait_got(300 * KIB)
@@ -163,6 +165,47 @@ def test_upstream_goes_away_in_the_middle(larder, upstream, thing):
     upstream.start()
     assert_good(larder.get(thing.ours), thing)
     assert upstream.requests()[-1].range == "bytes=%d-" % (300 * KIB)
+
+
+def test_upstream_restarts_in_the_middle(larder, upstream, thing):
+    """It refuses connections for seconds: that is no reason to cut what can still be repaired."""
+    gate = upstream.hold(thing.theirs, at=300 * KIB, nth=1)
+    fetches = [Fetch(larder.address, thing.ours) for _ in range(3)]
+    for f in fetches:
+        f.wait_got(300 * KIB)
+    upstream.stop()
+    gate.release()
+    time.sleep(6)
+    upstream.start()
+    for f in fetches:
+        assert_good(f.result(), thing)
+    assert upstream.requests()[-1].range == "bytes=%d-" % (300 * KIB)
+
+
+@pytest.mark.parametrize("who", ["itself", "another"])
+def test_a_limit_is_waited_for_on_resume(larder, upstream, thing, who):
+    """The resume is told to come later, or another request has been: it comes then, and the client has one good answer."""
+    gate = Gate()
+    upstream.on(thing.theirs, Fault(hold={300 * KIB: gate}, cut_at=300 * KIB), nth=1)
+    limited = Thing(upstream, name="limited") if who == "another" else thing
+    upstream.on(limited.theirs, Fault(status=429, headers={"Retry-After": "5"}), nth=1)
+    f = Fetch(larder.address, thing.ours)
+    f.wait_got(300 * KIB)
+    if who == "another":
+        assert larder.get(limited.ours).status == 429
+    gate.release()
+    assert_good(f.result(), thing)
+    told, came = next(s for s in upstream.requests() if s.status == 429), upstream.requests()[-1]
+    assert came.when - told.when >= 4.9 and came.range == "bytes=%d-" % (300 * KIB)
+    assert upstream.count() == 3
+
+
+def test_a_limit_beyond_all_patience_ends_short(larder, upstream, thing):
+    upstream.on(thing.theirs, Fault(cut_at=300 * KIB), nth=1)
+    upstream.on(thing.theirs, Fault(status=429, headers={"Retry-After": "600"}))
+    f = Fetch(larder.address, thing.ours)
+    assert_not_whole(f.result(5), thing.data)
+    assert upstream.count() == 2
 
 
 def test_a_resume_that_fails_ends_short(larder, upstream):
