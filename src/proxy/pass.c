@@ -124,7 +124,8 @@ static enum step step_head(struct pass *p)
     (void)op_go(&p->op, PASS_BODY);
     if (!p->seen) { /* who waits for a connection needs no buffer */
         p->buf = mem_alloc(PASS_BUF);
-        p->seen = true;
+        p->seen = p->x.headed = true;
+        p->x.progress_ms = core_now(p->op.core);
         tell(p);
     }
     return STEP_MORE;

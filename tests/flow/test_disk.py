@@ -291,14 +291,15 @@ def test_a_small_blob_with_wrong_bytes_gets_a_status(disk, start_larder, upstrea
 
 
 @pytest.mark.parametrize("fault", ["reset", "ignores", "refuses", "chunked", "fin"])
-@pytest.mark.parametrize("after", [0, 3])
-def test_upstream_breaks_while_nothing_can_be_stored(disk, start_larder, upstream, fault, after):
+@pytest.mark.parametrize("call, after", [("pwrite", 0), ("pwrite", 3), ("openat", 0)])
+def test_upstream_breaks_while_nothing_can_be_stored(disk, start_larder, upstream, fault, call, after):
     larder = start_larder(upstream)
-    disk.fail("pwrite", errno.ENOSPC, after)
+    disk.fail(call, errno.ENOSPC, after)
     thing = Thing(upstream, 3 * MIB)
     how = {"reset": dict(cut_at=2 * MIB + 7, cut="rst"), "fin": dict(cut_at=2 * MIB + 7), "ignores": dict(range="ignore"),
            "refuses": dict(range="refuse"), "chunked": dict(framing="chunked")}[fault]
-    upstream.on(thing.theirs, Fault(**how), nth=range(2, 4) if "cut_at" in how else None)
+    first = 2 if call == "pwrite" else 1  # without a file no fill is begun
+    upstream.on(thing.theirs, Fault(**how), nth=range(first, first + 2) if "cut_at" in how else None)
     fetches = [Fetch(larder.address, thing.ours) for _ in range(2)]
     for f in fetches:
         r = f.result()
