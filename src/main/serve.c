@@ -17,6 +17,7 @@
 #include "admin/store_calls.h"
 #include "base/mem.h"
 #include "cli/config_file.h"
+#include "core/processors.h"
 #include "core/resolve.h"
 #include "core/signal.h"
 #include "main/calls.h"
@@ -239,8 +240,8 @@ static unsigned worker_count(const struct conf *c)
 {
     if (c->workers > 0)
         return c->workers < WORKERS_MAX ? c->workers : WORKERS_MAX;
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : n > WORKERS_MAX ? WORKERS_MAX : (unsigned)n;
+    unsigned n = processors_count("");
+    return n < WORKERS_MAX ? n : WORKERS_MAX;
 }
 
 /* Every connection is a descriptor: take what the system allows. */
