@@ -115,7 +115,7 @@ struct conf_upstream {
     const struct conf_endpoint *endpoints;
     size_t n_endpoints; /* at least 1 */
     struct conf_timeouts timeouts;
-    uint64_t max_connections;           /* per endpoint, all cores together */
+    uint64_t max_connections;           /* per origin, all cores together, idle ones too */
     uint64_t max_manifest;              /* bytes */
     const struct known_registry *known; /* what is special about it; NULL: nothing is known */
     struct conf_path ca;                /* roots on top of the system's */

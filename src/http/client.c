@@ -11,15 +11,14 @@
  * A connection (upconn) belongs to one call or is idle in its origin's list, newest first: the ones that are not needed
  * grow old and are closed by their timer. An idle connection that becomes readable has been closed (or spoken out of
  * turn) and goes. A call has its connection from the moment it may have one: while it is dialled, and when it is sent
- * once more. So the number of connections is the number of places taken. What an answer needs, the head's 32 KiB above
+ * once more. So the number of connections is what the quota has counted. What an answer needs, the head's 32 KiB above
  * all, exists from the request to the call's end; an idle connection is its stream and little more.
  *
  * Connections are shared by the calls that name the same origin and the same way of dialling: that is a place. A place
  * of https stays for a while when its last connection has gone, for its TLS session.
  *
- * Each call says how many connections may be busy when it gets one: what is small may have the last of them, so that no manifest waits
- * for layers. Calls wait in the order in which they came. Invariant: while one waits, as many are busy as it may have.
- * Whoever gives a connection up gives it to the first that may have it (place_serve), which goes on later in the turn.
+ * How many connections there may be on all cores, and who has the next one, is the quota's to say (quota.h): a call asks it, and if it has
+ * to wait, the place gets a turn (on_turn) when it may go on. In a turn idle connections are closed, too, which another core needs.
  *
  * What came with the head, but behind it, waits in `spill`; after that call_read reads from the socket into the caller's
  * memory and lets the parser find the body in place: with Content-Length nothing is copied. */
@@ -76,21 +75,24 @@ struct place {
     uint64_t serial; /* of the way of dialling; 0: none was named */
     bool tls;
     bool forgotten; /* keeps nothing any more */
-    struct list idle, waiting;
+    struct quota_share *share;
+    struct list idle;
     unsigned n_conns, n_idle, n_waiting;
-    struct timer rest; /* armed while there is no connection */
+    struct timer rest; /* armed while there is no connection, and no call waits for one */
     struct tls_session session;
 };
 
 struct pool {
     struct core *core;
+    struct quotas *quotas; /* of the ways of dialling that have none of their own */
     struct map places;
     bool draining;
 };
 
 static void call_go_on(struct call *call);
 static void on_stream_ready(struct stream *s, unsigned events);
-static void place_serve(struct place *pl);
+static void place_rest(struct place *pl);
+static void on_turn(void *owner);
 static void on_idle_over(struct timer *t);
 static void on_rest_over(struct timer *t);
 
@@ -127,11 +129,13 @@ static void upconn_close(struct upconn *u);
 
 static void call_wait_over(struct call *call)
 {
-    if (call->place == NULL)
+    struct place *pl = call->place;
+    if (pl == NULL)
         return;
-    list_remove(&call->node);
-    call->place->n_waiting--;
+    quota_withdraw(&call->wait);
+    pl->n_waiting--;
     call->place = NULL;
+    place_rest(pl);
 }
 
 static void call_fail(struct call *call, int err, const char *what, const char *detail)
@@ -167,6 +171,7 @@ static struct place *place_of(struct pool *p, const struct origin *o)
         str_addz(&k, " g");
         str_addu(&k, o->near);
     }
+    size_t origin_at = k.n;
     str_addz(&k, o->tls ? " s" : " p");
     str_addu(&k, o->port);
     str_addc(&k, ' ');
@@ -182,8 +187,9 @@ static struct place *place_of(struct pool *p, const struct origin *o)
     pl->serial = serial;
     pl->tls = o->tls;
     list_init(&pl->idle);
-    list_init(&pl->waiting);
     timer_init(&pl->rest, on_rest_over);
+    pl->share = quota_join(o->how != NULL && o->how->quotas != NULL ? o->how->quotas : p->quotas,
+                           span_from(str_span(&k), origin_at), p->core, on_turn, pl);
     map_put(&p->places, span_of(pl->key, pl->key_n), pl);
     return pl;
 }
@@ -192,6 +198,7 @@ static void place_free(struct place *pl)
 {
     MUST(pl->n_conns == 0 && pl->n_waiting == 0);
     timer_disarm(&pl->rest);
+    quota_leave(pl->share);
     tls_session_clear(&pl->session);
     map_del(&pl->pool->places, span_of(pl->key, pl->key_n));
     mem_free(pl);
@@ -209,7 +216,6 @@ static struct upconn *upconn_new(struct place *pl)
     u->magic = UPCONN_MAGIC;
     u->place = pl;
     timer_init(&u->idle, on_idle_over);
-    timer_disarm(&pl->rest);
     pl->n_conns++;
     return u;
 }
@@ -259,15 +265,17 @@ static void upconn_not_idle(struct upconn *u)
 static void upconn_close(struct upconn *u)
 {
     struct place *pl = u->place;
-    if (u->call != NULL)
-        u->call->conn = NULL;
-    else
+    bool kept = u->call == NULL;
+    if (kept)
         upconn_not_idle(u);
+    else
+        u->call->conn = NULL;
     upconn_disconnect(u);
     u->magic = 0;
     mem_free(u);
     pl->n_conns--;
-    place_serve(pl);
+    quota_closed(pl->share, kept);
+    place_rest(pl);
 }
 
 static void on_idle_over(struct timer *t)
@@ -286,19 +294,16 @@ static void upconn_keep(struct upconn *u)
     list_push_front(&pl->idle, &u->node);
     timer_arm(pl->pool->core, &u->idle, KEEP_IDLE_MS);
     stream_want(u->stream, STREAM_READ);
+    quota_kept(pl->share);
     if (pl->n_idle > KEEP_IDLE_MAX)
         upconn_close(CONTAINER_OF(list_last(&pl->idle), struct upconn, node));
-    else
-        place_serve(pl);
 }
 
-/* Gives the call an idle connection, or a new one that is still to be connected. False: as many as it may have beside it are busy. */
-static bool place_give(struct place *pl, struct call *call)
+/* The call has asked for a connection and got an idle one, or a new one that is still to be connected. */
+static void place_give(struct place *pl, struct call *call, enum quota_answer got)
 {
     struct upconn *u;
-    if (pl->n_conns - pl->n_idle >= call->origin.max_connections)
-        return false;
-    if (!list_empty(&pl->idle)) {
+    if (got == QUOTA_KEPT) {
         u = CONTAINER_OF(list_first(&pl->idle), struct upconn, node);
         upconn_not_idle(u);
     } else {
@@ -306,25 +311,34 @@ static bool place_give(struct place *pl, struct call *call)
     }
     u->call = call;
     call->conn = u;
-    return true;
 }
 
-/* A connection became idle or went. */
-static void place_serve(struct place *pl)
+/* Nothing of the place may be left. */
+static void place_rest(struct place *pl)
 {
-    LIST_FOREACH_SAFE (n, tmp, &pl->waiting) {
-        struct call *call = CONTAINER_OF(n, struct call, node);
-        if (!place_give(pl, call))
-            continue; /* its limit is reached; one behind it may have a higher one */
-        call_wait_over(call);
-        call_tell(call);
-    }
     if (pl->n_conns > 0 || pl->n_waiting > 0)
         return;
     if (pl->tls && !pl->forgotten && !pl->pool->draining)
         timer_arm(pl->pool->core, &pl->rest, KEEP_SESSION_MS);
     else
         place_free(pl);
+}
+
+static void on_turn(void *owner)
+{
+    struct place *pl = owner;
+    struct quota_wait *w;
+    enum quota_answer got;
+    while ((w = quota_collect(pl->share, &got)) != NULL) {
+        struct call *call = CONTAINER_OF(w, struct call, wait);
+        place_give(pl, call, got);
+        call->place = NULL;
+        pl->n_waiting--;
+        call_tell(call);
+    }
+    for (unsigned n = quota_shed(pl->share); n > 0; n--)
+        upconn_close(CONTAINER_OF(list_last(&pl->idle), struct upconn,
+                                  node)); /* the last one may take its place along */
 }
 
 /* ---- sending the request ---- */
@@ -474,15 +488,18 @@ static bool call_place(struct call *call)
         return false;
     }
     struct place *pl = place_of(call->pool, o);
-    if (place_give(pl, call)) /* nobody is passed over: whoever waits may not have one now */
+    timer_disarm(&pl->rest);
+    call->wait = (struct quota_wait){.max = o->max_connections, .bulk = call->bulk};
+    enum quota_answer got = quota_ask(pl->share, &call->wait);
+    if (got != QUOTA_WAIT) {
+        place_give(pl, call, got);
         return true;
-    if (pl->n_waiting >= WAITING_MAX) {
+    }
+    call->place = pl;
+    if (++pl->n_waiting > WAITING_MAX) {
         call_fail(call, ERR_BUSY, "too many requests wait for a connection to the registry", NULL);
         return false;
     }
-    list_push_back(&pl->waiting, &call->node);
-    call->place = pl;
-    pl->n_waiting++;
     return true;
 }
 
@@ -782,7 +799,6 @@ void call_start(struct pool *p, struct call *call)
     call->head = NULL;
     call->conn = NULL;
     call->place = NULL;
-    call->node = (struct list_node){0};
     call->dial.state = NULL;
     call->reused = call->retried = false;
     timer_init(&call->timer, on_call_timer);
@@ -825,6 +841,7 @@ struct pool *pool_new(struct core *core)
     struct pool *p;
     NEW(p);
     p->core = core;
+    p->quotas = quotas_new();
     map_init(&p->places);
     return p;
 }
@@ -835,7 +852,8 @@ static struct place *any_idle(const struct pool *p, const struct dial_how *how)
     size_t pos = 0;
     struct place *pl;
     while ((pl = map_next(&p->places, &pos)) != NULL) {
-        if ((how == NULL || pl->serial == how->serial) && (!list_empty(&pl->idle) || pl->n_conns == 0))
+        if ((how == NULL || pl->serial == how->serial) &&
+            (!list_empty(&pl->idle) || (pl->n_conns == 0 && pl->n_waiting == 0)))
             return pl;
     }
     return NULL;
@@ -875,6 +893,7 @@ void pool_free(struct pool *p)
 {
     pool_drain(p);
     MUST(p->places.used == 0);
+    quotas_unref(p->quotas);
     map_free(&p->places);
     mem_free(p);
 }

@@ -1,5 +1,5 @@
 /* The client's side of HTTP/1.1 on one core: one request at a time per connection, kept-alive connections in a pool per
- * origin, bounded numbers and waits.
+ * origin, bounded numbers (quota.h) and waits.
  *
  * A call is one request and its answer, embedded in its owner:
  *
@@ -23,6 +23,7 @@
 #include "core/core.h"
 #include "http/dial.h"
 #include "http/h1.h"
+#include "http/quota.h"
 
 #define CALL_HEAD_MAX    32768      /* bytes of an answer's head */
 #define CALL_REQUEST_MAX (96 << 10) /* bytes of a request's head: a token may have 64 KiB */
@@ -35,7 +36,7 @@ struct origin {
     struct span host; /* name or address, lower case, without brackets */
     uint16_t port;
     bool tls;
-    unsigned max_connections;   /* that may be busy on this core, this call's among them; at least 1 */
+    unsigned max_connections;   /* open ones, this call's among them, as quota.h says; at least 1 */
     const struct dial_how *how; /* stays as long as calls name it. NULL: http only, no proxy, no map */
     bool guarded;               /* these two as in struct dial, and part of what makes an origin */
     enum address_kind near;
@@ -60,6 +61,7 @@ struct call {
     int64_t connect_ms, first_byte_ms, idle_ms;
     int64_t deadline; /* core_now: the head must be complete by then, whatever the others allow; 0: none */
     bool whole;       /* ... and the body too: it is a small document */
+    bool bulk;        /* it may take long: some connections are left to those that do not, as quota.h says */
     bool secret;      /* the answer is one: nothing of it stays in memory of the client's or of TLS */
     void (*event)(struct call *call);
 
@@ -74,8 +76,8 @@ struct call {
     /* the client's own */
     struct pool *pool;
     struct upconn *conn;
-    struct place *place;   /* NULL, or where it waits for a connection */
-    struct list_node node; /* in its queue */
+    struct place *place; /* NULL, or where it waits for a connection */
+    struct quota_wait wait;
     struct timer timer;
     struct defer later;
     struct dial dial;

@@ -18,13 +18,15 @@
 #include "net/stream.h"
 #include "net/tls.h"
 
+struct quotas;
+
 /* Where a host name is instead of where DNS says (config key `resolve`). */
 struct dial_address {
     struct span host;         /* lower case */
     struct resolve_addr addr; /* port 0: the origin's */
 };
 
-/* How connections of one upstream are made. Immutable; outlives every dial, call and kept connection that names it. */
+/* How connections of one upstream are made. Immutable, but for the quotas; outlives every dial, call and kept connection that names it. */
 struct dial_how {
     uint64_t serial; /* unique in the process: connections made in one way are not used in another */
     const struct trust *trust;       /* NULL: https is refused */
@@ -32,6 +34,7 @@ struct dial_how {
     const struct proxies *proxies;   /* or NULL */
     const struct dial_address *addresses;
     size_t n_addresses;
+    struct quotas *quotas; /* quota.h, shared with other cores; NULL: each core counts its own connections */
 };
 uint64_t dial_serial(void); /* the next one */
 

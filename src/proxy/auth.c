@@ -533,21 +533,20 @@ static void ping_start(struct auth *a, const struct conf_endpoint *e)
         refuse(a, ERR_DENIED, 401, -1, "a 401 without a challenge");
         return;
     }
-    s->ping = (struct call){
-        .origin = {.host = e->host,
-                   .port = e->port,
-                   .tls = e->tls,
-                   .max_connections = (unsigned)(a->up->max_connections / a->px->shared->n_cores) + 1,
-                   .how = setup_how(a->setup, a->up, &a->origin)},
-        .method = CALL_GET,
-        .target = str_span(&target),
-        .host_field = str_span(&host),
-        .fields = SPAN("Accept: */*\r\n"),
-        .connect_ms = a->up->timeouts.connect_ms,
-        .first_byte_ms = a->up->timeouts.first_byte_ms,
-        .idle_ms = a->up->timeouts.idle_ms,
-        .deadline = a->deadline,
-        .event = on_ping};
+    s->ping = (struct call){.origin = {.host = e->host,
+                                       .port = e->port,
+                                       .tls = e->tls,
+                                       .max_connections = (unsigned)a->up->max_connections,
+                                       .how = setup_how(a->setup, a->up, &a->origin)},
+                            .method = CALL_GET,
+                            .target = str_span(&target),
+                            .host_field = str_span(&host),
+                            .fields = SPAN("Accept: */*\r\n"),
+                            .connect_ms = a->up->timeouts.connect_ms,
+                            .first_byte_ms = a->up->timeouts.first_byte_ms,
+                            .idle_ms = a->up->timeouts.idle_ms,
+                            .deadline = a->deadline,
+                            .event = on_ping};
     call_start(a->px->pool, &s->ping);
     a->phase = PHASE_PING;
 }

@@ -194,14 +194,13 @@ static enum step step_send(struct login *l)
 {
     char scope_text[NAME_REPO_MAX + 32];
     struct str scope = STR_INIT(scope_text), target = STR_INIT(l->target);
-    uint64_t share = (l->up->max_connections + l->px->shared->n_cores - 1) / l->px->shared->n_cores;
     call_end(&l->call);
     secret_free(l->secret);
     l->secret = NULL;
     l->call = (struct call){.origin = {.host = l->url.host,
                                        .port = l->url.port,
                                        .tls = l->url.tls,
-                                       .max_connections = (unsigned)share,
+                                       .max_connections = (unsigned)l->up->max_connections,
                                        .how = setup_how(l->setup, l->up, &l->url),
                                        .guarded = l->guarded,
                                        .near = l->near},

@@ -14,6 +14,7 @@ struct health_life {
 
 struct upstream_life {
     struct ref ref;
+    struct quotas *quotas;
     struct upstream_counts counts[]; /* by core */
 };
 
@@ -49,6 +50,7 @@ static struct upstream_life *upstream_life(struct upstream_life *known, unsigned
     }
     struct upstream_life *u = mem_zalloc(sizeof *u + n_cores * sizeof u->counts[0]);
     ref_init(&u->ref);
+    u->quotas = quotas_new();
     return u;
 }
 
@@ -100,6 +102,7 @@ static void carry_upstreams(struct setup *s, const struct setup *before)
         bool alike = was != NULL && reached_alike(up, was);
         s->upstreams[i] = upstream_life(was != NULL ? before->upstreams[was->index] : NULL, s->n_cores);
         s->health[i] = health_life(alike ? before->health[was->index] : NULL);
+        s->ways.upstream[i].quotas = s->ways.beyond[i].quotas = s->upstreams[i]->quotas;
     }
     map_free(&known);
 }
@@ -124,8 +127,10 @@ static void carry_rules(struct setup *s, const struct setup *before)
 static void setup_free(struct setup *s)
 {
     for (size_t i = 0; s->upstreams != NULL && i < s->conf->n_upstreams; i++) {
-        if (ref_drop(&s->upstreams[i]->ref))
+        if (ref_drop(&s->upstreams[i]->ref)) {
+            quotas_unref(s->upstreams[i]->quotas);
             mem_free(s->upstreams[i]);
+        }
         if (ref_drop(&s->health[i]->ref))
             mem_free(s->health[i]);
     }

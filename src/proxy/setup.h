@@ -3,7 +3,7 @@
  * refcounted; what changes in it is atomic or under its own lock. A running exchange, fetch or question keeps the setup it began
  * with; a reload makes a new one and posts it to the cores (proxy_reload).
  *
- * What must outlive a reload (health of upstreams, counters with labels, health of credential sets) is an object of its own with a
+ * What must outlive a reload (health of upstreams, counters with labels, the count of connections, health of credential sets) is an object of its own with a
  * reference count, found again by name in the setup before and shared with it: a counter never goes backwards because the
  * configuration was read again, and what an exchange counts that still runs with the setup before is not lost.
  *

@@ -131,14 +131,10 @@ static bool named_by_operator(const struct upstream_try *t, const struct url *u)
 static void send_request(struct upstream_try *t)
 {
     struct url u = here(t);
-    uint64_t share = (t->up->max_connections + t->px->shared->n_cores - 1) / t->px->shared->n_cores;
-    /* Layers may take long: some connections are left to what is small, so that no manifest waits for a layer. */
-    if (t->what == WHAT_BLOB && share > 1)
-        share -= (share + 3) / 4;
     t->call.origin = (struct origin){.host = u.host,
                                      .port = u.port,
                                      .tls = u.tls,
-                                     .max_connections = (unsigned)share,
+                                     .max_connections = (unsigned)t->up->max_connections,
                                      .how = setup_how(t->setup, t->auth.up, &u),
                                      .guarded = t->hop != NULL && !named_by_operator(t, &u),
                                      .near = t->own};
@@ -152,6 +148,7 @@ static void send_request(struct upstream_try *t)
     t->call.first_byte_ms = t->up->timeouts.first_byte_ms;
     t->call.idle_ms = t->up->timeouts.idle_ms;
     t->call.deadline = t->deadline;
+    t->call.bulk = t->what == WHAT_BLOB;
     t->phase = TRY_CALL;
     call_start(t->px->pool, &t->call);
 }

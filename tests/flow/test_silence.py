@@ -275,19 +275,77 @@ def test_connections_to_upstream_are_used_again(larder, upstream):
     assert larder.metric("upstream_connections_reused_total") >= 26
 
 
-def test_the_number_of_connections_to_upstream_is_bounded(upstream, start_larder):
-    larder = start_larder(upstream, workers=2, upstreams=[
+def note_open(upstream):
+    """How many connections are open whenever one is accepted."""
+    counts = []
+    upstream.accept_fault = lambda number: counts.append(upstream.open_now())
+    return counts
+
+
+def four_at_most(upstream, start_larder):
+    return start_larder(upstream, workers=4, upstreams=[
         {"registry": REGISTRY, "endpoints": [upstream.url], "max_connections": 4}])
+
+
+def test_the_number_of_connections_to_upstream_is_bounded(upstream, start_larder):
+    """Wherever the clients are: what one core has of them another one has not, idle ones among them."""
+    larder = four_at_most(upstream, start_larder)
+    counts = note_open(upstream)
     gate = upstream.hold(re.compile("/blobs/"), at="head")
-    things = [Thing(upstream, "bounded-%d" % n, 1000) for n in range(30)]
+    things = [Thing(upstream, "bounded-%d" % n, 1000) for n in range(40)]
     fetches = [Fetch(larder.address, t.ours) for t in things]
-    gate.wait_reached()
+    wait_until(lambda: gate.arrivals == 3, "three are asked for")
     larder.wait_all_read(len(fetches))
-    assert upstream.connections <= 4
+    assert gate.arrivals == 3 and upstream.connections == 3
     gate.release()
     for f, thing in zip(fetches, things):
         assert f.result().body == thing.data
-    assert upstream.connections <= 4
+    for n in range(40):
+        thing = Thing(upstream, "one-by-one-%d" % n, 1000)
+        assert larder.get(thing.ours).good
+    assert max(counts) <= 4, counts
+    larder.wait_idle()
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_layers_leave_connections_to_what_is_small(upstream, start_larder, image, attempt):
+    """More layers than there are connections, on whatever cores they are: manifests and tags pass them, and a layer that waits
+    goes on when another one has ended."""
+    larder = four_at_most(upstream, start_larder)
+    things = [Thing(upstream, "slow-%d-%d" % (attempt, n)) for n in range(6)]
+    gate = upstream.hold(re.compile("/blobs/"), at=1000)
+    fetches = [Fetch(larder.address, t.ours) for t in things]
+    wait_until(lambda: gate.arrivals == 3, "three are on their way")
+    for n in range(12):
+        tag = "v%d" % n
+        upstream.tag("app", tag, image.digest)
+        assert larder.get(paths.manifest(APP, tag)).body == image.manifest
+    assert gate.arrivals == 3
+    gate.release()
+    for f, thing in zip(fetches, things):
+        assert f.result().body == thing.data
+
+
+def test_the_number_of_connections_is_the_same_after_a_reload(upstream, start_larder, image):
+    """What the configuration before has open is counted."""
+    larder = four_at_most(upstream, start_larder)
+    things = [Thing(upstream, "reload-%d" % n) for n in range(6)]
+    gate = upstream.hold(re.compile("/blobs/"), at=1000)
+    fetches = [Fetch(larder.address, t.ours) for t in things]
+    wait_until(lambda: gate.arrivals == 3, "three are on their way")
+    counts = note_open(upstream)
+    larder.config["defaults"]["tag_ttl"] = "2h"
+    larder.write_config()
+    wait_until(lambda: larder.metrics()['larder_config_reloads_total{result="taken"}'] == 1, "the file is in force")
+    more = [Thing(upstream, "reloaded-%d" % n) for n in range(6)]
+    fetches += [Fetch(larder.address, t.ours) for t in more]
+    assert larder.get(paths.manifest(APP, "v1")).good
+    larder.wait_all_read(len(fetches))
+    assert gate.arrivals == 3
+    gate.release()
+    for f, thing in zip(fetches, things + more):
+        assert f.result().body == thing.data
+    assert max(counts) <= 4, counts
 
 
 def test_start_up_asks_upstream_nothing(start_larder, upstream, image):

@@ -239,6 +239,11 @@ class Upstream:
         with self._lock:
             self.seen.clear()
 
+    def open_now(self):
+        """Connections that the other side has not closed."""
+        with self._lock:
+            return sum(self._peer_there(sock) for sock in self._open_sockets)
+
     # ---- coming and going ----
 
     @property

@@ -171,7 +171,7 @@ static unsigned max_connections;
 static int64_t connect_ms, first_byte_ms, idle_ms;
 static const char *host;
 static size_t read_size;
-static bool end_with_first, secret;
+static bool end_with_first, secret, bulk;
 static struct span authorization, body;
 static enum call_method method;
 static struct dial_how how;
@@ -253,6 +253,7 @@ static void do_call(void *arg)
         a->call.first_byte_ms = first_byte_ms;
         a->call.idle_ms = idle_ms;
         a->call.secret = secret;
+        a->call.bulk = bulk;
         a->call.event = on_event;
         call_start(pool, &a->call);
         MUST(a->events == 0); /* never from within */
@@ -326,7 +327,7 @@ static int setup(void **state)
     connect_ms = first_byte_ms = idle_ms = 20000;
     host = "127.0.0.1";
     read_size = 65536;
-    end_with_first = secret = use_tls = false;
+    end_with_first = secret = bulk = use_tls = false;
     authorization = body = SPAN_NONE;
     method = CALL_GET;
     use_how = NULL;
@@ -712,7 +713,7 @@ static void test_queue_in_order(void **state)
     played(1, 4);
 }
 
-/* A call that may have more connections beside it does not wait behind those that may have fewer, and leaves them theirs. */
+/* A call that is not bulk does not wait behind those that are, and leaves them theirs. */
 
 static void do_end_first(void *arg)
 {
@@ -721,18 +722,19 @@ static void do_end_first(void *arg)
     asked[0].ended = true;
 }
 
-static void test_a_higher_limit_overtakes(void **state)
+static void test_bulk_is_overtaken(void **state)
 {
     (void)state;
     static const struct act script[] = {{.does = NEXT},           {.does = READ},          {.does = NEXT},
                                         {.does = READ},           {SAY, LENGTH(1) "a", 0}, {.does = READ},
                                         {SAY, LENGTH(2) "ab", 0}, {.does = END_OF_SCRIPT}};
     play(script);
-    max_connections = 1;
+    max_connections = 2;
+    bulk = true;
     start(0, 1);
     sent(0);
     start(1, 1);
-    max_connections = 2;
+    bulk = false;
     start(2, 1);
     finish(2, 1);
     assert_int_equal(asked[2].err, 0);
@@ -1402,7 +1404,7 @@ int main(void)
         TEST(test_not_used_again),
         TEST(test_more_behind_a_small_read),
         TEST(test_queue_in_order),
-        TEST(test_a_higher_limit_overtakes),
+        TEST(test_bulk_is_overtaken),
         TEST(test_limit_while_resolving),
         TEST(test_queue_timeout),
         TEST(test_ended_while_given_the_place),
