@@ -100,8 +100,9 @@ struct bring {
     struct damaged damaged;
     unsigned fixes;
     struct job job;
-    bool working; /* the state's job has been started */
-    bool evicted; /* what was to be opened is not in the index any more */
+    bool working;               /* the state's job has been started */
+    bool evicted;               /* what was to be opened is not in the index any more */
+    struct store_object record; /* of what is opened */
     char media[STORE_MEDIA_MAX + 1];
     const char *fault; /* the job's */
     bool too_many, fits;
@@ -388,21 +389,20 @@ static enum step to_top(struct bring *b)
 /* The digest's file, for READ. */
 static enum step open_manifest(struct bring *b, const struct digest *d)
 {
-    struct store_object record;
     struct store_link link;
     b->object = NULL;
     b->open = (struct open_wait){.done = on_open};
     (void)op_go(&b->op, BRING_OPEN);
-    b->evicted = !store_get_object(b->px->reader, d, &record);
+    b->evicted = !store_get_object(b->px->reader, d, &b->record);
     if (b->evicted)
         return STEP_MORE;
-    if (record.size > b->from.rule->upstream->max_manifest) { /* it was stored under another limit */
+    if (b->record.size > b->from.rule->upstream->max_manifest) { /* it was stored under another limit */
         b->open.err = ERR_UP_TOO_LARGE;
         return STEP_MORE;
     }
     bool linked = store_get_link(b->px->reader, span_str(b->repo_key), d, &link);
     memcpy(b->media, linked ? link.media : "", linked ? sizeof b->media : 1);
-    if (open_get(b->px->open, d, &record, OPEN_VERIFIED, &b->open, &b->object) == OPEN_WAIT)
+    if (open_get(b->px->open, d, &b->record, OPEN_VERIFIED, &b->open, &b->object) == OPEN_WAIT)
         return op_wait(&b->op, BRING_O_OPEN);
     return STEP_MORE;
 }
@@ -457,7 +457,8 @@ static enum step step_open(struct bring *b)
     b->manifests.next--; /* and once more */
     if (!b->evicted) {
         op_expect(&b->op, BRING_O_FIX);
-        damaged_put_away(&b->damaged, b->px, &b->manifests.list[b->manifests.next].digest, on_fixed);
+        damaged_put_away(&b->damaged, b->px, &b->manifests.list[b->manifests.next].digest, &b->record,
+                         on_fixed);
     }
     return op_go(&b->op, BRING_NEXT);
 }

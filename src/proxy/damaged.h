@@ -1,4 +1,5 @@
-/* An object whose file is not what the index says: it is put away, and the index forgets it; then it is a miss.
+/* An object whose file is not what the index says: the index forgets it, and it is put away; then it is a miss. If somebody else has done
+ * that by now, perhaps fetched it again, nothing happens to what there is.
  *
  * Embedded in whoever found it, and there until `done`. Thread: the core's. */
 #ifndef LARDER_PROXY_DAMAGED_H
@@ -8,13 +9,14 @@
 
 struct damaged {
     struct job job;
-    struct store_change change;
     struct proxy *px;
+    struct digest digest;
+    struct store_object was;
     void (*done)(struct damaged *d);
 };
 
-/* Says it in the log, too. `done` comes later, whether the index took it or not. */
+/* `was`: what the index said when it was opened. Says it in the log, too. `done` comes later, whether the index took it or not. */
 void damaged_put_away(struct damaged *d, struct proxy *px, const struct digest *digest,
-                      void (*done)(struct damaged *d));
+                      const struct store_object *was, void (*done)(struct damaged *d));
 
 #endif

@@ -267,7 +267,7 @@ static enum step open_damaged(struct serve *s)
 {
     s->damaged = true;
     op_expect(&s->op, SERVE_O_FIX);
-    damaged_put_away(&s->put_away, s->px, &s->digest, on_fixed);
+    damaged_put_away(&s->put_away, s->px, &s->digest, &s->record, on_fixed);
     (void)again(s);
     return STEP_WAIT;
 }

@@ -829,8 +829,6 @@ static int carry_out(struct itxn *t, const struct store_change *c)
         rc = put_tag(t, c);
     if (rc == 0 && (c->what & CHANGE_DEL_TAG))
         rc = del_tag(t, c);
-    if (rc == 0 && (c->what & CHANGE_DEL_OBJECT))
-        rc = itxn_del_object(t, &c->digest);
     if (rc == 0 && (c->what & CHANGE_PUT_REFS))
         rc = itxn_put_refs(t, &c->digest, c->refs, c->n_refs);
     return rc;

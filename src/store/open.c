@@ -417,7 +417,7 @@ enum open_result open_get(struct open_set *o, const struct digest *d, const stru
     CHECK_MAGIC(o, SET_MAGIC);
     uint64_t size = record->size;
     struct entry *e = map_get(&o->map, digest_key(d));
-    if (e != NULL && (e->object.size != size || how > e->how)) {
+    if (e != NULL && (e->object.size != size || e->stored_ms != record->stored_ms || how > e->how)) {
         entry_detach(e);
         e = NULL;
     }

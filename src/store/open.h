@@ -50,7 +50,7 @@ enum open_result { OPEN_OK, OPEN_WAIT, OPEN_GONE };
 struct open_wait {
     struct list_node node;
     struct open_object *object; /* in done: taken for the waiter, or NULL */
-    /* In done, with NULL. 0: missing, wrong size, wrong content or unreadable: a miss, and worth store_quarantine.
+    /* In done, with NULL. 0: missing, wrong size, wrong content or unreadable: a miss, and worth store_condemn.
      * ERR_STORE: no descriptors or no memory just now: not a miss, the object may be whole. */
     int err;
     void (*done)(struct open_wait *w);

@@ -132,11 +132,10 @@ struct store_change {
 #define CHANGE_PUT_OBJECT 1u /* digest, size, kind, sum */
 #define CHANGE_PUT_LINK                                                                                      \
     2u /* repo, digest, media; with a media type a blob of the index becomes a manifest or index */
-#define CHANGE_PUT_TAG    4u  /* repo, tag, digest, media, checked_ms */
-#define CHANGE_DEL_TAG    8u  /* repo, tag */
-#define CHANGE_DEL_OBJECT 16u /* digest: its file is gone or damaged */
+#define CHANGE_PUT_TAG 4u /* repo, tag, digest, media, checked_ms */
+#define CHANGE_DEL_TAG 8u /* repo, tag */
 #define CHANGE_PUT_REFS                                                                                      \
-    32u /* digest (of a manifest), refs: all that it names; more than STORE_REFS_MAX are cut */
+    16u /* digest (of a manifest), refs: all that it names; more than STORE_REFS_MAX are cut */
     struct digest digest;
     uint64_t size;
     enum store_kind
@@ -206,7 +205,9 @@ void partial_close(struct partial *p);   /* the descriptor; after the last reade
 int store_write_object(struct store *s, const struct digest *d, struct span content,
                        struct str *why) MUSTCHECK;
 
-/* Moves a damaged object out of blobs/ (to quarantine/); none there: a no-op. Blocking. */
-void store_quarantine(struct store *s, const struct digest *d);
+/* The file of an object that the index has as `was` is missing or damaged: the index forgets it, and what there is of it is moved to
+ * quarantine/. False, and nothing is done: the index says something else by now (somebody has fetched it again, or was here first), or the
+ * file is just being placed or removed. Blocking, for jobs. */
+bool store_condemn(struct store *s, const struct digest *d, const struct store_object *was);
 
 #endif

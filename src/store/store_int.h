@@ -89,6 +89,8 @@ int store_fail(const struct store *s, struct str *why, int error, const char *wh
                const char *name);
 /* The text of an errno value. Any thread (strerror is not for any thread). */
 const char *store_errno_words(int error);
+/* Moves a damaged object out of blobs/ (to quarantine/); none there: a no-op. Blocking. */
+void store_quarantine(struct store *s, const struct digest *d);
 /* Writes all of it at `off`, or returns the errno value. */
 int store_write_all(int fd, uint64_t off, const void *bytes, size_t n);
 /* Moves <from>/<from_name> to <to>/<to_name>, replacing what is there; 0 or the errno value. */

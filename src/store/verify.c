@@ -128,31 +128,28 @@ static enum verify_found judge(struct check *c, struct content_sum *sum)
     return digest_eq(&is, &c->digest) ? VERIFY_GOOD : VERIFY_DAMAGED;
 }
 
-/* The index forgets it, if it still says the same of it. False: it does not, or the digest is in the hands of somebody else. */
-static bool condemn(struct check *c, enum verify_found found)
+bool store_condemn(struct store *s, const struct digest *d, const struct store_object *was)
 {
-    struct store *s = c->store;
     struct pool_entry now;
     struct itxn t;
     pthread_mutex_lock(&s->evict);
-    bool same = false, claimed = hold_claim(s, &c->digest, true);
+    bool same = false, claimed = hold_claim(s, d, true);
     int rc = claimed ? itxn_write(s->index, &t) : 0;
     if (claimed && rc == 0) {
-        same = itxn_object(&t, &c->digest, &now) && now.o.stored_ms == c->entry.o.stored_ms &&
-               now.o.size == c->entry.o.size;
-        rc = same ? itxn_del_object(&t, &c->digest) : 0;
+        same = itxn_object(&t, d, &now) && now.o.stored_ms == was->stored_ms && now.o.size == was->size;
+        rc = same ? itxn_del_object(&t, d) : 0;
         if (rc == 0)
             rc = itxn_commit(&t);
         else
             itxn_end(&t);
     }
-    if (claimed && same && rc == 0 && found == VERIFY_DAMAGED)
-        store_quarantine(s, &c->digest);
+    if (claimed && same && rc == 0)
+        store_quarantine(s, d);
     if (claimed)
-        hold_unclaim(s, &c->digest, same && rc == 0);
+        hold_unclaim(s, d, same && rc == 0);
     pthread_mutex_unlock(&s->evict);
     if (rc != 0)
-        log_error("store", "the index does not forget a damaged object", LOG_D("digest", &c->digest),
+        log_error("store", "the index does not forget a damaged object", LOG_D("digest", d),
                   LOG_S("error", db_words(rc)));
     return same;
 }
@@ -164,7 +161,8 @@ enum verify_found check_end(struct check *c)
     bool news = c->entry.o.suspect || (sum.known && !content_sum_eq(&sum, &c->entry.o.sum));
     if (found == VERIFY_GOOD && news)
         index_checked(c->store->index, &c->digest, c->entry.o.size, &sum);
-    if ((found == VERIFY_MISSING || found == VERIFY_DAMAGED) && !condemn(c, found))
+    if ((found == VERIFY_MISSING || found == VERIFY_DAMAGED) &&
+        !store_condemn(c->store, &c->digest, &c->entry.o))
         found = VERIFY_UNKNOWN;
     if (found == VERIFY_MISSING || found == VERIFY_DAMAGED)
         log_error("store", "an object is not what the index says; it will be fetched again",

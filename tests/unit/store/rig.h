@@ -283,6 +283,14 @@ static inline bool rig_tag(struct rig *r, const char *repo, const char *tag)
     return found;
 }
 
+/* It counts as damaged, as the index has it now. */
+static inline void rig_condemn(struct rig *r, const struct digest *d)
+{
+    struct store_object o;
+    assert_true(rig_object(r, d, &o));
+    assert_true(store_condemn(r->store, d, &o));
+}
+
 /* In the index and in blobs/, or in neither. */
 static inline bool rig_has(struct rig *r, const struct digest *d)
 {

@@ -13,6 +13,7 @@ struct asker {
     uint64_t size;
     enum open_how how;
     const struct content_sum *sum; /* NULL: not known */
+    int64_t stored_ms;
     struct open_wait w;
     enum open_result result;
     struct open_object *object; /* what came of it, at once or later */
@@ -21,6 +22,8 @@ struct asker {
     bool puts;             /* gives the object back at once */
     sem_t done;
 };
+
+#define STORED_MS INT64_C(4000000000000) /* after every file's time */
 
 static struct open_set *set_of(struct rig *r)
 {
@@ -43,7 +46,7 @@ static void ask_on_core(void *arg)
 {
     struct asker *a = arg;
     a->w = (struct open_wait){.done = on_opened};
-    struct store_object record = {.size = a->size, .stored_ms = clock_wall_ms()};
+    struct store_object record = {.size = a->size, .stored_ms = a->stored_ms};
     if (a->sum != NULL)
         record.sum = *a->sum;
     a->result = open_get(set_of(a->r), &a->digest, &record, a->how, &a->w, &a->object);
@@ -51,7 +54,7 @@ static void ask_on_core(void *arg)
 
 static struct asker asker_of(struct rig *r, const struct digest *d, uint64_t size, enum open_how how)
 {
-    struct asker a = {.r = r, .digest = *d, .size = size, .how = how};
+    struct asker a = {.r = r, .digest = *d, .size = size, .how = how, .stored_ms = STORED_MS};
     return a;
 }
 
@@ -391,6 +394,10 @@ static void test_replaced(void **state)
     put(&b);
     assert_non_null(ask(&b));
     assert_int_equal(b.result, OPEN_OK);
+    put(&b);
+    b.stored_ms++; /* what is said of the file that was opened before is not said of this one */
+    assert_non_null(ask(&b));
+    assert_int_equal(b.result, OPEN_WAIT);
     put(&b);
 }
 

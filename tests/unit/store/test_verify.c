@@ -98,6 +98,30 @@ static void test_sums_are_filled_in(void **state)
     assert_true(content_sum_eq(&o.sum, &right));
 }
 
+/* Who found damage may come late: somebody else has put it away and fetched it again, or is about to. */
+static void test_a_new_copy_is_not_condemned(void **state)
+{
+    struct rig *r = *state;
+    struct store_object was, is;
+    struct digest d = rig_blob(r, 1, SIZE);
+    assert_true(rig_object(r, &d, &was));
+    damage(r, &d, FLIPPED);
+    hold_place(r->store, &d); /* the new file may have its name already */
+    assert_false(store_condemn(r->store, &d, &was));
+    hold_indexed(r->store, &d);
+    assert_true(rig_has(r, &d));
+    assert_true(store_condemn(r->store, &d, &was));
+    assert_false(rig_has(r, &d));
+    assert_false(store_condemn(r->store, &d, &was));
+    usleep(2000); /* another time of storing */
+    rig_blob(r, 1, SIZE);
+    assert_false(store_condemn(r->store, &d, &was));
+    assert_true(rig_object(r, &d, &is));
+    assert_int_equal(is.size, was.size);
+    assert_int_equal(store_verify(r->store, &d, true), VERIFY_GOOD);
+    rig_assert_consistent(r);
+}
+
 /* ---- a pass ---- */
 
 struct heard {
@@ -386,6 +410,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         RIG_TEST(test_every_damage_is_found),
+        RIG_TEST(test_a_new_copy_is_not_condemned),
         RIG_TEST(test_sums_are_filled_in),
         RIG_TEST(test_a_pass),
         RIG_TEST(test_a_pass_is_cancelled),
