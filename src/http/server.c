@@ -40,6 +40,7 @@
 #define SEND_TURN    AHEAD_TURN /* see TCP_NOTSENT in net/tcp.c */
 #define PENDING_MAX  (64u << 10)
 #define LINGER_MS    2000
+#define NEWCOMER_MS  1000 /* for the first request of a connection, when the server stops */
 #define LINGER_BYTES (1u << 20)
 #define FREE_MAX     64
 #define JOIN_MAX     (16u << 10)
@@ -53,6 +54,7 @@ struct conn {
     bool last;        /* close after this answer */
     bool half_closed; /* the client has ended its side */
     bool in_input;    /* conn_input is on the stack: it goes on by itself */
+    bool asked;       /* a request has come, or begun to come */
     uint32_t lingered;
     struct server *server;
     struct stream *stream;
@@ -403,6 +405,7 @@ static bool answer_again(struct conn *k, struct span request)
         return false;
     /* Of the body; below zero, if that is a part of the head, since what is sent later is counted whole. */
     int64_t sent = (int64_t)put - (int64_t)(answer.n - a->body_n);
+    k->asked = true;
     COUNT(core_counters(s->core), answers_again, 1);
     COUNT(core_counters(s->core), bytes_to_clients, sent);
     if ((size_t)put < answer.n) {
@@ -421,6 +424,7 @@ static void conn_input(struct conn *k, const char *p, size_t n)
     k->in_input = true;
     while (n > 0 && (k->state == CONN_IDLE || k->state == CONN_HEAD)) {
         if (k->x == NULL) {
+            k->asked = true;
             k->x = exchange_take(k->server, k);
             h1_next(&k->parser, &k->x->req, false);
             conn_go(k, CONN_HEAD);
@@ -992,8 +996,7 @@ void server_port_identity(struct server_port *p, const struct identity *identity
 void server_unlisten(struct server_port *p)
 {
     list_remove(&p->node);
-    if (!p->server->draining)
-        listener_take_all(p->listener);
+    listener_take_all(p->listener);
     listener_stop(p->listener);
     identity_unref(p->identity);
     tls_cache_free(p->sessions);
@@ -1004,12 +1007,17 @@ void server_drain(struct server *s)
 {
     if (s->draining)
         return;
-    s->draining = true;
-    again_flush(s->again);
     while (!list_empty(&s->ports))
         server_unlisten(CONTAINER_OF(list_first(&s->ports), struct server_port, node));
-    LIST_FOREACH_SAFE (n, tmp, &s->conns[CONN_IDLE])
-        conn_close(CONTAINER_OF(n, struct conn, node), false, NULL);
+    s->draining = true;
+    again_flush(s->again);
+    LIST_FOREACH_SAFE (n, tmp, &s->conns[CONN_IDLE]) {
+        struct conn *k = CONTAINER_OF(n, struct conn, node);
+        if (k->asked)
+            conn_close(k, false, NULL);
+        else
+            timer_arm(s->core, &k->timer, NEWCOMER_MS);
+    }
 }
 
 void server_abort(struct server *s)

@@ -89,7 +89,8 @@ struct server_port *server_listen(struct server *s, int fd, const struct identit
 void server_port_identity(struct server_port *p, const struct identity *identity);
 /* Stops listening; what is connected goes on. */
 void server_unlisten(struct server_port *p);
-/* Stops listening, closes idle connections, says Connection: close on the others. */
+/* Stops listening, closes idle connections, says Connection: close on the others. Who has connected and asked nothing yet (it may still
+ * wait to be accepted) has a second to ask. */
 void server_drain(struct server *s);
 /* Cuts every connection. */
 void server_abort(struct server *s);

@@ -1,6 +1,6 @@
 /* A core's proxy: what it is made of, how it starts, how it stops.
  *
- * Stopping: the server stops accepting and closes idle connections; answers under way go on until drain_timeout, then they are
+ * Stopping: the server stops accepting (whoever has connected is answered) and closes idle connections; answers under way go on until drain_timeout, then they are
  * cut. When the core has no client left, fetches that nobody waits for, on any core, are closed (what they have stays as a partial file), and when
  * no operation is left everything is freed. A tick looks every 50 ms. */
 #include <unistd.h>

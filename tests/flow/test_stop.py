@@ -98,3 +98,18 @@ def test_a_stop_while_a_partial_file_is_read_keeps_all_of_it(start_larder, upstr
     r = larder.get(thing.ours)
     assert r.good and r.body == thing.data
     assert upstream.requests()[-1].range == "bytes=%d-" % MIB
+
+
+def test_who_has_connected_is_answered(larder, upstream):
+    """Clients whom the system has let in while larder did not get to accept them, and then it is stopped."""
+    thing = Thing(upstream, 100000)
+    assert larder.get(thing.ours).good
+    larder.process.send_signal(signal.SIGSTOP)
+    fetches = [Fetch(larder.address, thing.ours) for _ in range(20)]
+    wait_until(lambda: larder.connections() >= len(fetches) and larder.unread_requests() == len(fetches), "all have asked")
+    larder.process.send_signal(signal.SIGTERM)
+    larder.process.send_signal(signal.SIGCONT)
+    for f in fetches:
+        r = f.result()
+        assert r.good and r.body == thing.data
+    larder.wait_exit(0)

@@ -231,7 +231,7 @@ static void check_defaults(const struct conf *c)
     assert_int_equal(c->client.header_ms, 20000);
     assert_int_equal(c->client.idle_ms, 75000);
     assert_int_equal(c->client.send_ms, 60000);
-    assert_int_equal(c->client.drain_ms, 30000);
+    assert_int_equal(c->client.drain_ms, 25000);
     assert_int_equal(c->client.max_connections, 10000);
     assert_true(c->mirror);
     assert_int_equal(c->log_level, LOG_INFO);

@@ -939,6 +939,37 @@ static void test_drain(void **state)
     until_connections(0);
 }
 
+/* Clients that the kernel has let in, and that nobody has accepted when the server stops. */
+
+static struct peer early, quiet;
+
+static void do_connect_and_drain(void *arg)
+{
+    peer_open(&early);
+    peer_say(early.fd, "GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    peer_open(&quiet);
+    do_drain(arg);
+}
+
+static void test_drain_answers_who_has_connected(void **state)
+{
+    (void)state;
+    static struct peer late;
+    rig_do(&sr.rig, do_connect_and_drain, NULL);
+    struct answer a = peer_answer(&early, false);
+    assert_int_equal(a.how, WHOLE);
+    assert_false(a.keep);
+    assert_true(peer_ended(&early));
+    assert_true(peer_ended(&quiet)); /* its time is over */
+    late.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in to = loopback(sr.port);
+    assert_int_not_equal(connect(late.fd, (struct sockaddr *)&to, sizeof to), 0);
+    close(early.fd);
+    close(quiet.fd);
+    close(late.fd);
+    until_connections(0);
+}
+
 static void test_abort(void **state)
 {
     (void)state;
@@ -995,6 +1026,7 @@ int main(void)
         TEST(test_slow_reader),
         TEST(test_leaving_in_every_state),
         TEST(test_drain),
+        TEST(test_drain_answers_who_has_connected),
         TEST(test_abort),
         TEST(test_too_many_connections),
     };
