@@ -20,7 +20,7 @@
 #include "conf/schema.h"
 #include "registry/name.h"
 
-enum { STORE_MIN = 1 << 20 };
+enum { STORE_MIN = 1 << 20, UNIT_MIN = 1 << 10 };
 
 /* What is needed while the upstreams and rules are collected. */
 struct collect {
@@ -126,6 +126,15 @@ static void load_admin(struct conf_loader *l, const struct conf_node *map)
         endpoint_read_address(l, "admin.address", mark, v->text, &l->conf->admin);
 }
 
+/* So few bytes are meant by nobody. `meaning`: what it is now; `hint`: what to write. */
+static void check_unit(struct conf_loader *l, const char *key, const struct schema_value *v,
+                       const char *meaning, const char *hint)
+{
+    if (v->n > 0 && v->n < UNIT_MIN && !v->percent)
+        complain(l->errors, v->mark, "store.%s: '%.*s' is %lld %s; write a unit, as in %s", key,
+                 SHOW(v->text), (long long)v->n, meaning, hint);
+}
+
 static void load_store(struct conf_loader *l, const struct conf_node *map)
 {
     schema_load(l, SECTION_STORE, map);
@@ -135,6 +144,8 @@ static void load_store(struct conf_loader *l, const struct conf_node *map)
                  "store.max_size: '%.*s' is less than 1MiB, and hardly an image would fit; write a unit, as "
                  "in 100GiB",
                  SHOW(size->text));
+    check_unit(l, "min_free", &l->value[KEY_STORE_min_free], "bytes", "10GiB, or 5%");
+    check_unit(l, "scrub_rate", &l->value[KEY_STORE_scrub_rate], "bytes a second", "8MiB");
     l->conf->store_path = arena_span(l->conf->arena, l->value[KEY_STORE_path].text);
     const struct schema_value *free = &l->value[KEY_STORE_min_free];
     l->conf->store.max_size = (uint64_t)size->n;

@@ -94,16 +94,19 @@ static bool check_range(const struct reading *r, int64_t n)
     return false;
 }
 
-/* Digits, and what follows them. */
+/* Digits, and what follows them. *n: UINT64_MAX when it is too large for any value here. */
 static bool split_number(struct span s, uint64_t *n, struct span *unit)
 {
     size_t digits = 0;
     while (digits < s.n && s.p[digits] >= '0' && s.p[digits] <= '9')
         digits++;
     *unit = span_from(s, digits);
-    return span_u64(span_sub(s, 0, digits), INT64_MAX, n);
+    if (!span_u64(span_sub(s, 0, digits), INT64_MAX, n))
+        *n = UINT64_MAX;
+    return digits > 0;
 }
 
+/* *out: -1, which is outside all limits, when the number is too large. */
 static bool scale(struct span text, const struct unit *units, size_t n_units, int64_t *out)
 {
     uint64_t v;
@@ -113,9 +116,8 @@ static bool scale(struct span text, const struct unit *units, size_t n_units, in
     for (size_t i = 0; i < n_units; i++) {
         if (!span_eq(unit, units[i].name))
             continue;
-        if (v > (uint64_t)INT64_MAX / units[i].factor)
-            return false;
-        *out = (int64_t)(v * units[i].factor);
+        bool fits = v <= (uint64_t)INT64_MAX / units[i].factor;
+        *out = fits ? (int64_t)(v * units[i].factor) : -1;
         return true;
     }
     return false;
@@ -144,7 +146,7 @@ static bool read_size(const struct reading *r, int64_t *out)
         return check_range(r, *out);
     uint64_t v;
     struct span unit;
-    if (split_number(r->text, &v, &unit)) {
+    if (split_number(r->text, &v, &unit) && v != UINT64_MAX) {
         unit = span_trim(unit);
         char letter = unit.n > 0 ? (char)(unit.p[0] & ~0x20) : '\0'; /* upper case */
         if (letter == 'K' || letter == 'M' || letter == 'G' || letter == 'T') {

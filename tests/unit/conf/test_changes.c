@@ -90,7 +90,8 @@ static void test_store(void **state)
 {
     (void)state;
     assert_string_equal(
-        diff("store: {min_free: 5}", "store: {min_free: 5%, max_age: 1d, partial_age: 2d, scrub_rate: 1MiB}"),
+        diff("store: {min_free: 5KiB}",
+             "store: {min_free: 5%, max_age: 1d, partial_age: 2d, scrub_rate: 1MiB}"),
         "setting store.min_free changed\nsetting store.max_age changed\nsetting store.partial_age changed\n"
         "setting store.scrub_rate changed\n");
 }
