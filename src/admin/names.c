@@ -8,6 +8,7 @@
 #include "base/arena.h"
 #include "base/mem.h"
 #include "conf/match.h"
+#include "core/address.h"
 #include "registry/name.h"
 
 static void put_key(char *out, struct span registry, struct span repo)
@@ -127,6 +128,13 @@ static bool is_source(const struct conf *conf, struct span registry)
     return false;
 }
 
+/* As larder's own is written, more likely than a registry's: with a port, localhost, an IP address. */
+static bool is_address(struct span host)
+{
+    enum address_kind kind;
+    return span_find(host, ':') >= 0 || span_eq(host, SPAN("localhost")) || address_kind_of_text(host, &kind);
+}
+
 static int compare_spans(struct span a, struct span b)
 {
     size_t n = a.n < b.n ? a.n : b.n;
@@ -175,7 +183,9 @@ void names_filter_init(struct names_filter *f, const struct conf *conf, struct s
         struct span rest = span_from(prefix, (size_t)slash + 1);
         if (rest.n <= NAME_REPO_MAX)
             filter_add(f, str_span(&registry), SPAN("/"), rest, false);
-        if (rest.n > 0 && !is_source(conf, str_span(&registry))) /* it may be larder's own address */
+        bool own =
+            rest.n > 0 || is_address(host); /* "quay.io/" is what a former rule has brought from there */
+        if (own && !is_source(conf, str_span(&registry)))
             filter_add_targets(f, conf, rest);
     } else {
         filter_add_targets(f, conf, prefix);

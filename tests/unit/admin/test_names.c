@@ -140,6 +140,11 @@ static void filters(void **state)
         {"dot", "d", NULL},
         {"cache.example:5000/dotnet/", "d", NULL},
         {"localhost/dotnet/", "d", NULL},
+        {"cache.example:5000/", "hHnodq", NULL},
+        {"localhost/", "hHnodq", NULL},
+        {"192.0.2.1/", "hHnodq", NULL},
+        {"[::1]:5000/", "hHnodq", NULL},
+        {"quay.io:443/", "qQ", "quay.io/"},
         {"hello", "h", NULL}, /* the rule has no star: exactly that one */
         {"hub/", "hHno", "docker.io/"},
         {"hub/ngi", "n", "docker.io/"},
