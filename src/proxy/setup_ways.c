@@ -1,4 +1,4 @@
-/* See setup_ways.h. The system's roots are read once and live as long as the process: setups share them. */
+/* See setup_ways.h. The system's roots are shared by setups, and read again when their file has changed. */
 #include "proxy/setup_ways.h"
 
 #include <arpa/inet.h>
@@ -17,28 +17,64 @@
 
 /* ---- the system's roots ---- */
 
-static pthread_once_t roots_once = PTHREAD_ONCE_INIT;
-static const struct trust *roots; /* NULL: there are none */
+static struct {
+    pthread_mutex_t lock;
+    bool known;
+    struct stat st;            /* of the file that they are from */
+    const struct trust *trust; /* NULL: there are none */
+} roots = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static void roots_read(void)
+/* What cannot be used takes nothing away. */
+static void roots_read(const char *path)
 {
-    char text[512];
+    char text[512] = "";
     struct str why = STR_INIT(text);
     struct stat st;
     size_t n;
-    const char *path = getenv("SSL_CERT_FILE"); /* what other programs with TLS take, too */
-    if (path == NULL || path[0] == 0)
-        path = ROOTS_FILE;
+    const struct trust *trust = NULL;
     char *pem = secret_file_read(path, ROOTS_MAX, &n, &st, &why);
     if (pem != NULL)
-        roots = trust_new(span_of(pem, n), NULL, false, &why);
+        trust = trust_new(span_of(pem, n), NULL, false, &why);
     secret_free(pem);
-    if (roots == NULL || trust_count(roots) == 0)
+    if (trust != NULL && trust_count(trust) > 0) {
+        trust_unref(roots.trust);
+        roots.trust = trust;
+        roots.st = st;
+        return;
+    }
+    trust_unref(trust);
+    const char *what = text[0] != 0 ? text : "it has no root that can be used";
+    if (roots.trust != NULL)
+        log_warn("main", "the system's roots have changed and cannot be used; those from before stay",
+                 LOG_S("file", path), LOG_S("why", what));
+    else
         log_warn("main",
                  "no roots to verify certificates of registries with: install ca-certificates, or name a "
                  "file with "
                  "SSL_CERT_FILE or upstreams[].ca",
-                 LOG_S("file", path), LOG_S("why", text[0] != 0 ? text : "it has no root that can be used"));
+                 LOG_S("file", path), LOG_S("why", what));
+}
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* A reference; NULL: there are none. */
+static const struct trust *roots_now(void)
+{
+    struct stat st;
+    const char *path = getenv("SSL_CERT_FILE"); /* what other programs with TLS take, too */
+    if (path == NULL || path[0] == 0)
+        path = ROOTS_FILE;
+    pthread_mutex_lock(&roots.lock);
+    if (!roots.known || (stat(path, &st) == 0 && !same_file(&st, &roots.st)))
+        roots_read(path);
+    roots.known = true;
+    const struct trust *now = roots.trust != NULL ? trust_ref(roots.trust) : NULL;
+    pthread_mutex_unlock(&roots.lock);
+    return now;
 }
 
 /* ---- files that the configuration names ---- */
@@ -60,18 +96,18 @@ static char *named_file(const struct conf *conf, const struct conf_path *p, cons
     return secret_file_read(text, PEM_MAX, n, &st, why);
 }
 
-static bool read_ca(struct dial_how *how, const struct conf *conf, const struct conf_upstream *up,
-                    struct str *why)
+static bool read_ca(struct dial_how *how, const struct setup_ways *w, const struct conf *conf,
+                    const struct conf_upstream *up, struct str *why)
 {
     struct str before = *why;
     size_t n;
-    how->trust = roots != NULL ? trust_ref(roots) : NULL;
+    how->trust = w->roots != NULL ? trust_ref(w->roots) : NULL;
     if (up->ca.path.p == NULL)
         return true;
     char *pem = named_file(conf, &up->ca, "upstreams[].ca", &n, why);
     if (pem == NULL)
         return false;
-    const struct trust *own = trust_new(span_of(pem, n), roots, true, why);
+    const struct trust *own = trust_new(span_of(pem, n), w->roots, true, why);
     secret_free(pem);
     if (own == NULL)
         return false;
@@ -194,12 +230,12 @@ static struct dial_how way(const struct setup_ways *w, const struct conf *conf)
 
 bool setup_ways_begin(struct setup_ways *w, const struct conf *conf, struct str *why)
 {
-    pthread_once(&roots_once, roots_read);
+    w->roots = roots_now();
     read_addresses(w, conf);
     if (!read_environment(w, why) || !read_listeners(w, conf, why))
         return false;
     w->cloud = way(w, conf);
-    w->cloud.trust = roots != NULL ? trust_ref(roots) : NULL;
+    w->cloud.trust = w->roots != NULL ? trust_ref(w->roots) : NULL;
     w->cloud.proxies = w->environment;
     w->local = way(w, conf);
     w->upstream = mem_zalloc((conf->n_upstreams + 1) * sizeof *w->upstream);
@@ -208,7 +244,7 @@ bool setup_ways_begin(struct setup_ways *w, const struct conf *conf, struct str 
         const struct conf_upstream *up = &conf->upstreams[w->n];
         struct dial_how *how = &w->upstream[w->n];
         *how = way(w, conf);
-        if (!read_proxy(how, w, conf, up, why) || !read_ca(how, conf, up, why) ||
+        if (!read_proxy(how, w, conf, up, why) || !read_ca(how, w, conf, up, why) ||
             !read_identity(conf, &up->identity, client_keys, &how->identity, why)) {
             w->n++; /* what it has is given back, too */
             return false;
@@ -232,6 +268,7 @@ void setup_ways_end(struct setup_ways *w)
     for (size_t i = 0; i < w->n_listen; i++)
         identity_unref(w->listen[i]);
     trust_unref(w->cloud.trust);
+    trust_unref(w->roots);
     mem_free(w->listen);
     mem_free(w->upstream);
     mem_free(w->beyond);

@@ -7,6 +7,7 @@
 #include "http/dial.h"
 
 struct setup_ways {
+    const struct trust *roots; /* the system's, as they were when it began; NULL: there are none */
     struct dial_how *upstream; /* by upstream index: to its endpoints */
     struct dial_how *beyond;   /* likewise, to all else: the client certificate is not shown */
     size_t n;

@@ -224,6 +224,38 @@ static void test_certificates(void **state)
     refused(conf_with(r, none, SPAN("leaf.pem"), SPAN("root.key"), none), "config.yaml:8:20: ", "key");
 }
 
+static size_t system_roots(struct rig *r)
+{
+    struct setup *s = setup_of(r, ONE_RULE, NULL);
+    const struct dial_how *how = way_of(s);
+    size_t n = how->trust != NULL ? trust_count(how->trust) : 0;
+    setup_unref(s);
+    return n;
+}
+
+/* Each setup sees what the file of the system's roots has then; what cannot be used is not taken. */
+static void test_the_system_s_roots_change(void **state)
+{
+    struct rig *r = *state;
+    pki_open();
+    pki_make(&(struct pki_how){"one", .cn = "One", .authority = true});
+    pki_make(&(struct pki_how){"two", .cn = "Two", .authority = true});
+    copy_pem(r, "roots.pem", pki_text("one", NULL));
+    setenv("SSL_CERT_FILE", rig_path(r, "roots.pem"), 1);
+    assert_int_equal(system_roots(r), 1);
+    struct setup *before = setup_of(r, ONE_RULE, NULL);
+    copy_pem(r, "roots.pem", pki_text("one", "two", NULL));
+    assert_int_equal(system_roots(r), 2);
+    assert_int_equal(trust_count(way_of(before)->trust), 1);
+    setup_unref(before);
+    rig_write(r, "roots.pem", "nothing of use\n", 0600);
+    assert_int_equal(system_roots(r), 2);
+    MUST(remove(rig_path(r, "roots.pem")) == 0);
+    assert_int_equal(system_roots(r), 2);
+    unsetenv("SSL_CERT_FILE");
+    pki_close();
+}
+
 static void test_proxies(void **state)
 {
     struct rig *r = *state;
@@ -557,6 +589,7 @@ int main(void)
         TEST(test_health_is_found_by_registry),
         TEST(test_health_begins_anew_with_other_endpoints),
         TEST(test_certificates),
+        TEST(test_the_system_s_roots_change),
         TEST(test_proxies),
         TEST(test_addresses),
         TEST(test_reload),
