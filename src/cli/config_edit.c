@@ -81,6 +81,27 @@ static bool lock_is_current(const struct lock *l)
            ours.st_dev == named.st_dev;
 }
 
+/* A command that root runs and that is killed leaves its lock to those who may change the file. */
+static void lock_share(const struct lock *l, const struct file *f)
+{
+    struct stat st;
+    if (geteuid() == 0 && stat(f->path, &st) == 0)
+        (void)!fchown(l->fd, st.st_uid, st.st_gid);
+}
+
+static void say_no_lock(const struct lock *l, const struct file *f, int error)
+{
+    struct stat st;
+    if (error == EACCES && stat(l->path, &st) == 0)
+        fprintf(
+            stderr,
+            "%s: cannot open it: %s; another user's command has made it: if none runs any more, remove this "
+            "file\n",
+            l->path, strerror(error));
+    else
+        say_cannot(f->name, "lock it", error);
+}
+
 static bool lock_take(struct lock *l, const struct file *f)
 {
     if ((size_t)snprintf(l->path, sizeof l->path, "%s.lock", f->path) >= sizeof l->path) {
@@ -90,9 +111,10 @@ static bool lock_take(struct lock *l, const struct file *f)
     for (int i = 0; i < LOCK_TRIES; i++) {
         l->fd = open(l->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (l->fd < 0) {
-            say_cannot(f->name, "lock it", errno);
+            say_no_lock(l, f, errno);
             return false;
         }
+        lock_share(l, f);
         bool got = flock(l->fd, LOCK_EX | LOCK_NB) == 0;
         if (got && lock_is_current(l)) {
             if (ftruncate(l->fd, 0) == 0)

@@ -508,6 +508,32 @@ def test_a_lock_file_that_was_left_behind_is_no_lock(config):
     assert os.listdir(config.parent) == ["config.yaml"]
 
 
+def killed_while_it_changes(config, faults):
+    faults.hold("fsync")
+    larder = subprocess.Popen([binary(), "cache", "delete", "-n", "hello", "-f", str(config)], env=environment())
+    faults.wait_held("fsync")
+    larder.kill()
+    larder.wait()
+    faults.release("fsync")
+    return str(config) + ".lock"
+
+
+def test_a_lock_that_root_leaves_is_that_of_the_file_s_owner(config, faults):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    os.chown(config, 1234, 2345)
+    st = os.stat(killed_while_it_changes(config, faults))
+    assert (st.st_uid, st.st_gid, st.st_mode & 0o777) == (1234, 2345, 0o600)
+    done(config, "cache", "delete", "-n", "hello")
+
+
+def test_a_lock_of_somebody_else_is_named(config, faults):
+    lock = killed_while_it_changes(config, faults)
+    faults.cannot_create(errno.EACCES)
+    told = refused(config, "cache", "delete", "-n", "hello")
+    assert lock + ": cannot open it: " in told and "remove this file" in told
+
+
 # ---- completion and manual ----
 
 def complete(config, *words):
