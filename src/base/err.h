@@ -39,6 +39,7 @@
     X(UP_PROTOCOL,         502, "UNAVAILABLE",      "invalid",      "the upstream registry's answer is not valid HTTP")             \
     X(UP_STATUS,           502, "UNAVAILABLE",      "error",        "the upstream registry answered with an error")                 \
     X(UP_CONTENT,          502, "UNAVAILABLE",      "invalid",      "the upstream registry's answer is not what was asked for")     \
+    X(UP_VAGUE,            502, "UNAVAILABLE",      "invalid",      "the upstream registry does not prove that it has the content") \
     X(UP_DIGEST,           502, "UNAVAILABLE",      "digest",       "the upstream registry's content does not match its digest")    \
     X(UP_SHORT,            502, "UNAVAILABLE",      "closed",       "the upstream registry's answer ended early")                   \
     X(UP_TOO_LARGE,        502, "UNAVAILABLE",      "too-large",    "the upstream registry's manifest is above the limit")          \

@@ -153,24 +153,32 @@ static bool claims_stored(struct ask *a, const struct h1_head *head)
     return true;
 }
 
-/* Does the answer speak of the content that was asked about? A sign-in page is a 200, too. */
-static bool stat_agrees(const struct ask *a, const struct h1_head *head, uint64_t length)
-{
-    struct digest d;
-    struct store_object object;
-    struct span claim = h1_get(head, SPAN("docker-content-digest"));
-    if (claim.p != NULL &&
-        (digest_parse(claim, &d) != DIGEST_OK || (d.alg == a->wanted.alg && !digest_eq(&d, &a->wanted))))
-        return false;
-    return !store_get_object(a->px->reader, &a->wanted, &object) || object.size == length;
-}
-
 /* Upstream itself names the digest that was asked for. */
 static bool stat_claims(const struct ask *a, const struct h1_head *head)
 {
     struct digest d;
     struct span claim = head != NULL ? h1_get(head, SPAN("docker-content-digest")) : SPAN_NONE;
     return claim.p != NULL && digest_parse(claim, &d) == DIGEST_OK && digest_eq(&d, &a->wanted);
+}
+
+enum stat_says { STAT_YES, STAT_NO, STAT_NOTHING };
+
+/* Does the answer speak of the content that was asked about? A sign-in page is a 200, too. */
+static enum stat_says stat_says(const struct ask *a, const struct h1_head *head, uint64_t length)
+{
+    struct digest d;
+    struct store_object object;
+    struct span claim = h1_get(head, SPAN("docker-content-digest"));
+    if (claim.p != NULL &&
+        (digest_parse(claim, &d) != DIGEST_OK || (d.alg == a->wanted.alg && !digest_eq(&d, &a->wanted))))
+        return STAT_NO;
+    if (!store_get_object(a->px->reader, &a->wanted, &object))
+        return STAT_YES;
+    if (length != FLIGHT_UNKNOWN)
+        return object.size == length ? STAT_YES : STAT_NO;
+    if (stat_claims(a, head))
+        return STAT_YES;
+    return media_manifest_plausible(h1_get(head, SPAN("content-type"))) ? STAT_NOTHING : STAT_NO;
 }
 
 /* The repository has it. That is kept as a link only with some evidence: upstream names the digest, or the content is here
@@ -206,7 +214,8 @@ static enum step step_head(struct ask *a)
         return ask_get(a);
     }
     const struct h1_head *head = a->t.call.head;
-    if (a->kind == ASK_STAT && head->status == 200 && head->has_length && stat_agrees(a, head, head->length))
+    if (a->kind == ASK_STAT && head->status == 200 && head->has_length &&
+        stat_says(a, head, head->length) == STAT_YES)
         return ask_stat_found(a, head->length);
     if (a->kind == ASK_MANIFEST && head->status == 200 && claims_stored(a, head)) {
         upstream_stop(&a->t);
@@ -217,7 +226,8 @@ static enum step step_head(struct ask *a)
     return ask_get(a);
 }
 
-/* ASK_STAT by GET: one byte was asked for; its head says it all. */
+/* ASK_STAT by GET: one byte was asked for; its head says it all. If not, the bytes do: those of a manifest are asked for at once, those
+ * of a blob by whoever wants them (serve.c). */
 static enum step stat_by_get(struct ask *a)
 {
     const struct h1_head *head = a->t.call.head;
@@ -226,9 +236,16 @@ static enum step stat_by_get(struct ask *a)
         total = head->has_length ? head->length : FLIGHT_UNKNOWN;
     else if (!range_parse_content(h1_get(head, SPAN("content-range")), &first, &last, &total))
         return ask_reject(a, ERR_UP_CONTENT, "an answer to Range without a usable Content-Range");
-    if (!stat_agrees(a, head, total))
-        return ask_reject(a, ERR_UP_CONTENT, "an answer that speaks of other content than was asked about");
-    return ask_stat_found(a, total);
+    enum stat_says says = stat_says(a, head, total);
+    if (says == STAT_YES)
+        return ask_stat_found(a, total);
+    if (says == STAT_NOTHING && a->manifest) {
+        a->kind = ASK_MANIFEST;
+        return ask_get(a);
+    }
+    if (says == STAT_NOTHING)
+        return ask_reject(a, ERR_UP_VAGUE, "an answer with neither a length nor a digest");
+    return ask_reject(a, ERR_UP_CONTENT, "an answer that speaks of other content than was asked about");
 }
 
 static enum step step_get(struct ask *a)

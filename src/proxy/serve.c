@@ -3,7 +3,8 @@
  *   ROUTE    parse, match a rule                            -> LOOKUP | ASK (lists) | SEND (errors, ping)
  *   LOOKUP   what does the index say?                       -> OPEN (have it) | ASK (must ask upstream) | JOIN (a blob that
  *                                                              is not here)
- *   ASK      seated in an answer flight                     -> LOOKUP (linked now) | OPEN (confirmed, or stale) | SEND
+ *   ASK      seated in an answer flight                     -> LOOKUP (linked now) | OPEN (confirmed, or stale) | SEND |
+ *                                                              PASS (upstream is vague about a blob that is here)
  *   OPEN     the object's file is being opened              -> SEND | LOOKUP (it was damaged: a miss)
  *   JOIN     seated in a stream flight, no head yet         -> SEND | LOOKUP (fetched for another repository, in vain) |
  *                                                              PASS (the store takes nothing)
@@ -134,6 +135,7 @@ static bool stale_allowed(const struct serve *s)
 }
 
 static enum step open_tag(struct serve *s);
+static enum step pass_begin(struct serve *s);
 
 static enum step ask_failed(struct serve *s, const struct flight_failure *f)
 {
@@ -144,6 +146,9 @@ static enum step ask_failed(struct serve *s, const struct flight_failure *f)
         s->upstream_status = f->status;
         return s->asked == ASK_LIST ? send_kept(s) : open_tag(s);
     }
+    /* What upstream says of a blob is not enough to serve it for this repository: then its bytes decide. */
+    if (f->err == ERR_UP_VAGUE && s->x->req.method == H1_GET)
+        return pass_begin(s);
     return respond_failure(s, f);
 }
 
@@ -441,11 +446,13 @@ static void pass_prepare(struct serve *s)
                                   .digest = s->digest};
 }
 
-/* From the beginning, on our own. */
+/* From the beginning, on our own. The store may have it for other repositories: then its length is known. */
 static enum step pass_begin(struct serve *s)
 {
     struct hasher fresh;
     struct pass_part all = {.from = 0, .end = UINT64_MAX, .length = LENGTH_UNKNOWN, .upto = &fresh};
+    if (store_get_object(s->px->reader, &s->digest, &s->record))
+        all.length = s->record.size;
     leave(s);
     pass_prepare(s);
     s->collapsed = false;

@@ -363,6 +363,44 @@ def test_when_head_is_of_no_use_one_byte_is_asked_for(private, other, fault):
     assert [s.range for s in other.requests("GET", paths.blob("app", name))] == ["bytes=0-0"]
 
 
+VAGUE = {"chunked": Fault(framing="chunked"), "until the end": Fault(framing="close"),
+         "a part of something": Fault(status=206, body=lambda b: b[:1], headers={"Content-Range": "bytes 0-0/*"})}
+
+
+@pytest.mark.parametrize("how", VAGUE)
+@pytest.mark.parametrize("named", [True, False])
+def test_when_the_other_upstream_tells_no_length(private, other, how, named):
+    """The digest that it names is enough; without one the bytes decide."""
+    larder, image = private
+    larder.wait_stored(*image.blobs)
+    other.add("app", image, tag="v1")
+    headers = {} if named else {"Docker-Content-Digest": None, "ETag": None}
+    vague = VAGUE[how]
+    other.on(lambda s: True, Fault(framing="none", headers=headers), method="HEAD")
+    other.on(lambda s: s.range, Fault(framing=vague.framing, status=vague.status, body=vague.body, range="ignore",
+                                      headers=dict(vague.headers, **headers)))
+    other.on(lambda s: True, Fault(framing="chunked", headers=headers))
+    for _ in range(2):
+        for name, data in image.blobs.items():
+            assert larder.get(paths.blob("public/app", name)).body == data
+        assert larder.get(paths.manifest("public/app", image.digest)).body == image.manifest
+    other.forget()
+    assert larder.get(paths.manifest("public/app", image.digest)).good and other.count() == 0, "that is remembered"
+
+
+@pytest.mark.parametrize("said", ["text/html", "application/octet-stream", "application/vnd.oci.image.manifest.v1+json"])
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_a_sign_in_page_is_no_proof_that_the_other_upstream_has_it(private, other, said, framing):
+    larder, image = private
+    larder.wait_stored(*image.blobs)
+    other.on(lambda s: True, Fault(status=200, body=b"<html>Please sign in</html>", framing=framing,
+                                   headers={"Content-Type": said, "Docker-Content-Digest": None, "ETag": None}))
+    for target in [paths.blob("public/app", name) for name in image.blobs] + [paths.manifest("public/app", image.digest)]:
+        for _ in range(2):
+            assert larder.get(target).status == 502, target
+            assert larder.head(target).status == 502, target
+
+
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
 def test_when_the_other_upstream_refuses_or_fails_nothing_is_served(private, other, status):
     larder, image = private
