@@ -323,9 +323,11 @@ static enum step open_tag(struct serve *s)
     memcpy(s->link.media, s->tag.media, sizeof s->link.media);
     if (store_get_object(s->px->reader, &s->digest, &s->record))
         return open_object(s);
-    if (s->result == RESULT_STALE)
-        return respond_error(s, s->stale_err);
     s->has_tag = false; /* the tag is known, its manifest is gone: ask for all of it */
+    if (s->result == RESULT_STALE)
+        return respond_failure(s, &(struct flight_failure){.err = s->stale_err,
+                                                           .status = s->upstream_status,
+                                                           .retry_after_ms = -1});
     if (++s->rounds > ROUNDS_MAX)
         return respond_error(s, ERR_INTERNAL);
     return ask(s, ASK_MANIFEST);
@@ -357,6 +359,10 @@ static enum step lookup_tag(struct serve *s)
     if (s->ttl_ms > 0) {
         s->result = RESULT_HIT;
         return open_tag(s);
+    }
+    if (!store_get_object(s->px->reader, &s->tag.digest, &s->record)) {
+        s->has_tag = false; /* its manifest is gone: there is nothing that could be stale */
+        return ask(s, ASK_MANIFEST);
     }
     if (upstream_is_down(s->setup, s->rule->upstream, &s->stale_err, &s->upstream_status) &&
         stale_allowed(s)) {

@@ -8,6 +8,7 @@ import pytest
 from lib import paths
 from lib.images import KIB, MIB, Image, blob
 from lib.larder import cache_status, wait_until
+from lib.upstream import Fault
 
 APP = "t/app"
 
@@ -100,6 +101,30 @@ def test_a_damaged_manifest(larder, upstream, damage, running):
         upstream.stop()
         for target in targets:
             assert cache_status(larder.get(target))[0] == "hit"
+        settle(larder)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_tag_whose_manifest_was_put_away_is_not_stale_but_missing(start_larder, upstream, limited):
+    """Upstream cannot give it again just now: an error that says so, and when to come again."""
+    larder = start_larder(upstream, defaults={"tag_ttl": "0s"})
+    image = upstream.add("app", Image("put-away", (10,)), tag="v1")
+    target = paths.manifest(APP, "v1")
+    assert larder.get(target).good
+    larder.wait_stored(image.digest)
+    larder.expect_damage = True
+    shorten(larder.blob_path(image.digest))
+    fault = Fault(status=429, headers={"Retry-After": "30"}) if limited else Fault(status=500)
+    rule = upstream.on(lambda s: True, fault)
+    for _ in range(4):
+        r = larder.get(target)
+        assert r.status == (429 if limited else 502)
+        assert cache_status(r) == ("miss", {"fwd": "miss", "fwd-status": str(fault.status)})
+        assert not limited or 1 <= int(r.header("Retry-After")) <= 30
+    assert put_away(larder) != [] and not larder.stored(image.digest)
+    if not limited:
+        rule.fault = Fault()
+        assert larder.get_when_up(target).body == image.manifest
         settle(larder)
 
 
