@@ -43,6 +43,7 @@
     X(UP_DIGEST,           502, "UNAVAILABLE",      "digest",       "the upstream registry's content does not match its digest")    \
     X(UP_SHORT,            502, "UNAVAILABLE",      "closed",       "the upstream registry's answer ended early")                   \
     X(UP_TOO_LARGE,        502, "UNAVAILABLE",      "too-large",    "the upstream registry's manifest is above the limit")          \
+    X(UP_LIST,             502, "UNAVAILABLE",      "too-large",    "the upstream registry's list is too long or lacks its next page") \
     X(UP_REDIRECT,         502, "UNAVAILABLE",      "redirect",     "the upstream registry's redirect was not followed")            \
     X(UP_UNAVAILABLE,      503, "UNAVAILABLE",      "unavailable",  "the upstream registry is not available")                       \
     X(BUSY,                503, "UNAVAILABLE",      "busy",         "too many requests at once")                                    \

@@ -42,9 +42,10 @@
 #include "store/extents.h"
 #include "store/store.h"
 
-#define FLIGHT_TAIL    (32u << 10)
-#define FLIGHT_KEY_MAX 2400
-#define FLIGHT_UNKNOWN UINT64_MAX
+#define FLIGHT_TAIL      (32u << 10)
+#define FLIGHT_KEY_MAX   2400
+#define FLIGHT_UNKNOWN   UINT64_MAX
+#define FLIGHT_QUERY_MAX 1536 /* of a request for a list, and so of the link to its next page */
 
 enum flight_state { FLIGHT_BUSY, FLIGHT_HEAD, FLIGHT_VERIFIED, FLIGHT_DONE, FLIGHT_FAILED, FLIGHT_UNKEPT };
 
@@ -61,11 +62,11 @@ struct flight_answer {
     char media[STORE_MEDIA_MAX + 1];
     char *bytes; /* mem_alloc'd, NULL: none; freed with the flight */
     size_t n;
-    uint64_t length; /* of the thing that was asked about, FLIGHT_UNKNOWN */
-    char link[2048]; /* Link header of a list */
-    bool filtered;   /* referrers: upstream has filtered by artifactType */
-    bool unkept;     /* the store did not take it */
-    bool stored;     /* a check: the tag names `digest`, which the store has; no bytes here */
+    uint64_t length;                 /* of the thing that was asked about, FLIGHT_UNKNOWN */
+    char next[FLIGHT_QUERY_MAX + 1]; /* of a list: the query of its next page; empty: none */
+    bool filtered;                   /* referrers: upstream has filtered by artifactType */
+    bool unkept;                     /* the store did not take it */
+    bool stored;                     /* a check: the tag names `digest`, which the store has; no bytes here */
 };
 
 struct flights; /* the table, shared by all cores */

@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
 #include "registry/json.h"
+#include "registry/link.h"
 #include "registry/manifest.h"
 #include "registry/tags.h"
 
@@ -248,6 +249,13 @@ static enum step stat_by_get(struct ask *a)
     return ask_reject(a, ERR_UP_CONTENT, "an answer that speaks of other content than was asked about");
 }
 
+static enum step too_large(struct ask *a)
+{
+    if (a->kind == ASK_LIST)
+        return ask_reject(a, ERR_UP_LIST, "the list is above the limit of 16 MiB");
+    return ask_reject(a, ERR_UP_TOO_LARGE, "the answer is above the limit (max_manifest)");
+}
+
 static enum step step_get(struct ask *a)
 {
     enum upstream_next next = upstream_step(&a->t);
@@ -272,7 +280,7 @@ static enum step step_get(struct ask *a)
     if (coding.p != NULL && !span_ieq(coding, SPAN("identity")))
         return ask_reject(a, ERR_UP_CONTENT, "a content coding that was not asked for");
     if (head->has_length && head->length > a->max)
-        return ask_reject(a, ERR_UP_TOO_LARGE, "the answer is above the limit (max_manifest)");
+        return too_large(a);
     int64_t now = core_now(a->op.core);
     a->t.call.whole = true;
     if (a->t.call.deadline < now + BODY_MS)
@@ -304,7 +312,7 @@ static enum step step_body(struct ask *a)
             return op_go(&a->op, ASK_JUDGE);
         a->n += (size_t)n;
         if (a->n > a->max)
-            return ask_reject(a, ERR_UP_TOO_LARGE, "the answer is above the limit (max_manifest)");
+            return too_large(a);
     }
 }
 
@@ -379,6 +387,27 @@ static enum step judge_manifest(struct ask *a)
     return op_go(&a->op, ASK_WRITE);
 }
 
+/* Looks for the next page. NULL, or why it cannot be passed on: without its link the list would look complete. */
+static const char *next_page_fault(struct ask *a)
+{
+    const struct h1_head *head = a->t.call.head;
+    for (unsigned i = 0; i < head->n; i++) {
+        struct span query;
+        enum link_next next = span_ieq(head->fields[i].name, SPAN("link"))
+                                  ? link_next(head->fields[i].value, &query)
+                                  : LINK_NONE;
+        if (next == LINK_NONE)
+            continue;
+        if (next == LINK_UNFIT)
+            return "the link to the next page has no usable query";
+        if (query.n > FLIGHT_QUERY_MAX)
+            return "the query of the link to the next page is too long";
+        memcpy(a->answer.next, query.p, query.n);
+        break;
+    }
+    return NULL;
+}
+
 static enum step judge_list(struct ask *a)
 {
     const struct h1_head *head = a->t.call.head;
@@ -391,11 +420,11 @@ static enum step judge_list(struct ask *a)
         return ask_reject(a, ERR_UP_CONTENT, "not a list of tags");
     if (!a->referrers)
         type = SPAN("application/json");
+    const char *fault = next_page_fault(a);
+    if (fault != NULL)
+        return ask_reject(a, ERR_UP_LIST, fault);
     a->answer.filtered = span_ieq(h1_get(head, SPAN("oci-filters-applied")), SPAN("artifactType"));
     memcpy(a->answer.media, type.p, type.n);
-    struct span link = h1_get(head, SPAN("link"));
-    if (link.n > 0 && link.n < sizeof a->answer.link)
-        memcpy(a->answer.link, link.p, link.n);
     upstream_stop(&a->t);
     a->answer.bytes = a->bytes;
     a->answer.n = a->answer.length = a->n;

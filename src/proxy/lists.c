@@ -39,7 +39,7 @@ void lists_release(struct list_kept *k)
 
 static size_t entry_size(const struct entry *e)
 {
-    return sizeof *e + e->n + sizeof *e->kept + e->kept->bytes.n + e->kept->media.n + e->kept->link.n;
+    return sizeof *e + e->n + sizeof *e->kept + e->kept->bytes.n + e->kept->media.n + e->kept->next.n;
 }
 
 static void entry_remove(struct lists *l, struct entry *e)
@@ -74,15 +74,15 @@ void lists_put(struct lists *l, struct span key, const struct flight_answer *a)
 {
     if (a->n > LIST_LARGE)
         return;
-    struct span media = span_str(a->media), link = span_str(a->link);
-    struct list_kept *k = mem_alloc(sizeof *k + a->n + media.n + link.n);
+    struct span media = span_str(a->media), next = span_str(a->next);
+    struct list_kept *k = mem_alloc(sizeof *k + a->n + media.n + next.n);
     char *to = k->text;
     ref_init(&k->ref);
     k->checked_ms = clock_wall_ms();
     k->filtered = a->filtered;
     k->bytes = append(&to, span_of(a->bytes, a->n));
     k->media = append(&to, media);
-    k->link = append(&to, link);
+    k->next = append(&to, next);
     struct entry *e = mem_zalloc(sizeof *e + key.n);
     e->kept = k;
     e->n = key.n;

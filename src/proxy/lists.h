@@ -12,7 +12,7 @@ struct lists;
 struct list_kept {
     struct ref ref;
     int64_t checked_ms; /* wall clock */
-    struct span bytes, media, link;
+    struct span bytes, media, next;
     bool filtered;
     char text[];
 };

@@ -444,9 +444,9 @@ enum step respond_stat(struct serve *s, const struct flight_answer *a)
     return respond_content(s);
 }
 
-static void list_link(struct serve *s, struct span upstream_link)
+static void list_link(struct serve *s, struct span next)
 {
-    char path[NAME_REPO_MAX + 200], link[2400];
+    char path[NAME_REPO_MAX + 200], link[sizeof path + FLIGHT_QUERY_MAX + 3 * NAME_REGISTRY_MAX + 32];
     struct str p = STR_INIT(path), l = STR_INIT(link);
     str_add(&p, SPAN("/v2/"));
     str_add(&p, s->route.name);
@@ -456,17 +456,18 @@ static void list_link(struct serve *s, struct span upstream_link)
         str_add(&p, SPAN("/referrers/"));
         digest_add(&p, &s->route.digest);
     }
-    if (upstream_link.n > 0 && link_rewrite(upstream_link, str_span(&p), s->route.ns, &l))
-        exchange_field(s->x, SPAN("Link"), str_span(&l));
+    MUST(link_write(next, str_span(&p), s->route.ns, &l));
+    exchange_field(s->x, SPAN("Link"), str_span(&l));
 }
 
-enum step respond_list(struct serve *s, struct span doc, struct span media, struct span link, bool filtered)
+enum step respond_list(struct serve *s, struct span doc, struct span media, struct span next, bool filtered)
 {
     struct span value;
     uint64_t n;
     begin(s, 200);
     exchange_field(s->x, SPAN("Content-Type"), media);
-    list_link(s, link);
+    if (next.n > 0)
+        list_link(s, next);
     if (filtered && s->kind == KIND_REFERRERS)
         exchange_field(s->x, SPAN("OCI-Filters-Applied"), SPAN("artifactType"));
     if (s->kind == KIND_TAGS && tags_read(doc, &value) && value.p != NULL) {

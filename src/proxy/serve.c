@@ -23,7 +23,6 @@
 #include "proxy/serve_int.h"
 
 #define ROUNDS_MAX  4
-#define QUERY_MAX   1536
 #define SERVES_KEPT 64
 
 static struct span repo_key(const struct serve *s)
@@ -107,7 +106,7 @@ static bool never_moves(const struct serve *s)
 
 static enum step send_kept(struct serve *s)
 {
-    return respond_list(s, s->list->bytes, s->list->media, s->list->link, s->list->filtered);
+    return respond_list(s, s->list->bytes, s->list->media, s->list->next, s->list->filtered);
 }
 
 /* A list that was kept and is still fresh. has_tag and ttl_ms say of the list what they say of a tag. */
@@ -225,7 +224,7 @@ static enum step step_ask(struct serve *s)
     const struct flight_answer *a = flight_answer(&s->seat);
     s->result = s->collapsed ? RESULT_COLLAPSED : RESULT_MISS;
     if (s->asked == ASK_LIST)
-        return respond_list(s, span_of(a->bytes, a->n), span_str(a->media), span_str(a->link), a->filtered);
+        return respond_list(s, span_of(a->bytes, a->n), span_str(a->media), span_str(a->next), a->filtered);
     if (s->asked == ASK_STAT) {
         s->linked = true;
         if (s->kind == KIND_BLOB && s->x->req.method == H1_HEAD &&
@@ -588,7 +587,7 @@ static enum step step_route(struct serve *s)
         return respond_error(s, ERR_METHOD);
     if (s->route.kind == ROUTE_PING)
         return respond_ping(s);
-    if (s->route.query.n > QUERY_MAX)
+    if (s->route.query.n > FLIGHT_QUERY_MAX)
         return respond_error(s, ERR_URI_TOO_LONG);
     if (!match_rule(s))
         return respond_error(s, ERR_NAME_UNKNOWN);

@@ -129,17 +129,19 @@ static void add_encoded(struct str *out, struct span text)
     }
 }
 
-bool link_rewrite(struct span upstream_value, struct span path, struct span ns, struct str *out)
+enum link_next link_next(struct span field, struct span *query)
 {
-    struct cursor c = {.rest = upstream_value};
+    struct cursor c = {.rest = field};
     struct link link;
-    struct span query = SPAN_NONE;
     do {
         if (!take_link(&c, &link))
-            return false;
+            return LINK_NONE;
     } while (!link.next);
-    if (!target_query(link.target, &query))
-        return false;
+    return target_query(link.target, query) ? LINK_NEXT : LINK_UNFIT;
+}
+
+bool link_write(struct span query, struct span path, struct span ns, struct str *out)
+{
     struct str before = *out;
     str_addc(out, '<');
     str_add(out, path);

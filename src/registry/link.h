@@ -7,10 +7,16 @@
 #include "base/span.h"
 #include "base/str.h"
 
-/* From upstream's header value (one or several links) finds the one with rel="next" and writes
- * `</v2/NAME/tags/list?QUERY>; rel="next"` where path is our own path and ns (may be absent) is appended as
- * "&ns=". False: no next link, or one without a query (the first page again), unfit for a header or too long for
- * out; nothing is written then. */
-bool link_rewrite(struct span upstream_value, struct span path, struct span ns, struct str *out);
+enum link_next {
+    LINK_NONE, /* no link with rel="next" */
+    LINK_NEXT,
+    LINK_UNFIT /* without a query (the first page again), or with one that is not fit for a header */
+};
+
+/* One field of upstream's, which has one or several links: is there a next page, and by which query? */
+enum link_next link_next(struct span field, struct span *query) MUSTCHECK;
+/* `</v2/NAME/tags/list?QUERY&ns=NS>; rel="next"`, where path is our own path and ns may be absent. False: too long for out, and nothing
+ * is written. */
+bool link_write(struct span query, struct span path, struct span ns, struct str *out) MUSTCHECK;
 
 #endif

@@ -63,6 +63,43 @@ def test_links_are_rewritten_and_cursors_kept(larder, upstream, image, link):
     assert upstream.requests("GET", TAGS)[-1].query == "n=2&cursor=" + cursor
 
 
+@pytest.mark.parametrize("links", [
+    ["</docs>; rel=\"help\"", "</v2/app/tags/list?n=2&last=v2>; rel=\"next\""],
+    ["<https://elsewhere.example/%s/v2/app/tags/list?n=2&last=v2>; rel=\"next\"" % ("p" * 3000)],
+    ["<{}>; title=\"%s\"; rel=\"next\"".format("/v2/app/tags/list?n=2&last=v2") % ("t" * 3000)]],
+    ids=["in the second field", "a long path", "a long title"])
+def test_a_next_page_is_found_wherever_it_is_said(larder, upstream, image, links):
+    upstream.on(TAGS, Fault(headers={"Link": links}), nth=1)
+    r = larder.get(paths.tags(APP))
+    assert link_target(r) == paths.tags(APP) + "?n=2&last=v2"
+    assert larder.get(link_target(r)).json()["tags"] == ["v3", "v4"]
+
+
+@pytest.mark.parametrize("length, good", [(1536, True), (1537, False), (3000, False)])
+def test_a_cursor_that_is_passed_on_can_be_asked_for(larder, upstream, image, length, good):
+    """And one that cannot be is an error: without the link the list would look complete."""
+    cursor = "c=" + "x" * (length - 2)
+    upstream.on(TAGS, Fault(headers={"Link": "</v2/app/tags/list?%s>; rel=\"next\"" % cursor}), nth=1)
+    r = larder.get(paths.tags(APP))
+    if not good:
+        assert r.status == 502 and r.error_code == "UNAVAILABLE" and "next page" in r.json()["errors"][0]["message"]
+        return
+    assert larder.get(link_target(r)).good
+    assert upstream.requests()[-1].query == cursor
+
+
+def test_a_next_page_without_a_query_is_an_error(larder, upstream, image):
+    upstream.on(TAGS, Fault(headers={"Link": "</v2/app/tags/list>; rel=\"next\""}))
+    assert larder.get(paths.tags(APP)).status == 502
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_list_above_the_limit_is_not_called_a_manifest(larder, upstream, image, framing):
+    upstream.on(TAGS, Fault(framing=framing, body=lambda honest: honest + b" " * (16 << 20)))
+    r = larder.get(paths.tags(APP))
+    assert r.status == 502 and "list is too long" in r.json()["errors"][0]["message"]
+
+
 def test_ns_is_kept_in_links_and_not_sent_upstream(larder, upstream, image):
     r = larder.get("/v2/app/tags/list?n=3&ns=" + REGISTRY)
     assert r.good and r.json() == {"name": "app", "tags": ["v1", "v2", "v3"]}

@@ -39,15 +39,18 @@ static const struct {
     {"</x?a; rel=next", NULL, NULL},
     {"/x?a; rel=next", NULL, NULL},
     {"</x?p>; rel=prev </x?a>; rel=next", NULL, NULL},
+};
+
+static const char *const unfit[] = {
     /* the first page again, for ever */
-    {"</x>; rel=next", NULL, NULL},
-    {"</x?>; rel=next", NULL, NULL},
-    {"</x#?a>; rel=next", NULL, NULL},
+    "</x>; rel=next",
+    "</x?>; rel=next",
+    "</x#?a>; rel=next",
     /* not fit for a header of ours */
-    {"</x?a b>; rel=next", NULL, NULL},
-    {"</x?a\r\nX: y>; rel=next", NULL, NULL},
-    {"</x?a<b>; rel=next", NULL, NULL},
-    {"</x?\xc3\xa9>; rel=next", NULL, NULL},
+    "</x?a b>; rel=next",
+    "</x?a\r\nX: y>; rel=next",
+    "</x?a<b>; rel=next",
+    "</x?\xc3\xa9>; rel=next",
 };
 
 static void rewriting(void **state)
@@ -56,13 +59,26 @@ static void rewriting(void **state)
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char buf[256];
         struct str out = STR_INIT(buf);
-        bool found =
-            link_rewrite(span_str(cases[i].value), SPAN("/v2/mine/tags/list"), span_str(cases[i].ns), &out);
+        struct span query;
+        enum link_next next = link_next(span_str(cases[i].value), &query);
+        if (next == LINK_NEXT)
+            assert_true(link_write(query, SPAN("/v2/mine/tags/list"), span_str(cases[i].ns), &out));
         const char *want = cases[i].out != NULL ? cases[i].out : "";
-        if (found != (cases[i].out != NULL) || strcmp(buf, want) != 0)
+        if (next != (cases[i].out != NULL ? LINK_NEXT : LINK_NONE) || strcmp(buf, want) != 0)
             fail_msg("%s: got '%s', expected '%s'", cases[i].value, buf, want);
     }
-    assert_false(link_rewrite(SPAN_NONE, SPAN("/p"), SPAN_NONE, &(struct str){.p = (char[1]){0}, .cap = 1}));
+    struct span query;
+    assert_int_equal(link_next(SPAN_NONE, &query), LINK_NONE);
+}
+
+static void a_next_page_that_cannot_be_asked_for(void **state)
+{
+    UNUSED(state);
+    for (size_t i = 0; i < ARRAY_LEN(unfit); i++) {
+        struct span query;
+        if (link_next(span_str(unfit[i]), &query) != LINK_UNFIT)
+            fail_msg("%s is taken for fit", unfit[i]);
+    }
 }
 
 static void a_link_that_does_not_fit_is_not_written(void **state)
@@ -71,10 +87,10 @@ static void a_link_that_does_not_fit_is_not_written(void **state)
     char buf[24];
     struct str out = STR_INIT(buf);
     str_add(&out, SPAN("ab"));
-    assert_false(link_rewrite(SPAN("</x?1234>; rel=next"), SPAN("/p"), SPAN("h"), &out));
+    assert_false(link_write(SPAN("1234"), SPAN("/p"), SPAN("h"), &out));
     assert_string_equal(buf, "ab");
     assert_false(out.cut);
-    assert_true(link_rewrite(SPAN("</x?1>; rel=next"), SPAN("/p"), SPAN_NONE, &out));
+    assert_true(link_write(SPAN("1"), SPAN("/p"), SPAN_NONE, &out));
     assert_string_equal(buf, "ab</p?1>; rel=\"next\"");
 }
 
@@ -82,6 +98,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rewriting),
+        cmocka_unit_test(a_next_page_that_cannot_be_asked_for),
         cmocka_unit_test(a_link_that_does_not_fit_is_not_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
