@@ -372,6 +372,10 @@ static enum step judge_manifest(struct ask *a)
     int err;
     const char *fault = manifest_fault(a, &err);
     if (fault != NULL) {
+        /* The digest of a signed one is that of the part without the signatures. */
+        if (err == ERR_UP_DIGEST &&
+            media_form(media_of_manifest(SPAN_NONE, span_of(a->bytes, a->n))) == MEDIA_SCHEMA1)
+            return ask_reject(a, ERR_SCHEMA1, "a manifest of schema 1 whose digest is not that of its bytes");
         if (err == ERR_UP_DIGEST) {
             COUNT(core_counters(a->px->core), digest_mismatches, 1);
             log_error("upstream", "manifest does not match its digest", LOG_SP("registry", a->t.up->registry),

@@ -171,6 +171,31 @@ def test_what_a_digest_vouches_for_need_not_be_json(larder, upstream):
         assert r.good and r.body == data and r.header("Content-Type") == "application/vnd.example.other"
 
 
+@pytest.mark.parametrize("media", [images.DOCKER_SCHEMA1, "application/json"])
+@pytest.mark.parametrize("reference", ["tag", "digest"])
+def test_a_signed_manifest_of_schema_1(larder, upstream, media, reference):
+    """Its digest is that of what was signed: what comes cannot be held against it, and that is not upstream's fault."""
+    payload = {"schemaVersion": 1, "name": "app", "tag": "old", "fsLayers": [{"blobSum": digest(b"layer")}], "history": []}
+    name = digest(images.to_json(payload))
+    signed = images.to_json(dict(payload, signatures=[{"protected": "e30", "signature": "AA"}]))
+    upstream.repo("app")["manifests"][name] = (media, signed)
+    upstream.tag("app", "old", name)
+    for method in ("GET", "HEAD"):
+        r = larder.request(method, paths.manifest(APP, "old" if reference == "tag" else name))
+        assert r.status == 400
+        assert method == "HEAD" or r.error_code == "MANIFEST_INVALID" and "schema 1" in r.json()["errors"][0]["message"]
+    assert larder.stored_objects() == [] and larder.metric("digest_mismatches_total") == 0
+
+
+@pytest.mark.parametrize("reference", ["tag", "digest"])
+def test_what_only_calls_itself_schema_1_is_a_mismatch(larder, upstream, image, reference):
+    other = Image("other", (10,))
+    target = paths.manifest("app", "v1" if reference == "tag" else image.digest)
+    upstream.on(target, Fault(body=other.manifest, headers={"Content-Type": images.DOCKER_SCHEMA1}))
+    assert larder.get(target.replace("/v2/app", "/v2/t/app")).status == 502
+    assert larder.metric("digest_mismatches_total") == 1
+
+
 EMPTY = {"an empty 200": Fault(status=200, body=b""), "204": Fault(status=204), "206": Fault(range="unasked"), "304": Fault(status=304),
          "a page": Fault(status=200, body=PAGE, headers={"Content-Type": "text/html"}),
          "203": Fault(status=203), "299": Fault(status=299), "300": Fault(status=300, body=b"choose"), "999": Fault(status=999, body=b"")}
