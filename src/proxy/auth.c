@@ -60,7 +60,7 @@ struct auth_state {
     struct flight_seat seat;
     struct timer timer;
     struct call ping;
-    char ping_target[256], ping_host[ORIGIN_MAX];
+    char ping_target[CONF_PREFIX_MAX + sizeof "/v2/"], ping_host[ORIGIN_MAX];
     char why[256];
 };
 
@@ -427,7 +427,7 @@ static void token(struct auth *a)
     make_key(a);
     token_wipe(&s->token);
     if (tokens_get(a->px->shared->tokens, span_str(s->key), clock_mono_ms(), &s->token)) {
-        if (s->token.renew && !upstream_limit(a->setup, a->up, WHAT_TOKEN, &f))
+        if (s->token.renew && !upstream_limit(a->setup, a->up, s->set, WHAT_TOKEN, &f))
             renew(a);
         a->value = span_of(s->token.value, s->token.n);
         a->phase = PHASE_BEARER;
@@ -437,7 +437,7 @@ static void token(struct auth *a)
         refuse_failed(a, &s->failure);
         return;
     }
-    if (upstream_limit(a->setup, a->up, WHAT_TOKEN, &f)) {
+    if (upstream_limit(a->setup, a->up, s->set, WHAT_TOKEN, &f)) {
         refuse_failed(a, &f);
         return;
     }
@@ -526,6 +526,11 @@ static void ping_start(struct auth *a, const struct conf_endpoint *e)
 {
     struct auth_state *s = a->state;
     struct str target = STR_INIT(s->ping_target), host = STR_INIT(s->ping_host);
+    struct flight_failure f;
+    if (upstream_limit(a->setup, a->up, a->set, WHAT_TOKEN, &f)) {
+        refuse_failed(a, &f);
+        return;
+    }
     str_add(&target, e->prefix);
     str_add(&target, SPAN("/v2/"));
     url_add_host(&a->origin, &host);
@@ -567,6 +572,20 @@ static void ping_broke(struct auth *a)
     refuse(a, a->state->ping.err, 0, -1, why);
 }
 
+/* A limit holds for all that is asked on the way to a token. */
+static void ping_trouble(struct auth *a, int err)
+{
+    const struct h1_head *head = a->state->ping.head;
+    struct flight_failure f = {.err = err, .status = head->status};
+    f.retry_after_ms = retry_after_parse(h1_get(head, SPAN("retry-after")), clock_wall_ms());
+    char why[64];
+    struct str w = STR_INIT(why);
+    str_addf(&w, "a 401 without a challenge, and status %u at /v2/", f.status);
+    if (err == ERR_TOO_MANY || (f.status == 503 && f.retry_after_ms >= 0))
+        upstream_limited(a->setup, a->up, a->set, WHAT_TOKEN, &f);
+    refuse(a, err, f.status, f.retry_after_ms, why);
+}
+
 static void ping_answered(struct auth *a)
 {
     const struct call *call = &a->state->ping;
@@ -580,11 +599,7 @@ static void ping_answered(struct auth *a)
     } else if (err == ERR_DENIED) {
         refuse(a, ERR_DENIED, 401, -1, "a 401 without a challenge that larder could answer");
     } else {
-        char why[64];
-        struct str w = STR_INIT(why);
-        str_addf(&w, "a 401 without a challenge, and status %u at /v2/", status);
-        refuse(a, err, status, retry_after_parse(h1_get(call->head, SPAN("retry-after")), clock_wall_ms()),
-               why);
+        ping_trouble(a, err);
     }
 }
 

@@ -4,8 +4,8 @@
  *   down      the last round failed, for a pause that doubles: what is cached is not checked meanwhile
  *   broken    some rounds in a row found nothing there: nothing is asked during the pause, but for one probe after each. A failure that
  *             is long ago means nothing
- *   limited   by kind of request: the server said 429, or 503 with a time
- *   bad       one endpoint of several: the others are asked first, for a pause that doubles */
+ *   limited   by account and kind of request: the server said 429, or 503 with a time
+ *   bad       one endpoint of several, for all or (a limit) for one account: the others are asked first, for a pause that doubles */
 #include "proxy/proxy_int.h"
 
 #include "http/retry.h"
@@ -42,10 +42,10 @@ static int64_t doubled(int times)
 
 /* ---- limits ---- */
 
-bool upstream_limit(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what,
-                    struct flight_failure *f)
+bool upstream_limit(const struct setup *setup, const struct conf_upstream *up,
+                    const struct conf_credential_set *set, enum upstream_what what, struct flight_failure *f)
 {
-    struct upstream_limit *l = &setup_health(setup, up)->limits[what];
+    struct upstream_limit *l = &setup_account(setup, up, set)->limits[what];
     int64_t left = get(&l->until_ms) - clock_mono_ms();
     if (left <= 0)
         return false;
@@ -55,10 +55,11 @@ bool upstream_limit(const struct setup *setup, const struct conf_upstream *up, e
     return true;
 }
 
-void upstream_limited(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what,
+void upstream_limited(const struct setup *setup, const struct conf_upstream *up,
+                      const struct conf_credential_set *set, enum upstream_what what,
                       struct flight_failure *f)
 {
-    struct upstream_limit *l = &setup_health(setup, up)->limits[what];
+    struct upstream_limit *l = &setup_account(setup, up, set)->limits[what];
     int64_t now = clock_mono_ms();
     int times = get(&l->until_ms) > now
                     ? atomic_load_explicit(&l->times, memory_order_relaxed) - 1 /* as for those before it */
@@ -73,16 +74,18 @@ void upstream_limited(const struct setup *setup, const struct conf_upstream *up,
     put(&l->until_ms, now + pause);
 }
 
-void upstream_unlimited(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what)
+void upstream_unlimited(const struct setup *setup, const struct conf_upstream *up,
+                        const struct conf_credential_set *set, enum upstream_what what)
 {
-    struct upstream_limit *l = &setup_health(setup, up)->limits[what];
+    struct upstream_limit *l = &setup_account(setup, up, set)->limits[what];
     if (atomic_load_explicit(&l->times, memory_order_relaxed) != 0)
         atomic_store_explicit(&l->times, 0, memory_order_relaxed);
 }
 
-void health_ratelimit(const struct setup *setup, const struct conf_upstream *up, const struct h1_head *head)
+void health_ratelimit(const struct setup *setup, const struct conf_upstream *up,
+                      const struct conf_credential_set *set, const struct h1_head *head)
 {
-    struct upstream_health *h = setup_health(setup, up);
+    struct account_health *h = setup_account(setup, up, set);
     static const struct {
         const char *name, *other;
     } field[2] = {{"ratelimit-limit", "x-ratelimit-limit"}, {"ratelimit-remaining", "x-ratelimit-remaining"}};
@@ -99,11 +102,12 @@ void health_ratelimit(const struct setup *setup, const struct conf_upstream *up,
 
 /* ---- the upstream ---- */
 
-bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up, int *err, unsigned *status)
+bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up,
+                      const struct conf_credential_set *set, int *err, unsigned *status)
 {
     struct upstream_health *h = setup_health(setup, up);
     struct flight_failure f;
-    if (upstream_limit(setup, up, WHAT_MANIFEST, &f)) {
+    if (upstream_limit(setup, up, set, WHAT_MANIFEST, &f)) {
         *err = f.err;
         *status = f.status;
         return true;
@@ -175,17 +179,33 @@ void health_bad(const struct setup *setup, const struct conf_upstream *up, const
 
 /* ---- endpoints ---- */
 
-bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint)
+/* A limit is an account's own. */
+static struct endpoint_health *endpoint_limit(const struct setup *setup, const struct conf_upstream *up,
+                                              const struct conf_credential_set *set, unsigned endpoint)
 {
-    struct endpoint_health *e = &setup_health(setup, up)->endpoints[endpoint % ENDPOINTS_MAX];
+    return &setup_account(setup, up, set)->endpoints[endpoint % ENDPOINTS_MAX];
+}
+
+static struct endpoint_health *endpoint_health(const struct setup *setup, const struct conf_upstream *up,
+                                               unsigned endpoint)
+{
+    return &setup_health(setup, up)->endpoints[endpoint % ENDPOINTS_MAX];
+}
+
+static bool usable(struct endpoint_health *e)
+{
     return atomic_load_explicit(&e->failures, memory_order_relaxed) == 0 ||
            take_turn(&e->bad_until_ms, clock_mono_ms(), PROBE_MS);
 }
 
-bool health_endpoint_failure(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint,
-                             struct flight_failure *f)
+bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up,
+                            const struct conf_credential_set *set, unsigned endpoint)
 {
-    struct endpoint_health *e = &setup_health(setup, up)->endpoints[endpoint % ENDPOINTS_MAX];
+    return usable(endpoint_limit(setup, up, set, endpoint)) && usable(endpoint_health(setup, up, endpoint));
+}
+
+static bool failure_of(struct endpoint_health *e, struct flight_failure *f)
+{
     if (atomic_load_explicit(&e->failures, memory_order_relaxed) == 0)
         return false;
     int64_t left = get(&e->bad_until_ms) - clock_mono_ms();
@@ -195,18 +215,35 @@ bool health_endpoint_failure(const struct setup *setup, const struct conf_upstre
     return true;
 }
 
-void health_endpoint_good(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint)
+bool health_endpoint_failure(const struct setup *setup, const struct conf_upstream *up,
+                             const struct conf_credential_set *set, unsigned endpoint,
+                             struct flight_failure *f)
 {
-    struct endpoint_health *e = &setup_health(setup, up)->endpoints[endpoint % ENDPOINTS_MAX];
+    return failure_of(endpoint_limit(setup, up, set, endpoint), f) ||
+           failure_of(endpoint_health(setup, up, endpoint), f);
+}
+
+static void set_good(struct endpoint_health *e)
+{
     if (atomic_load_explicit(&e->failures, memory_order_relaxed) != 0)
         atomic_store_explicit(&e->failures, 0, memory_order_relaxed);
 }
 
-void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint,
+void health_endpoint_good(const struct setup *setup, const struct conf_upstream *up,
+                          const struct conf_credential_set *set, unsigned endpoint)
+{
+    set_good(endpoint_limit(setup, up, set, endpoint));
+    set_good(endpoint_health(setup, up, endpoint));
+}
+
+void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *up,
+                         const struct conf_credential_set *set, unsigned endpoint,
                          const struct flight_failure *f)
 {
-    struct endpoint_health *e = &setup_health(setup, up)->endpoints[endpoint % ENDPOINTS_MAX];
-    if (!health_outage(f) && f->err != ERR_TOO_MANY && f->err != ERR_UP_PROTOCOL)
+    bool limit = f->err == ERR_TOO_MANY;
+    struct endpoint_health *e =
+        limit ? endpoint_limit(setup, up, set, endpoint) : endpoint_health(setup, up, endpoint);
+    if (!health_outage(f) && !limit && f->err != ERR_UP_PROTOCOL)
         return;
     int64_t pause = doubled(atomic_fetch_add_explicit(&e->failures, 1, memory_order_relaxed));
     atomic_store_explicit(&e->err, f->err, memory_order_relaxed);

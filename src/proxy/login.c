@@ -112,7 +112,7 @@ static enum step fail(struct login *l, int err, unsigned status, int64_t after, 
 static enum step done(struct login *l, const struct token_answer *a)
 {
     count(l, TOKENS_OK);
-    upstream_unlimited(l->setup, l->up, WHAT_TOKEN);
+    upstream_unlimited(l->setup, l->up, l->set, WHAT_TOKEN);
     if (l->set != NULL)
         credential_accepted(setup_secrets(l->setup), l->set, l->credential.fingerprint);
     tokens_put(l->px->shared->tokens, flight_key(l->flight), span_str(a->token), a->life_ms, clock_mono_ms());
@@ -264,12 +264,12 @@ static enum step refused(struct login *l, unsigned status)
     return fail(l, ERR_CREDENTIALS_REFUSED, status, -1, "the token server refuses the credentials");
 }
 
-/* A limit is kept for all who want a token of this upstream. */
+/* A limit is kept for all who want a token of this upstream with this account. */
 static enum step limited(struct login *l, unsigned status, int64_t after)
 {
     struct flight_failure f = {
         .err = status == 429 ? ERR_TOO_MANY : ERR_UP_UNAVAILABLE, .status = status, .retry_after_ms = after};
-    upstream_limited(l->setup, l->up, WHAT_TOKEN, &f);
+    upstream_limited(l->setup, l->up, l->set, WHAT_TOKEN, &f);
     return fail(l, f.err, status, f.retry_after_ms, "the token server limits requests");
 }
 

@@ -111,6 +111,23 @@ static void token_requests(const struct setup *s, unsigned n_cores, struct str *
     }
 }
 
+/* set: absent: what is allowed without an account. */
+static void ratelimit(const struct account_health *h, const char *name, bool limit, struct span registry,
+                      struct span set, struct str *out)
+{
+    int64_t n =
+        atomic_load_explicit(limit ? &h->ratelimit_limit : &h->ratelimit_remaining, memory_order_relaxed);
+    if (n == 0)
+        return;
+    str_addz(out, name);
+    add_label(out, "registry", registry);
+    if (set.p != NULL)
+        add_label(out, ",credential_set", set);
+    str_add(out, SPAN("} "));
+    str_addi(out, n - 1);
+    str_addc(out, '\n');
+}
+
 /* Only of those that say it. */
 static void ratelimits(const struct setup *s, struct str *out)
 {
@@ -125,17 +142,13 @@ static void ratelimits(const struct setup *s, struct str *out)
     const struct conf *conf = setup_conf(s);
     for (size_t family = 0; family < ARRAY_LEN(head); family++) {
         str_addz(out, head[family]);
-        for (size_t u = 0; u < conf->n_upstreams; u++) {
-            const struct upstream_health *h = setup_health(s, &conf->upstreams[u]);
-            int64_t n = atomic_load_explicit(family == 0 ? &h->ratelimit_limit : &h->ratelimit_remaining,
-                                             memory_order_relaxed);
-            if (n == 0)
-                continue;
-            str_addz(out, name[family]);
-            add_label(out, "registry", conf->upstreams[u].registry);
-            str_add(out, SPAN("} "));
-            str_addi(out, n - 1);
-            str_addc(out, '\n');
+        for (size_t i = 0; i < conf->n_upstreams; i++)
+            ratelimit(setup_account(s, &conf->upstreams[i], NULL), name[family], family == 0,
+                      conf->upstreams[i].registry, SPAN_NONE, out);
+        for (size_t i = 0; i < conf->n_credential_sets; i++) {
+            const struct conf_credential_set *set = &conf->credential_sets[i];
+            ratelimit(setup_account(s, NULL, set), name[family], family == 0, set->login_server, set->name,
+                      out);
         }
     }
 }

@@ -78,18 +78,23 @@ const struct conf_rule *proxy_match(const struct conf *conf, struct span ns, str
 /* ---- health.c: what is known of upstreams ---- */
 
 /* Is it known to be down, so that what is cached is not checked now? And how did it fail last? */
-bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up, int *err, unsigned *status);
+bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up,
+                      const struct conf_credential_set *set, int *err, unsigned *status);
 
-/* Does it limit requests of this kind now? Then *f says how, and for how long still. */
-bool upstream_limit(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what,
-                    struct flight_failure *f);
+/* Limits are an account's own; set: whose, NULL: anonymous. Does it limit requests of this kind now? Then *f says how, and for how long
+ * still. */
+bool upstream_limit(const struct setup *setup, const struct conf_upstream *up,
+                    const struct conf_credential_set *set, enum upstream_what what, struct flight_failure *f);
 /* It has said so: f->retry_after_ms is its time; absent: it is set. */
-void upstream_limited(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what,
+void upstream_limited(const struct setup *setup, const struct conf_upstream *up,
+                      const struct conf_credential_set *set, enum upstream_what what,
                       struct flight_failure *f);
 /* It has answered such a request. */
-void upstream_unlimited(const struct setup *setup, const struct conf_upstream *up, enum upstream_what what);
+void upstream_unlimited(const struct setup *setup, const struct conf_upstream *up,
+                        const struct conf_credential_set *set, enum upstream_what what);
 /* Keeps what an answer says of the upstream's own limits. */
-void health_ratelimit(const struct setup *setup, const struct conf_upstream *up, const struct h1_head *head);
+void health_ratelimit(const struct setup *setup, const struct conf_upstream *up,
+                      const struct conf_credential_set *set, const struct h1_head *head);
 
 /* Is it out of order, so that one try is enough? */
 bool health_broken(const struct setup *setup, const struct conf_upstream *up);
@@ -106,12 +111,16 @@ bool health_outage(const struct flight_failure *f);
 bool health_trouble(const struct flight_failure *f);
 
 /* May this endpoint be asked before those that are known to be bad? True once after each pause of a bad one. */
-bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint);
+bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up,
+                            const struct conf_credential_set *set, unsigned endpoint);
 /* How it failed last, and for how long it will be left alone still. False: it did not. */
-bool health_endpoint_failure(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint,
+bool health_endpoint_failure(const struct setup *setup, const struct conf_upstream *up,
+                             const struct conf_credential_set *set, unsigned endpoint,
                              struct flight_failure *f) MUSTCHECK;
-void health_endpoint_good(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint);
-void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *up, unsigned endpoint,
+void health_endpoint_good(const struct setup *setup, const struct conf_upstream *up,
+                          const struct conf_credential_set *set, unsigned endpoint);
+void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *up,
+                         const struct conf_credential_set *set, unsigned endpoint,
                          const struct flight_failure *f);
 
 /* ---- upstream.c: one request, at one endpoint after the other ---- */

@@ -1,6 +1,7 @@
 /* See report.h. The index is read with a reader of its own for each report, as the cores' are theirs. */
 #include "proxy/report.h"
 
+#include "base/mem.h"
 #include "conf/match.h"
 #include "proxy/proxy_int.h"
 #include "proxy/secrets.h"
@@ -98,9 +99,15 @@ void report_troubles(struct proxy_shared *s, struct str *out)
     const struct conf *conf = setup_conf(setup);
     struct credential_health h;
     unsigned n_down = 0, n_bad = 0;
+    bool *down = mem_zalloc(conf->n_upstreams + 1);
+    for (size_t i = 0; i < conf->n_rules; i++) {
+        const struct conf_rule *r = &conf->rules[i];
+        if (upstream_is_down(setup, r->upstream, r->credential_set, &(int){0}, &(unsigned){0}))
+            down[r->upstream->index] = true;
+    }
     str_add(out, SPAN("\"upstreams_down\":["));
     for (size_t i = 0; i < conf->n_upstreams; i++) {
-        if (upstream_is_down(setup, &conf->upstreams[i], &(int){0}, &(unsigned){0}))
+        if (down[i])
             list_name(out, conf->upstreams[i].registry, &n_down);
     }
     str_add(out, SPAN("],\"credential_sets_unhealthy\":["));
@@ -110,6 +117,7 @@ void report_troubles(struct proxy_shared *s, struct str *out)
             list_name(out, conf->credential_sets[i].name, &n_bad);
     }
     str_addc(out, ']');
+    mem_free(down);
     setup_unref(setup);
 }
 

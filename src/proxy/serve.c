@@ -363,7 +363,8 @@ static enum step lookup_tag(struct serve *s)
         s->has_tag = false; /* its manifest is gone: there is nothing that could be stale */
         return ask(s, ASK_MANIFEST);
     }
-    if (upstream_is_down(s->setup, s->rule->upstream, &s->stale_err, &s->upstream_status) &&
+    if (upstream_is_down(s->setup, s->rule->upstream, s->rule->credential_set, &s->stale_err,
+                         &s->upstream_status) &&
         stale_allowed(s)) {
         s->result = RESULT_STALE;
         return open_tag(s);

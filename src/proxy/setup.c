@@ -5,11 +5,16 @@
 #include "proxy/realm.h"
 #include "proxy/secrets_int.h"
 
-/* What outlives a setup; the name of the registry or the rule is the key by which the next setup finds it. Health is about how a registry
- * is reached: when the configuration changes that, it begins anew. */
+/* What outlives a setup; the name of the registry, the credential set or the rule is the key by which the next setup finds it. Health is
+ * about how a registry is reached, and with what account: when the configuration changes that, it begins anew. */
 struct health_life {
     struct ref ref;
     struct upstream_health health;
+};
+
+struct account_life {
+    struct ref ref;
+    struct account_health health;
 };
 
 struct upstream_life {
@@ -34,6 +39,7 @@ struct setup {
     unsigned n_cores;
     struct upstream_life **upstreams; /* by upstream index */
     struct health_life **health;      /* likewise */
+    struct account_life **accounts;   /* by credential set index */
     struct rule_life **rules;         /* by rule index; the last one: no rule */
     struct holders *holders;          /* by core */
     struct setup_ways ways;
@@ -77,6 +83,18 @@ static struct health_life *health_life(struct health_life *known)
     return h;
 }
 
+static struct account_life *account_life(struct account_life *known)
+{
+    if (known != NULL) {
+        ref_take(&known->ref);
+        return known;
+    }
+    struct account_life *a;
+    NEW(a);
+    ref_init(&a->ref);
+    return a;
+}
+
 static bool reached_alike(const struct conf_upstream *a, const struct conf_upstream *b)
 {
     bool alike = a->n_endpoints == b->n_endpoints && span_eq(a->proxy, b->proxy) &&
@@ -88,7 +106,8 @@ static bool reached_alike(const struct conf_upstream *a, const struct conf_upstr
     return alike;
 }
 
-static void carry_upstreams(struct setup *s, const struct setup *before)
+/* kept: the registries whose health goes on. */
+static void carry_upstreams(struct setup *s, const struct setup *before, struct map *kept)
 {
     const struct conf *conf = s->conf;
     struct map known;
@@ -103,6 +122,36 @@ static void carry_upstreams(struct setup *s, const struct setup *before)
         s->upstreams[i] = upstream_life(was != NULL ? before->upstreams[was->index] : NULL, s->n_cores);
         s->health[i] = health_life(alike ? before->health[was->index] : NULL);
         s->ways.upstream[i].quotas = s->ways.beyond[i].quotas = s->upstreams[i]->quotas;
+        if (alike)
+            map_put(kept, up->registry, s->health[i]);
+    }
+    map_free(&known);
+}
+
+static bool same_secret(const struct conf_secret *a, const struct conf_secret *b)
+{
+    return a->kind == b->kind && span_eq(a->text, b->text);
+}
+
+static bool same_account(const struct conf_credential_set *a, const struct conf_credential_set *b)
+{
+    return span_eq(a->login_server, b->login_server) && same_secret(&a->username, &b->username) &&
+           same_secret(&a->password, &b->password);
+}
+
+static void carry_accounts(struct setup *s, const struct setup *before, struct map *kept)
+{
+    const struct conf *conf = s->conf;
+    struct map known;
+    map_init(&known);
+    for (size_t i = 0; before != NULL && i < before->conf->n_credential_sets; i++)
+        map_put(&known, before->conf->credential_sets[i].name,
+                (void *)(uintptr_t)&before->conf->credential_sets[i]);
+    s->accounts = mem_zalloc((conf->n_credential_sets + 1) * sizeof *s->accounts);
+    for (size_t i = 0; i < conf->n_credential_sets; i++) {
+        const struct conf_credential_set *set = &conf->credential_sets[i], *was = map_get(&known, set->name);
+        bool same = was != NULL && same_account(set, was) && map_get(kept, set->login_server) != NULL;
+        s->accounts[i] = account_life(same ? before->accounts[was->index] : NULL);
     }
     map_free(&known);
 }
@@ -134,6 +183,10 @@ static void setup_free(struct setup *s)
         if (ref_drop(&s->health[i]->ref))
             mem_free(s->health[i]);
     }
+    for (size_t i = 0; s->accounts != NULL && i < s->conf->n_credential_sets; i++) {
+        if (ref_drop(&s->accounts[i]->ref))
+            mem_free(s->accounts[i]);
+    }
     for (size_t i = 0; s->rules != NULL && i <= s->conf->n_rules; i++) {
         if (ref_drop(&s->rules[i]->ref))
             mem_free(s->rules[i]);
@@ -142,6 +195,7 @@ static void setup_free(struct setup *s)
     setup_ways_end(&s->ways);
     mem_free(s->upstreams);
     mem_free(s->health);
+    mem_free(s->accounts);
     mem_free(s->rules);
     mem_free(s->holders);
     conf_unref(s->conf);
@@ -161,7 +215,11 @@ struct setup *setup_new(struct conf *conf, struct setup *before, unsigned n_core
         setup_free(s);
         return NULL;
     }
-    carry_upstreams(s, before);
+    struct map kept;
+    map_init(&kept);
+    carry_upstreams(s, before, &kept);
+    carry_accounts(s, before, &kept);
+    map_free(&kept);
     carry_rules(s, before);
     s->secrets = secrets_new(s, before != NULL ? before->secrets : NULL);
     return s;
@@ -246,6 +304,12 @@ bool setup_identity(const struct setup *s, struct span address, const struct ide
 struct upstream_health *setup_health(const struct setup *s, const struct conf_upstream *up)
 {
     return &s->health[up->index]->health;
+}
+
+struct account_health *setup_account(const struct setup *s, const struct conf_upstream *up,
+                                     const struct conf_credential_set *set)
+{
+    return set != NULL ? &s->accounts[set->index]->health : &setup_health(s, up)->anonymous;
 }
 
 struct rule_counts *setup_rule_counts(const struct setup *s, size_t rule, unsigned core)

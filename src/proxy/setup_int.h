@@ -21,7 +21,7 @@ enum proxy_result {
 
 enum upstream_what { WHAT_MANIFEST, WHAT_BLOB, WHAT_LIST, WHAT_TOKEN, WHATS };
 
-/* A server limits requests of one kind: nothing of that kind is asked before the time is over. */
+/* A server limits one account's requests of one kind: nothing of that kind is asked with it before the time is over. */
 struct upstream_limit {
     _Atomic int64_t until_ms; /* monotonic */
     _Atomic int times;        /* in a row, without a time of its own: the pause doubles */
@@ -38,6 +38,15 @@ struct endpoint_health {
 
 #define ENDPOINTS_MAX 16
 
+/* What a registry counts for each account by itself; without one, for whoever asks from here. */
+struct account_health {
+    struct upstream_limit limits[WHATS];
+    struct endpoint_health
+        endpoints[ENDPOINTS_MAX]; /* by position in the configuration: those that limit it */
+    _Atomic int64_t ratelimit_limit,
+        ratelimit_remaining; /* as upstream said last, plus one; 0: it has said nothing */
+};
+
 /* What is known of an upstream's health, shared by all cores (relaxed atomics: advice, not truth). Times are monotonic. */
 struct upstream_health {
     _Atomic int64_t down_until_ms; /* revalidations of what is cached do not ask before then */
@@ -46,10 +55,8 @@ struct upstream_health {
     _Atomic int outages;           /* ... because it could not be reached, or said that it is not there */
     _Atomic int err;               /* the last one */
     _Atomic unsigned status;       /* upstream's, of the last one; 0: none */
-    struct upstream_limit limits[WHATS];
     struct endpoint_health endpoints[ENDPOINTS_MAX]; /* by position in the configuration */
-    _Atomic int64_t ratelimit_limit,
-        ratelimit_remaining; /* as upstream said last, plus one; 0: it has said nothing */
+    struct account_health anonymous;
 };
 
 /* How to dial key vaults and their token servers, and the machine's metadata service. */
@@ -57,6 +64,9 @@ const struct dial_how *setup_cloud(const struct setup *s);
 const struct dial_how *setup_local(const struct setup *s);
 
 struct upstream_health *setup_health(const struct setup *s, const struct conf_upstream *up);
+/* set: one of that upstream's (which is not looked at then), or NULL: anonymously. */
+struct account_health *setup_account(const struct setup *s, const struct conf_upstream *up,
+                                     const struct conf_credential_set *set);
 
 /* Counters with labels from the configuration, one set per core: written by that core only, read by any. */
 struct rule_counts {

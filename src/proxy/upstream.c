@@ -219,7 +219,8 @@ static bool pick_endpoint(struct upstream_try *t, unsigned *endpoint)
     for (unsigned pass = 0; pass < 2 && !(pass == 1 && t->answered); pass++) {
         for (unsigned i = 0; i < n; i++) {
             unsigned e = (t->endpoint + i) % n;
-            if ((t->tried & 1u << e) == 0 && (pass == 1 || health_endpoint_usable(t->setup, t->up, e))) {
+            if ((t->tried & 1u << e) == 0 &&
+                (pass == 1 || health_endpoint_usable(t->setup, t->up, t->set, e))) {
                 *endpoint = e;
                 return true;
             }
@@ -259,7 +260,7 @@ void upstream_start(struct upstream_try *t, void (*event)(struct call *call))
         t->deadline = upstream_deadline(t->px, t->up);
     struct flight_failure f;
     const char *why = NULL;
-    if (upstream_limit(t->setup, t->up, t->what, &f))
+    if (upstream_limit(t->setup, t->up, t->set, t->what, &f))
         why = "not asked: upstream limits requests of this kind";
     else if (!t->insistent && health_refuses(t->setup, t->up, &f))
         why = "not asked: upstream is down";
@@ -340,7 +341,7 @@ static void not_asked(struct upstream_try *t)
         struct flight_failure f = {.err = ERR_UP_TIMEOUT, .retry_after_ms = -1};
         if ((t->tried & 1u << i) != 0)
             continue;
-        bool bad = health_endpoint_failure(t->setup, t->up, i, &f);
+        bool bad = health_endpoint_failure(t->setup, t->up, t->set, i, &f);
         t->endpoint = i;
         t->by_auth = false;
         FREE(t->hop);
@@ -375,7 +376,7 @@ static enum upstream_next round_over(struct upstream_try *t)
     /* One transfer that resumes again and again says no more than a round does; a token server's limit is known by now, and is one of its
      * own; and while another endpoint answers, the upstream as a whole is neither limited nor out of order. */
     if (is_limit(&t->failure) && !t->by_auth && !t->answered)
-        upstream_limited(t->setup, t->up, t->what, &t->failure);
+        upstream_limited(t->setup, t->up, t->set, t->what, &t->failure);
     else if (!is_limit(&t->failure) && !t->insistent && health_trouble(&t->failure))
         health_bad(t->setup, t->up, &t->failure, t->began_ms, t->said.own && !t->answered);
     else if (!is_limit(&t->failure) && t->heard)
@@ -407,7 +408,7 @@ static enum upstream_next next_endpoint(struct upstream_try *t)
     bool meant = !(health_outage(f) || is_limit(f) || own_failure(f));
     t->answered = t->answered || meant;
     weigh(t, meant);
-    health_endpoint_bad(t->setup, t->up, t->endpoint, f);
+    health_endpoint_bad(t->setup, t->up, t->set, t->endpoint, f);
     if (core_now(t->px->core) >= t->deadline || !pick_endpoint(t, &next))
         return round_over(t);
     upstream_log(t, LOG_WARN, "endpoint failed, trying the next");
@@ -583,8 +584,8 @@ static bool is_redirect(unsigned status)
 static enum upstream_next good(struct upstream_try *t)
 {
     health_good(t->setup, t->up);
-    health_endpoint_good(t->setup, t->up, t->endpoint);
-    upstream_unlimited(t->setup, t->up, t->what);
+    health_endpoint_good(t->setup, t->up, t->set, t->endpoint);
+    upstream_unlimited(t->setup, t->up, t->set, t->what);
     t->call.authorization = SPAN_NONE; /* the request is out: nothing of it is needed any more */
     auth_end(&t->auth);
     return UPSTREAM_HEADED;
@@ -599,7 +600,7 @@ static enum upstream_next step_answer(struct upstream_try *t)
     count_answer(t, status);
     t->heard = true;
     if (t->hop == NULL)
-        health_ratelimit(t->setup, t->up, head);
+        health_ratelimit(t->setup, t->up, t->set, head);
     if (status == 401 && !no_challenge(t))
         return challenged(t);
     /* A limit or an error page may come from before anybody looked at the credentials. */

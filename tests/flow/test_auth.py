@@ -10,7 +10,7 @@ import pytest
 from lib import paths
 from lib.client import fetch_many
 from lib.images import Image
-from lib.larder import REGISTRY, wait_until
+from lib.larder import REGISTRY, wait_until, yaml_text
 from lib.ports import free_port
 from lib.secrets import secret
 from lib.tokens import TokenRegistry, credentials, rule, scopes
@@ -202,6 +202,7 @@ def test_v2_fails_where_a_challenge_is_looked_for(start_larder, image, what):
             assert r.status == status and r.error_code == {403: "DENIED", 429: "TOOMANYREQUESTS"}.get(status, "UNAVAILABLE"), r
             assert r.header("Retry-After") == ("7" if status == 429 else None)
         assert up.count(path="/v2/") < 20, "tries are bounded"
+        assert status != 429 or up.count(path="/v2/") == 1, "a limit is remembered"
         up.clear()
         assert larder.get_when_up(OURS).body == image.manifest
 
@@ -574,6 +575,46 @@ def test_two_accounts_at_one_registry(start_larder, tmp_path, image):
         assert up.server.asked == [("GET", "a", "repository:a/app:pull"), ("GET", "b", "repository:b/app:pull")]
 
 
+def limited_unless_known(up, place):
+    """The registry, or its token server, has enough of whoever has no account."""
+    limit = Fault(status=429, headers={"Retry-After": "600"})
+    if place == "registry":
+        up.on(re.compile("/v2/pub/"), limit)
+    else:
+        up.on(lambda s: s.path == "/token" and "authorization" not in s.headers, limit)
+
+
+@pytest.mark.parametrize("place", ["registry", "token server"])
+def test_a_limit_is_an_accounts_own(start_larder, tmp_path, image, password, place):
+    with TokenRegistry(accounts={"someone": password}) as up:
+        for name in ("pub/app", "paid/app", "paid/other"):
+            up.add(name, image, tag="v1")
+        limited_unless_known(up, place)
+        larder = start_larder(up, credential_sets=[credentials(tmp_path, password)],
+                              rules=[rule("pub", "up.test/pub/*", "pub/*"), rule("paid", "up.test/paid/*", "paid/*", "account")])
+        assert larder.get(paths.manifest("paid/app", "v1")).good
+        for _ in range(3):
+            r = larder.get(paths.manifest("pub/app", "v1"))
+            assert r.status == 429 and 590 <= int(r.header("Retry-After")) <= 600
+        assert larder.get(paths.manifest("paid/other", "v1")).good
+        assert len([s for s in up.requests() if s.status == 429]) == 1, "and the limit is kept"
+
+
+def test_an_account_ends_the_limit_of_those_without(start_larder, tmp_path, image, password):
+    """What one does who has come to the limit."""
+    with TokenRegistry(accounts={"someone": password}) as up:
+        up.add("app", image, tag="v1")
+        limited_unless_known(up, "token server")
+        larder = start_larder(up)
+        assert larder.get(OURS).status == 429
+        larder.config["credential_sets"] = [credentials(tmp_path, password)]
+        larder.config["rules"] = [rule(credential_set="account")]
+        with open(larder.file, "w") as out:
+            out.write(yaml_text(larder.config))
+        wait_until(lambda: larder.metric("config_reloads_total") == 1, "the file is read again")
+        assert larder.get(OURS).good
+
+
 @pytest.mark.parametrize("answer", [None, 400, 401, 404, 405])
 def test_identity_tokens_go_by_post(with_account, tmp_path, image, answer):
     """... and by GET where POST is not known."""
@@ -662,3 +703,17 @@ def test_rate_limits_are_shown(start_larder, upstream, image):
     values = larder.metrics()
     assert values['larder_upstream_ratelimit_limit{registry="up.test"}'] == 100
     assert values['larder_upstream_ratelimit_remaining{registry="up.test"}'] == 76
+
+
+def test_rate_limits_are_shown_for_each_account(start_larder, tmp_path, upstream, image, password):
+    left = {"pub": 5, "paid": 4000}
+    for name, n in left.items():
+        upstream.add(name + "/app", image, tag="v1")
+        upstream.on(re.compile("/%s/" % name), Fault(headers={"ratelimit-remaining": "%d;w=21600" % n}))
+    larder = start_larder(upstream, credential_sets=[credentials(tmp_path, password)],
+                          rules=[rule("pub", "up.test/pub/*", "pub/*"), rule("paid", "up.test/paid/*", "paid/*", "account")])
+    for name in left:
+        assert larder.get(paths.manifest(name + "/app", "v1")).good
+    shown = {name: value for name, value in larder.metrics().items() if name.startswith("larder_upstream_ratelimit")}
+    assert shown == {'larder_upstream_ratelimit_remaining{registry="up.test"}': 5,
+                     'larder_upstream_ratelimit_remaining{registry="up.test",credential_set="account"}': 4000}

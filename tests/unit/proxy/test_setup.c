@@ -119,6 +119,42 @@ static void test_health_begins_anew_with_other_endpoints(void **state)
     setup_unref(b);
 }
 
+static _Atomic int64_t *limit_of(const struct setup *s, size_t set)
+{
+    const struct conf *c = setup_conf(s);
+    return &setup_account(s, &c->upstreams[0], set < c->n_credential_sets ? &c->credential_sets[set] : NULL)
+                ->limits[WHAT_MANIFEST]
+                .until_ms;
+}
+
+/* An account has limits of its own, and a new one has none yet. */
+static void test_limits_are_an_accounts_own(void **state)
+{
+    struct rig *r = *state;
+    struct setup *a =
+        setup_of(r,
+                 ONE_RULE "credential_sets:\n"
+                          "  - {name: a, login_server: up.test, username: u, password: 'env:A'}\n"
+                          "  - {name: b, login_server: up.test, username: u, password: 'env:B'}\n",
+                 NULL);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(atomic_load(limit_of(a, i)), 0);
+        atomic_store(limit_of(a, i), (int64_t)(i + 1));
+    }
+    struct setup *b =
+        setup_of(r,
+                 ONE_RULE "credential_sets:\n"
+                          "  - {name: c, login_server: up.test, username: u, password: 'env:A'}\n"
+                          "  - {name: b, login_server: up.test, username: u, password: 'env:B'}\n"
+                          "  - {name: a, login_server: up.test, username: u, password: 'env:X'}\n",
+                 a);
+    static const int64_t want[] = {0, 2, 0, 3}; /* another name, the same, another password, anonymous */
+    for (size_t i = 0; i < ARRAY_LEN(want); i++)
+        assert_int_equal(atomic_load(limit_of(b, i)), want[i]);
+    setup_unref(a);
+    setup_unref(b);
+}
+
 /* ---- what is read ---- */
 
 static struct conf_upstream changed; /* the only upstream, with what a test adds to it */
@@ -588,6 +624,7 @@ int main(void)
         TEST(test_counters_are_found_by_name),
         TEST(test_health_is_found_by_registry),
         TEST(test_health_begins_anew_with_other_endpoints),
+        TEST(test_limits_are_an_accounts_own),
         TEST(test_certificates),
         TEST(test_the_system_s_roots_change),
         TEST(test_proxies),
