@@ -6,7 +6,8 @@
  *                                                           -> BASIC | TOKEN | REFUSED
  *   TOKEN       is it in the cache?                         -> BEARER | SEAT | REFUSED
  *   SEAT        a flight fetches it                         -> TOKEN | BARE | REFUSED
- *   BARE, BASIC, BEARER  the request is out                 -> CHOOSE, TOKEN, BARE, PING (auth_challenged) | REFUSED
+ *   BARE, BASIC, BEARER  the request is out                 -> CHOOSE, TOKEN, BARE, PING (auth_challenged) | CREDENTIAL
+ *                                                              (auth_forbidden) | REFUSED
  *   PING        a 401 without a challenge: /v2/ is asked for one -> CHOOSE | REFUSED
  *   REFUSED
  *
@@ -52,6 +53,7 @@ struct auth_state {
     const struct conf_credential_set *set; /* that is used; NULL: anonymously */
     struct credential credential;
     uint64_t fingerprint;               /* of the credentials that key, or basic, was made with; 0: none */
+    uint64_t doubted;                   /* fingerprint of those that got a 403; 0: none did */
     char key[KEY_MAX], failed[KEY_MAX]; /* Basic has one, too: what was denied is remembered by it */
     struct flight_failure failure;      /* of `failed` */
     struct token token;
@@ -301,7 +303,9 @@ static void credential_ready(struct auth *a)
         return;
     }
     make_key(a);
-    if (verdict_get(a->px->shared->verdicts, span_str(s->key), &f))
+    if (s->fingerprint == s->doubted)
+        refuse(a, ERR_DENIED, 403, -1, "status 403");
+    else if (verdict_get(a->px->shared->verdicts, span_str(s->key), &f))
         refuse(a, f.err, f.status, -1, "not asked: the registry has just denied it to this account");
     else
         basic_make(a);
@@ -750,6 +754,18 @@ void auth_challenged(struct auth *a, const struct h1_head *head, enum address_ki
     default:
         MUST(false);
     }
+}
+
+bool auth_forbidden(struct auth *a)
+{
+    struct auth_state *s = a->state;
+    if (a->phase != PHASE_BASIC || s->doubted != 0 ||
+        !credential_doubted(setup_secrets(a->setup), a->set, s->fingerprint))
+        return false;
+    s->doubted = s->fingerprint;
+    s->credential.renew = true;
+    a->phase = PHASE_CREDENTIAL;
+    return true;
 }
 
 void auth_accepted(struct auth *a)

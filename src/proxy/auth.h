@@ -7,6 +7,7 @@
  *   Basic: the credential set's user and password, only to the registry's own origin
  *   an unexpected 401 drops the token and renews it once, then the request is refused
  *   a 403 of the token server is about the one repository; the credential set is blamed for a 401
+ *   a 403 after Basic says nothing of the credential set, but has its source asked again if that is slow; another value is tried once
  *
  * Where credentials may go: proxy/realm.h. Redirects of a token server are not followed. After a redirect to another origin that
  * challenges: anonymously, or with the credential set of the rule whose registry that origin is (proxy/upstream.c).
@@ -59,7 +60,9 @@ struct auth {
 enum auth_next auth_step(struct auth *a);
 /* The request with auth->value got a 401; the next auth_step tells what to do. peer: the kind of address that it came from. */
 void auth_challenged(struct auth *a, const struct h1_head *head, enum address_kind peer);
-void auth_accepted(struct auth *a); /* ... or an answer that is no 401 */
+/* ... or a 403, which at some registries is the end of a password. True: as after auth_challenged. */
+bool auth_forbidden(struct auth *a);
+void auth_accepted(struct auth *a); /* ... or an answer that nobody gets whose password is wrong */
 void auth_end(struct auth *a);      /* cancels, wipes, zeroes; a no-op on all zero */
 
 #endif

@@ -254,10 +254,12 @@ static enum step refused(struct login *l, unsigned status)
 {
     if (l->set == NULL)
         return denied(l, status, "the token server gives none to anonymous users");
-    if (status == 403)
+    if (status == 403) {
+        (void)credential_doubted(setup_secrets(l->setup), l->set, l->credential.fingerprint);
         return denied(l, status,
                       "the token server gives this account none: may it read the repository, is its password "
                       "right?");
+    }
     if (!credential_refused(setup_secrets(l->setup), l->set, l->credential.fingerprint, status, l->url.host,
                             span_str(l->repo)))
         return denied(l, status, "the token server refuses this repository to an account that it knows");

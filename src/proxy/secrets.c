@@ -182,6 +182,15 @@ void secrets_free(struct secrets *s)
 
 /* ---- health ---- */
 
+static bool only_fast(const struct secret_set *set)
+{
+    for (unsigned i = 0; i < set->n_sources; i++) {
+        if (source_is_slow(&set->source[i]))
+            return false;
+    }
+    return true;
+}
+
 static void pause_longer(struct secret_set *set)
 {
     set->pause_ms = set->pause_ms == 0 ? PAUSE_FIRST_MS : set->pause_ms * 2;
@@ -275,6 +284,18 @@ bool credential_refused(struct secrets *s, const struct conf_credential_set *con
     return counts;
 }
 
+bool credential_doubted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint)
+{
+    struct secret_set *set = s->sets[conf->index];
+    pthread_mutex_lock(&set->lock);
+    bool known = set->value != NULL && set->value->good && set->value->fingerprint == fingerprint;
+    if (known && !only_fast(set) && clock_mono_ms() >= set->forced_ms)
+        set->doubted = true;
+    bool again = set->doubted || !known;
+    pthread_mutex_unlock(&set->lock);
+    return again;
+}
+
 void credential_health(struct secrets *s, const struct conf_credential_set *conf,
                        struct credential_health *out)
 {
@@ -329,15 +350,6 @@ static int64_t due_of(const struct secret_set *set)
             due = set->source[i].due_ms;
     }
     return due;
-}
-
-static bool only_fast(const struct secret_set *set)
-{
-    for (unsigned i = 0; i < set->n_sources; i++) {
-        if (source_is_slow(&set->source[i]))
-            return false;
-    }
-    return true;
 }
 
 /* Under the lock. Takes v. A server's refusal of another value says nothing now. */
@@ -464,19 +476,19 @@ static void give(struct credential *c, struct credential_value *v)
 enum due { DUE_NO, DUE_LATER, DUE_NOW };
 
 /* Is a load due, and may it be waited for? Under the lock. */
-static enum due load_due(const struct secret_set *set, int64_t now)
+static enum due load_due(const struct secret_set *set, int64_t now, bool renew)
 {
     if (set->value == NULL)
         return DUE_NOW;
     if (!set->value->good)
         return now >= set->until_ms ? DUE_NOW : DUE_NO;
-    if (set->forced)
+    if (set->forced || (renew && (set->doubted || set->loading)))
         return DUE_NOW;
     for (unsigned i = 0; i < set->n_sources; i++) {
         if (source_is_file(&set->source[i]) && now >= set->looked_ms + SECRET_LOOK_MS)
             return DUE_NOW;
     }
-    return now >= set->due_ms ? DUE_LATER : DUE_NO;
+    return set->doubted || now >= set->due_ms ? DUE_LATER : DUE_NO;
 }
 
 /* What the set gives now, without a load. Under the lock. */
@@ -503,16 +515,17 @@ enum credential_state credential_get(struct proxy *px, struct secrets *s,
 {
     core_check(px->core);
     struct secret_set *set = s->sets[conf->index];
+    bool renew = c->renew;
     credential_release(c);
     int64_t now = clock_mono_ms();
     pthread_mutex_lock(&set->lock);
-    enum due due = load_due(set, now);
-    bool start = due != DUE_NO && !set->loading, forced = set->forced;
+    enum due due = load_due(set, now, renew);
+    bool start = due != DUE_NO && !set->loading, forced = set->forced || set->doubted;
     if (start) {
         set->loading = true;
         if (forced)
             set->forced_ms = now + FORCED_AGAIN_MS;
-        set->forced = false;
+        set->forced = set->doubted = false;
     }
     enum credential_state state = due == DUE_NOW ? wait_for_load(px, set, c) : answer(set, c, now);
     pthread_mutex_unlock(&set->lock);

@@ -35,6 +35,8 @@ struct credential {
                 credential_release */
     void (*done)(struct credential *c); /* set by the owner: called once after WAIT, on the asker's core */
     bool only_look; /* set by the owner: to know which they are; they go to no server, so this is no probe */
+    bool renew; /* set by the owner, for one credential_get: they are in doubt; what a program or a vault says
+                   now is waited for */
     struct credential_wait *wait;
     struct credential_value *value;
 };
@@ -47,6 +49,9 @@ void credential_release(struct credential *c); /* also cancels a wait; a no-op o
 /* What a server said to these credentials; fingerprint is that of the credential used, so that a late answer about an old password
  * counts for nothing. */
 void credential_accepted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint);
+/* A server that knows the account said no, which may mean that the password has ended (Amazon ECR): programs and vaults are asked again.
+ * True: they will be, or have been, so that it may be worth another try. */
+bool credential_doubted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint);
 /* repo: what was asked for. False: the refusal is about that repository, as far as can be told: it is refused once more, and the same
  * credentials were accepted for another one a while ago. Some servers say 401 for that, too. */
 bool credential_refused(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint,

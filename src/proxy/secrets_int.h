@@ -37,6 +37,7 @@ struct secret_set {
     bool loading;
     int64_t forced_ms; /* monotonic: no forced load before then */
     bool forced;       /* the next load asks everything again: a server has refused what we have */
+    bool doubted;      /* likewise, but only who doubts waits for it */
     struct credential_value *value;   /* NULL: never loaded */
     struct credential_value *refusal; /* what askers get while a server refuses; NULL: it does not */
     struct list waiting;              /* credential_wait, when loading */

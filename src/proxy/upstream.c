@@ -570,6 +570,20 @@ static enum upstream_next challenged(struct upstream_try *t)
 
 /* ---- steps ---- */
 
+/* The credentials may have been replaced since they were read. */
+static enum upstream_next forbidden(struct upstream_try *t)
+{
+    call_end(&t->call);
+    go(t);
+    return UPSTREAM_WAIT;
+}
+
+/* Whoever has a wrong password is not told that, nor whether it is there. */
+static bool accepts(unsigned status)
+{
+    return status < 400 || status == 404 || status == 410 || status == 416;
+}
+
 /* Some registries refuse HEAD of a blob with a 401 whatever it carries: then a token is none the worse for it. */
 static bool no_challenge(const struct upstream_try *t)
 {
@@ -603,8 +617,9 @@ static enum upstream_next step_answer(struct upstream_try *t)
         health_ratelimit(t->setup, t->up, t->set, head);
     if (status == 401 && !no_challenge(t))
         return challenged(t);
-    /* A limit or an error page may come from before anybody looked at the credentials. */
-    if (status != 401 && status != 429 && status < 500)
+    if (status == 403 && auth_forbidden(&t->auth))
+        return forbidden(t);
+    if (accepts(status))
         auth_accepted(&t->auth);
     if (status == 200 || status == 206)
         return good(t);

@@ -14,7 +14,8 @@ from lib.larder import run, wait_until, yaml_text
 from lib.profiles import Profile
 from lib.secrets import secret
 from lib.tls import Tls
-from lib.upstream import Upstream, oci_error
+from lib.tokens import TokenRegistry, rule
+from lib.upstream import Fault, Upstream, oci_error
 
 USER = "someone"
 HEALTHY = 'larder_credential_set_healthy{credential_set="account"}'
@@ -180,6 +181,59 @@ def test_a_new_secret_in_the_vault_is_used_when_the_old_one_is_refused(corp, sta
         corp.change_password()
         azure.values["pw"] = corp.password
         wait_until(lambda: pulls(larder, "team/app"), "the vault is asked again")
+
+
+class Ecr:
+    """Amazon ECR and its helper: whoever has a password that has ended is told so with a 403."""
+
+    def __init__(self, folder):
+        self.answer, self.runs = folder / "answer", folder / "runs"
+        helper(folder, "ecr", "echo run >>'%s'\ncat '%s'\n" % (self.runs, self.answer))
+        self.env = {"PATH": "%s:%s" % (folder, os.environ["PATH"])}
+        self.up = TokenRegistry(basic=("AWS", secret("ecr")))
+        self.up.on(self._ended, Fault(status=403, body=b'{"errors":[{"code":"DENIED","message":"Your Authorization Token has expired."}]}'))
+        self.say(self.up.basic[1])
+
+    def _ended(self, seen):
+        said = "Basic " + base64.b64encode(("AWS:" + self.up.basic[1]).encode()).decode()
+        return seen.headers.get("authorization", said) != said
+
+    def say(self, password):
+        """What the helper prints from now on."""
+        self.answer.write_text(json.dumps({"ServerURL": "up.test", "Username": "AWS", "Secret": password}))
+
+    def start(self, start_larder):
+        sets = [{"name": "account", "login_server": "up.test", "password": "exec:ecr"}]
+        return start_larder(self.up, env=self.env, credential_sets=sets, rules=[rule(target="r/*", credential_set="account")])
+
+    def helper_runs(self):
+        return len(self.runs.read_text().split())
+
+
+def test_a_password_that_has_ended_by_403(start_larder, tmp_path):
+    ecr = Ecr(tmp_path)
+    with ecr.up as up:
+        for repo in ("app", "other"):
+            up.add(repo, Image(repo, (10,)), tag="v1")
+        larder = ecr.start(start_larder)
+        assert pulls(larder)
+        up.basic = ("AWS", secret("ecr"))
+        ecr.say(up.basic[1])
+        assert pulls(larder, "other"), "the helper is asked again, and what it says now is tried"
+        assert larder.metrics()[HEALTHY] == 1 and larder.metrics()[REFUSED] == 0
+
+
+def test_what_is_forbidden_does_not_run_the_helper_each_time(start_larder, tmp_path):
+    ecr = Ecr(tmp_path)
+    with ecr.up as up:
+        up.add("app", Image("app", (10,)), tag="v1")
+        up.on(re.compile("/v2/forbidden/"), Fault(status=403), method="GET")
+        larder = ecr.start(start_larder)
+        assert pulls(larder)
+        for n in range(20):
+            assert larder.get("/v2/r/forbidden/manifests/v%d" % n).status == 403
+        assert ecr.helper_runs() <= 4
+        assert larder.metrics()[HEALTHY] == 1 and pulls(larder)
 
 
 def test_a_wrong_password_is_not_hammered_and_heals(corp, start_larder, tmp_path):
