@@ -46,11 +46,11 @@ struct secret_load {
     char assertion_why[256]; /* it could not be read; "": it could */
 };
 
-/* A source gave nothing. */
+/* A source gave nothing; but what it said before may still be there. */
 static void load_failed(struct secret_load *l, struct secret_source *s, const char *why)
 {
-    bool had = source_is_slow(s) && s->answer.room != NULL;
-    if (had)
+    bool had = s->answer.room != NULL;
+    if (had && source_is_slow(s))
         s->due_ms = clock_mono_ms() + AGAIN_MS;
     l->keep = had && (!l->failed || l->keep);
     if (l->failed)

@@ -84,7 +84,6 @@ char *secret_file_read(const char *path, size_t max, size_t *n, struct stat *see
 
 static char *source_file(struct secret_source *s, size_t max, size_t *n, struct str *why)
 {
-    secret_answer_clear(&s->answer);
     char *bytes = secret_file_read(s->arg.p, max, n, &s->seen, why);
     int64_t written_ms = (int64_t)s->seen.st_mtim.tv_sec * 1000 + s->seen.st_mtim.tv_nsec / 1000000;
     s->fresh = bytes != NULL && clock_wall_ms() - written_ms < FRESH_MS;
@@ -95,8 +94,8 @@ static bool unchanged(const struct secret_source *s)
 {
     struct stat now;
     const struct stat *was = &s->seen;
-    return s->answer.room != NULL && !s->fresh && stat(s->arg.p, &now) == 0 && now.st_dev == was->st_dev &&
-           now.st_ino == was->st_ino && now.st_size == was->st_size &&
+    return s->answer.room != NULL && !s->fresh && s->failed_ms == 0 && stat(s->arg.p, &now) == 0 &&
+           now.st_dev == was->st_dev && now.st_ino == was->st_ino && now.st_size == was->st_size &&
            now.st_mtim.tv_sec == was->st_mtim.tv_sec && now.st_mtim.tv_nsec == was->st_mtim.tv_nsec &&
            now.st_ctim.tv_sec == was->st_ctim.tv_sec && now.st_ctim.tv_nsec == was->st_ctim.tv_nsec;
 }
@@ -154,8 +153,6 @@ static struct span without_newline(struct span value)
 
 static bool read_file(struct secret_source *s, struct str *why)
 {
-    if (unchanged(s))
-        return true;
     size_t n;
     str_addf(why, "secret file %s: ", s->arg.p);
     char *room = source_file(s, FILE_MAX_BYTES, &n, why);
@@ -202,11 +199,8 @@ bool source_run_helper(struct secret_source *s, int64_t now_ms, const atomic_boo
 
 static bool read_config(struct secret_source *s, struct str *why)
 {
-    if (unchanged(s))
-        return true;
     size_t n;
     struct docker_credentials found;
-    struct str helper = STR_INIT(s->helper);
     str_addf(why, "%s: ", s->arg.p);
     char *doc = source_file(s, CONFIG_MAX_BYTES, &n, why);
     if (doc == NULL)
@@ -215,15 +209,40 @@ static bool read_config(struct secret_source *s, struct str *why)
     struct str room = str_init(text, 2 * n + 1);
     bool ok = docker_config_find(span_of(doc, n), s->registry, &room, &found, why);
     secret_free(doc);
-    if (ok && found.helper.p != NULL)
-        str_add(&helper, found.helper);
-    if (!ok || helper.n > 0) {
+    if (!ok) {
         secret_free(text);
-        return ok;
+        return false;
+    }
+    struct str helper = STR_INIT(s->helper);
+    if (found.helper.p != NULL)
+        str_add(&helper, found.helper);
+    if (helper.n > 0) { /* its answer is still to come */
+        secret_free(text);
+        secret_answer_clear(&s->answer);
+        return true;
     }
     take_pair(s, text, &found);
     s->due_ms = NEVER;
     return true;
+}
+
+static bool read_changed(struct secret_source *s, bool (*read)(struct secret_source *s, struct str *why),
+                         struct str *why)
+{
+    if (unchanged(s))
+        return true;
+    if (read(s, why)) {
+        s->failed_ms = 0;
+        return true;
+    }
+    int64_t now = clock_mono_ms();
+    if (s->failed_ms == 0)
+        s->failed_ms = now;
+    if (now - s->failed_ms >= SECRET_KEPT_MS) {
+        secret_answer_clear(&s->answer);
+        s->helper[0] = 0;
+    }
+    return false;
 }
 
 bool source_read(struct secret_source *s, struct str *why)
@@ -236,9 +255,9 @@ bool source_read(struct secret_source *s, struct str *why)
     case SECRET_ENV:
         return s->answer.room != NULL || read_env(s, why);
     case SECRET_FILE:
-        return read_file(s, why);
+        return read_changed(s, read_file, why);
     case SECRET_DOCKERCONFIG:
-        return read_config(s, why);
+        return read_changed(s, read_config, why);
     case SECRET_EXEC:
     case SECRET_NONE:
     case SECRET_VAULT:

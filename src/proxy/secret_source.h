@@ -26,8 +26,9 @@ struct secret_source {
     char *text;           /* what the spans above point into */
 
     struct secret_answer answer;
-    struct stat seen; /* FILE, DOCKERCONFIG: of the file that the answer is from */
-    bool fresh;       /* it had just been written then: another write in the same tick would not show */
+    struct stat seen;  /* FILE, DOCKERCONFIG: of the file that the answer is from */
+    bool fresh;        /* it had just been written then: another write in the same tick would not show */
+    int64_t failed_ms; /* monotonic: since when it cannot be read; 0: it can */
     char helper[DOCKER_HELPER_MAX + 1]; /* DOCKERCONFIG: the file sends us there */
     int64_t due_ms;                     /* monotonic: asked again after that; what does not age: INT64_MAX */
 };
@@ -43,8 +44,11 @@ bool source_is_file(const struct secret_source *s);
 /* Only a program or a server can tell: that may take long. */
 bool source_is_slow(const struct secret_source *s);
 
+/* A file that cannot be read, or is empty, may be about to be written: what it said before is good for that long. */
+#define SECRET_KEPT_MS 30000
+
 /* Reads it, if it has not been read or has changed since; blocks as long as a file does. No program is run, no vault is asked. False: *why
- * says what is wrong and what to do; the answer is gone. */
+ * says what is wrong and what to do; the answer is gone, or what it was before, see SECRET_KEPT_MS. */
 bool source_read(struct secret_source *s, struct str *why) MUSTCHECK;
 /* After source_read: does it take a program to know the answer? */
 bool source_needs_helper(const struct secret_source *s, int64_t now_ms);

@@ -4,8 +4,9 @@
  * is under way at a time (secret_load.c), on the core of the asker that found one due; others wait in the set's list and are posted.
  *
  *   value == NULL    never loaded: a load, all wait
- *   value->good      used. Files: looked at first, when the last look is older than SECRET_LOOK_MS. Helpers and vaults: asked again in
- *                    the background when their time comes; until then, and while that fails, what they said last is used
+ *   value->good      used. Files: looked at first, when the last look is older than SECRET_LOOK_MS; one that cannot be read is taken for
+ *                    what it was, for SECRET_KEPT_MS. Helpers and vaults: asked again in the background when their time comes; until
+ *                    then, and while that fails, what they said last is used
  *   !value->good     a source gave nothing: askers fail with the reason, until the pause is over and one of them loads again
  *   refusal != NULL  a server has refused the value SECRET_REFUSALS times in a row: askers fail, until the pause is over and one of them
  *                    probes with it. Another value, or a server that accepts it, ends that
@@ -411,6 +412,8 @@ void secret_loaded(struct secret_set *set, const char *err, bool keep)
     const struct credential_value *old = set->value;
     bool healed = good && old != NULL && !old->good;
     bool news = old == NULL || old->good || strcmp(old->why, v->why) != 0;
+    bool kept = good && err != NULL, kept_now = kept && !set->kept;
+    set->kept = kept;
     take_value(set, v);
     set->looked_ms = clock_mono_ms();
     set->due_ms = due_of(set);
@@ -420,7 +423,7 @@ void secret_loaded(struct secret_set *set, const char *err, bool keep)
     if (!good && news)
         log_warn("secrets", "credential set cannot be read", LOG_SP("credential_set", set->name),
                  LOG_S("why", text));
-    if (good && err != NULL)
+    if (kept_now)
         log_warn("secrets", "credential set not read again, going on with what it was",
                  LOG_SP("credential_set", set->name), LOG_S("why", err));
     secret_load_dropped(set);

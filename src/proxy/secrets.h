@@ -1,7 +1,8 @@
 /* Credentials: from secret references to user and password, and the health of credential sets.
  *
  *   env:NAME            read at setup
- *   file:PATH           without a trailing newline; read again when the file has changed (looked at before use, at most once a second)
+ *   file:PATH           without a trailing newline; read again when the file has changed (looked at before use, at most once a second);
+ *                       while it is missing or empty, what it was is used, for half a minute
  *   dockerconfig:PATH   the entry of the set's login server: auth, or username and password, or identitytoken; files likewise
  *   exec:HELPER         docker-credential-HELPER get, in a job, with a time limit; the answer is kept for some minutes
  *   https://...vault... Azure Key Vault, by workload identity or managed identity (vault.h)

@@ -48,6 +48,7 @@ struct secret_set {
     unsigned refusals;                /* in a row */
     uint64_t refused_for;             /* hash of the repository of the last one */
     int64_t accepted_ms;              /* monotonic: when a server last took the value; 0: none has */
+    bool kept;                        /* a source failed, and what it said before is used */
     int64_t since_ms, checked_ms;     /* wall clock */
     uint64_t refused;                 /* counter */
 };

@@ -183,6 +183,29 @@ def test_a_new_secret_in_the_vault_is_used_when_the_old_one_is_refused(corp, sta
         wait_until(lambda: pulls(larder, "team/app"), "the vault is asked again")
 
 
+@pytest.mark.parametrize("how", ["emptied", "removed"])
+def test_a_file_that_is_being_written(corp, start_larder, tmp_path, how):
+    """What is read in between is no password, and the one before is still good."""
+    file = tmp_path / "pw"
+    file.write_text(corp.password)
+    larder = start_larder(corp, **config_of(corp, tmp_path, USER, "file:%s" % file))
+    assert pulls(larder)
+    if how == "emptied":
+        file.write_text("")
+    else:
+        file.unlink()
+    names = ("/v2/r/app/manifests/none-%d" % n for n in range(10 ** 6))
+
+    def noticed():
+        assert larder.get(next(names)).status == 404
+        return larder.logged(group="secrets", credential_set="account", msg="credential set not read again, going on with what it was")
+    wait_until(noticed, "the log says it")
+    assert pulls(larder, "team/app") and larder.metrics()[HEALTHY] == 1
+    corp.change_password()
+    file.write_text(corp.password)
+    wait_until(lambda: larder.get(next(names)).status == 404, "the new password is used")
+
+
 class Ecr:
     """Amazon ECR and its helper: whoever has a password that has ended is told so with a 403."""
 

@@ -151,7 +151,44 @@ static void test_changed_file(void **state)
     FILE *f = fopen(rig_path(r, "pw"), "r+");
     MUST(f != NULL && fputs("six", f) >= 0 && fclose(f) == 0);
     until_password(r, 0, "six");
+    rig_stop(r);
+}
+
+static struct secrets *secrets_of(struct rig *r)
+{
+    return setup_secrets(r->shared->setup);
+}
+
+/* Looks at the file again and again, until it is known to be bad. */
+static struct secret_source *until_failed(struct rig *r)
+{
+    struct secret_set *set = secrets_of(r)->sets[0];
+    struct secret_source *s = &set->source[set->password_at];
+    while (s->failed_ms == 0) {
+        expect_ready(r, 0, "u", "one");
+        usleep(10000);
+    }
+    return s;
+}
+
+/* A file that is emptied and then written, or that is away for a moment, costs nobody the password; one that stays away does. */
+static void test_a_file_that_is_away(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "pw", "one", 0600);
+    add_set("a", "r.example", "u", "file:pw");
+    rig_start(r, make_setup(r, NULL));
+    expect_ready(r, 0, "u", "one");
+    rig_write(r, "pw", "", 0600);
+    (void)until_failed(r);
+    usleep(1000 * (SECRET_LOOK_MS + 100)); /* it has not changed since */
+    expect_ready(r, 0, "u", "one");
+    rig_write(r, "pw", "two", 0600);
+    until_password(r, 0, "two");
+    rig_write(r, "pw", "one", 0600);
+    until_password(r, 0, "one");
     MUST(unlink(rig_path(r, "pw")) == 0);
+    until_failed(r)->failed_ms -= SECRET_KEPT_MS;
     while (ask(r, 0).state == CREDENTIAL_READY)
         usleep(10000);
     expect_failed(r, 0, "No such file");
@@ -375,11 +412,6 @@ static void test_stops_while_waiting(void **state)
 
 /* ---- health ---- */
 
-static struct secrets *secrets_of(struct rig *r)
-{
-    return setup_secrets(r->shared->setup);
-}
-
 static bool refuse_for(struct rig *r, uint64_t fingerprint, const char *repo)
 {
     return credential_refused(secrets_of(r), &sets[0], fingerprint, 401, SPAN("auth.example"),
@@ -543,6 +575,7 @@ int main(void)
         TEST(test_other_bad_sets),
         TEST(test_too_long),
         TEST(test_changed_file),
+        TEST(test_a_file_that_is_away),
         TEST(test_exec),
         TEST(test_exec_fails),
         TEST(test_exec_hangs),
