@@ -99,12 +99,12 @@ static bool split_star(struct span path, struct span *prefix, bool *wildcard)
     return (size_t)star + 1 == path.n && (prefix->n == 0 || prefix->p[prefix->n - 1] == '/');
 }
 
-/* A repository, or the part of one before a star. */
+/* A repository, or the part of one before a star, which stands for one character at least. */
 static bool prefix_ok(struct span prefix, bool wildcard)
 {
     if (!wildcard)
         return name_repo_ok(prefix);
-    return prefix.n == 0 || name_repo_ok(span_sub(prefix, 0, prefix.n - 1));
+    return prefix.n == 0 || (prefix.n < NAME_REPO_MAX && name_repo_ok(span_sub(prefix, 0, prefix.n - 1)));
 }
 
 /* Reads the path of a source or target; `v` is the whole value. */
@@ -129,9 +129,9 @@ static bool read_path(struct conf_loader *l, const char *key, const struct schem
         complain(l->errors, v->mark,
                  "rules[].%s: '%.*s' has upper-case letters; repositories are lower case: '%.*s%s'", key,
                  SHOW(v->text), SHOW(str_span(&lower)), *wildcard ? "*" : "");
-    else if (prefix->n > NAME_REPO_MAX)
+    else if (prefix->n + *wildcard > NAME_REPO_MAX)
         complain(l->errors, v->mark, "rules[].%s: the repository has %zu characters; at most %d are allowed",
-                 key, prefix->n, NAME_REPO_MAX);
+                 key, prefix->n + *wildcard, NAME_REPO_MAX);
     else
         complain(l->errors, v->mark,
                  "rules[].%s: '%.*s' is no repository path; write parts of a-z and 0-9, with single '.', '_' "

@@ -157,6 +157,29 @@ static void long_paths(void **state)
                 "3:23: rules[].source: with 'library/' the repository has more than 255 characters");
 }
 
+/* A star stands for one character at least: what is before it, the slash included, has room for that. At the longest registry's name. */
+static void long_wildcards(void **state)
+{
+    UNUSED(state);
+    char text[1024], path[NAME_REPO_MAX + 1];
+    for (size_t n = NAME_REPO_MAX - 2; n < NAME_REPO_MAX; n++) { /* without the slash */
+        memset(path, 'a', n);
+        path[n] = '\0';
+        struct str t = STR_INIT(text);
+        str_addz(&t, "rules:\n- name: r\n  source: ");
+        for (unsigned i = 0; i < 4; i++)
+            str_addf(&t, "%.*s%s", 63, "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz0",
+                     i < 3 ? "." : ":65535");
+        str_addf(&t, "/%s/*\n  target: %s/*\n", path, path);
+        if (n + 2 > NAME_REPO_MAX) {
+            EXPECT(text, "3:11: rules[].source: the repository has 256 characters; at most 255 are allowed",
+                   "4:11: rules[].target: the repository has 256 characters; at most 255 are allowed");
+            return;
+        }
+        conf_unref(load_good(text));
+    }
+}
+
 static void names(void **state)
 {
     UNUSED(state);
@@ -410,6 +433,7 @@ int main(void)
         cmocka_unit_test(a_password_is_not_repeated),
         cmocka_unit_test(wrong_paths),
         cmocka_unit_test(misplaced_stars),
+        cmocka_unit_test(long_wildcards),
         cmocka_unit_test(long_paths),
         cmocka_unit_test(names),
         cmocka_unit_test(shared_targets),
