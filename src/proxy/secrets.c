@@ -11,8 +11,8 @@
  *   refusal != NULL  a server has refused the value SECRET_REFUSALS times in a row: askers fail, until the pause is over and one of them
  *                    probes with it. Another value, or a server that accepts it, ends that
  *
- * A credential_wait is idle, listed (under the lock) or posted; who withdraws a listed one frees it, a posted one frees itself when it
- * runs. */
+ * A credential_wait is idle, listed, or posted, and goes from one to the next under the lock; who withdraws a listed one frees it, a
+ * posted one frees itself when it runs. */
 #include "proxy/secrets.h"
 
 #include "base/map.h"
@@ -376,10 +376,11 @@ static void take_value(struct secret_set *set, struct credential_value *v)
         set->since_ms = set->checked_ms;
 }
 
-static void wake_all(struct list *waiting)
+/* Under the lock, as whoever is listed may go: a wait is in set->waiting or posted, never in between. */
+static void wake_all(struct secret_set *set)
 {
     struct list_node *n;
-    while ((n = list_pop_front(waiting)) != NULL) {
+    while ((n = list_pop_front(&set->waiting)) != NULL) {
         struct credential_wait *w = CONTAINER_OF(n, struct credential_wait, node);
         core_post(w->px->core, &w->msg);
     }
@@ -387,13 +388,10 @@ static void wake_all(struct list *waiting)
 
 void secret_load_dropped(struct secret_set *set)
 {
-    struct list waiting;
-    list_init(&waiting);
     pthread_mutex_lock(&set->lock);
     set->loading = false;
-    list_move_all(&waiting, &set->waiting);
+    wake_all(set);
     pthread_mutex_unlock(&set->lock);
-    wake_all(&waiting);
 }
 
 void secret_loaded(struct secret_set *set, const char *err, bool keep)

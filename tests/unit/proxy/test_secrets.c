@@ -393,6 +393,68 @@ static void test_leaves_while_waiting(void **state)
     rig_stop(r);
 }
 
+struct crowd {
+    struct rig *rig;
+    struct credential each[200];
+    atomic_bool leaves;
+};
+
+static void woken(struct credential *c)
+{
+    MUST(c->wait == NULL);
+}
+
+static void crowd_comes(struct rig_core *on, void *arg)
+{
+    struct crowd *crowd = arg;
+    for (unsigned i = 0; i < ARRAY_LEN(crowd->each); i++) {
+        struct credential *c = &crowd->each[i];
+        *c = (struct credential){.done = woken};
+        MUST(credential_get(on->px, setup_secrets(on->px->setup), &sets[0], c) == CREDENTIAL_WAIT);
+    }
+}
+
+static void crowd_leaves(struct rig_core *on, void *arg)
+{
+    struct crowd *crowd = arg;
+    UNUSED(on);
+    atomic_store(&crowd->leaves, true);
+    for (unsigned i = ARRAY_LEN(crowd->each); i > 0; i--)
+        credential_release(&crowd->each[i - 1]);
+}
+
+static void *crowd_ends(void *arg)
+{
+    struct crowd *crowd = arg;
+    on_core(crowd->rig, 1, crowd_leaves, crowd);
+    return NULL;
+}
+
+/* A load ends on one core while those who wait for it leave on another. */
+static void test_leaves_while_it_is_woken(void **state)
+{
+    struct rig *r = *state;
+    add_set("a", "r.example", NULL, "exec:never");
+    rig_start(r, make_setup(r, NULL));
+    struct secret_set *set = setup_secrets(r->shared->setup)->sets[0];
+    static struct crowd crowd;
+    crowd.rig = r;
+    for (unsigned round = 0; round < 100; round++) {
+        pthread_t t;
+        pthread_mutex_lock(&set->lock);
+        set->loading = true; /* the test is the load */
+        pthread_mutex_unlock(&set->lock);
+        on_core(r, 1, crowd_comes, &crowd);
+        atomic_store(&crowd.leaves, false);
+        MUST(pthread_create(&t, NULL, crowd_ends, &crowd) == 0);
+        while (!atomic_load(&crowd.leaves))
+            continue;
+        secret_load_dropped(set);
+        pthread_join(t, NULL);
+    }
+    rig_stop(r);
+}
+
 /* The core stops while a load is under way and somebody waits for it. */
 static void test_stops_while_waiting(void **state)
 {
@@ -583,6 +645,7 @@ int main(void)
         TEST(test_dockerconfig),
         TEST(test_one_load_for_all),
         TEST(test_leaves_while_waiting),
+        TEST(test_leaves_while_it_is_woken),
         TEST(test_stops_while_waiting),
         TEST(test_refused),
         TEST(test_refused_for_one_repository),
