@@ -615,8 +615,8 @@ void store_reader_free(struct store_reader *r)
     list_remove(&r->node);
     if (r->touches != NULL)
         list_push_back(&x->left, &r->touches->node);
+    db_end(r->txn); /* under the lock: index_reopen does not find it any more */
     pthread_mutex_unlock(&x->readers_lock);
-    db_end(r->txn);
     pthread_mutex_destroy(&r->use_lock);
     pthread_mutex_destroy(&r->touch_lock);
     r->magic = 0;
