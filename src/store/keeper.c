@@ -1,7 +1,8 @@
 /* The keeper: the thread that does what nobody waits for (evict.h has the list). Each turn does what is due, in an order of urgency, and
  * sleeps until the next thing is; a wake ends the sleep. What may take long is done in steps or looks at `stop`.
  *
- * `lock` guards woken, tidy_wanted, tidy_done; `scrub` is made and freed under it, and is the keeper's otherwise. */
+ * `lock` guards woken, tidy_wanted, tidy_done; `scrub` is set under it, and is the keeper's otherwise. Whoever looks into the index does
+ * not hold it: what finds that the index is broken wakes the keeper. */
 #include <errno.h>
 #include <sched.h>
 #include <sys/resource.h>
@@ -117,6 +118,13 @@ static void read_suspects(struct keeper *k, int64_t now, uint64_t pace)
     k->suspects = NULL;
 }
 
+static void set_scrub(struct keeper *k, struct scrub *c)
+{
+    pthread_mutex_lock(&k->lock);
+    k->scrub = c;
+    pthread_mutex_unlock(&k->lock);
+}
+
 static void read_pool(struct keeper *k, int64_t now)
 {
     if (now < k->read_at || atomic_load(&k->store->fault) != FAULT_NONE)
@@ -131,10 +139,8 @@ static void read_pool(struct keeper *k, int64_t now)
         return;
     }
     bool more;
-    pthread_mutex_lock(&k->lock);
     if (k->scrub == NULL)
-        k->scrub = scrub_new(k->store, false);
-    pthread_mutex_unlock(&k->lock);
+        set_scrub(k, scrub_new(k->store, false));
     k->read_at = now + read_on(k->scrub, rate, &more);
 }
 
@@ -321,8 +327,7 @@ void keeper_stop(struct keeper *k)
     if (k->adopt) /* it was stopped before the end: the next start goes on */
         atomic_store(&k->store->strays, true);
     scrub_free(k->suspects);
-    pthread_mutex_lock(&k->lock);
-    scrub_free(k->scrub);
-    k->scrub = NULL;
-    pthread_mutex_unlock(&k->lock);
+    struct scrub *c = k->scrub;
+    set_scrub(k, NULL);
+    scrub_free(c);
 }

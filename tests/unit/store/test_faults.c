@@ -4,6 +4,7 @@
 #include "rig.h"
 
 #include <dlfcn.h>
+#include <lmdb.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -406,11 +407,9 @@ static void test_the_index_is_opened_again(void **state)
 /* LMDB's own, late: whoever should have waited for it has not. */
 static _Thread_local bool late;
 
-struct MDB_txn;
-void mdb_txn_abort(struct MDB_txn *t);
-void mdb_txn_abort(struct MDB_txn *t)
+void mdb_txn_abort(MDB_txn *t)
 {
-    void (*real)(struct MDB_txn *);
+    void (*real)(MDB_txn *);
     *(void **)(void *)&real = dlsym(RTLD_NEXT, "mdb_txn_abort");
     if (late)
         usleep(1000);
@@ -447,6 +446,33 @@ static void test_it_is_opened_again_under_readers_that_go(void **state)
     assert_int_equal(atomic_load(&l.gone), 0);
 }
 
+/* LMDB has given up, as every transaction is told. */
+static atomic_bool panics;
+
+int mdb_txn_begin(MDB_env *env, MDB_txn *parent, unsigned flags, MDB_txn **out)
+{
+    int (*real)(MDB_env *, MDB_txn *, unsigned, MDB_txn **);
+    *(void **)(void *)&real = dlsym(RTLD_NEXT, "mdb_txn_begin");
+    return atomic_load(&panics) ? MDB_PANIC : real(env, parent, flags, out);
+}
+
+/* The first to find out is the keeper, when it writes down at the end where scrubbing is. */
+static void test_a_stop_meets_a_broken_index(void **state)
+{
+    struct rig *r = *state;
+    struct store_scrub now = {.objects = 0};
+    for (unsigned i = 0; i < 20; i++)
+        (void)rig_blob(r, i, 1000);
+    store_set_limits(r->store, &(struct store_limits){.scrub_rate = 5000}); /* 4 seconds for all */
+    while (now.objects == 0) {
+        usleep(10000);
+        store_scrub_now(r->store, &now);
+    }
+    atomic_store(&panics, true);
+    rig_close(r);
+    atomic_store(&panics, false);
+}
+
 #define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
@@ -461,6 +487,7 @@ int main(void)
         RIG_TEST(test_the_index_may_fail),
         RIG_TEST(test_the_index_is_opened_again),
         RIG_TEST(test_it_is_opened_again_under_readers_that_go),
+        RIG_TEST(test_a_stop_meets_a_broken_index),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
