@@ -372,6 +372,7 @@ int serve_run(const char *config_file, const char *version)
     if (mn.conf == NULL)
         return 1;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* inherited as ignored, nobody would learn how a helper has ended */
     log_setup(mn.conf->log_level, mn.conf->log_format);
     config_warnings_log(&warnings, mn.conf->file);
     raise_descriptors(mn.conf);

@@ -125,8 +125,11 @@ static int finish(struct run *r, bool wait)
     int status = 0, ms = wait ? left(r) : 0;
     close_end(&r->to);
     close_end(&r->from);
-    while (ms > 0 && waitid(P_PID, (id_t)r->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-           info.si_pid == 0) {
+    for (;;) {
+        if (waitid(P_PID, (id_t)r->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0)
+            return -1; /* it is no child any more, and the id may be another's */
+        if (info.si_pid != 0 || ms == 0)
+            break;
         (void)poll(NULL, 0, ms < 5 ? ms : 5);
         ms = left(r);
     }

@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import re
+import signal
 import stat
 
 import pytest
@@ -135,6 +136,19 @@ def test_helper(corp, start_larder, tmp_path):
     helper(tmp_path, "corp", "read server\n[ \"$server\" = corp.test ] && echo '%s'\n" % answer)
     larder = start_larder(corp, env={"PATH": "%s:%s" % (tmp_path, os.environ["PATH"])},
                           **config_of(corp, tmp_path, None, "exec:corp"))
+    assert pulls(larder)
+
+
+def test_helper_where_ends_of_children_are_ignored(corp, start_larder, tmp_path):
+    """Whoever starts larder may hand down that nobody waits for children."""
+    helper(tmp_path, "corp", "echo '%s'\n" % json.dumps({"Username": USER, "Secret": corp.password}))
+    larder = start_larder(corp, run=False, env={"PATH": "%s:%s" % (tmp_path, os.environ["PATH"])},
+                          **config_of(corp, tmp_path, None, "exec:corp"))
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        larder.start()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
     assert pulls(larder)
 
 
