@@ -37,7 +37,6 @@
 #include "base/mem.h"
 #include "proxy/proxy_int.h"
 #include "proxy/side.h"
-#include "store/evict.h"
 #include "proxy/transfer.h"
 
 #define RING         (512u << 10) /* a power of two */
@@ -92,7 +91,7 @@ struct fetch {
     uint64_t published;
     struct hasher hasher;
     struct summer summer; /* of what the hasher has had */
-    bool fits;            /* the length has been compared with the store's limits */
+    bool fits;            /* the store has room for all of it */
     bool too_large;
     struct job job;
     int job_err;
@@ -168,7 +167,10 @@ static enum step fetch_fail(struct fetch *f, int err, unsigned status, int64_t a
 static enum step store_failed(struct fetch *f)
 {
     if (f->too_large) {
-        log_info("store", "blob not stored: it is larger than the store may be (store.max_size, or the disk)",
+        log_info("store",
+                 "blob not stored: with what else is being fetched or is pinned it is larger than the store "
+                 "may be "
+                 "(store.max_size, store.min_free, or the disk)",
                  LOG_D("digest", &f->x.digest), LOG_U("bytes", f->x.length_known ? f->x.length : f->x.front));
     } else {
         COUNT(core_counters(f->px->core), store_errors, 1);
@@ -321,6 +323,7 @@ static enum step step_restart(struct fetch *f)
     if (f->job_err != 0)
         return store_failed(f);
     front_drop(f);
+    f->fits = false; /* it was for the file before */
     f->x.t.deadline = 0;
     hash_init(f);
     f->published = 0;
@@ -383,11 +386,11 @@ static enum step step_head(struct fetch *f)
 
 /* ---- BODY ---- */
 
-/* What is larger than the store may ever become is not begun. In a job. */
+/* What does not fit into the store beside what else is being fetched is not begun. In a job. */
 static bool is_too_large(struct fetch *f, uint64_t upto)
 {
     if (!f->fits) {
-        f->too_large = !store_fits(f->px->shared->store, f->x.length_known ? f->x.length : upto);
+        f->too_large = !partial_expect(flight_partial(f->flight), f->x.length_known ? f->x.length : upto);
         f->fits = f->x.length_known && !f->too_large;
     }
     return f->too_large;

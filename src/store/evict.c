@@ -82,6 +82,24 @@ static uint64_t free_wanted(const struct store *s, const struct statvfs *v)
     return least > part ? least : part;
 }
 
+uint64_t evict_room(struct store *s)
+{
+    uint64_t max = atomic_load_explicit(&s->max_size, memory_order_relaxed), room = UINT64_MAX;
+    uint64_t stays = atomic_load_explicit(&s->pinned_bytes, memory_order_relaxed);
+    struct statvfs v;
+    if (max != 0)
+        room = max - max / 20;
+    if (fstatvfs(s->root, &v) == 0) {
+        uint64_t want = free_wanted(s, &v), disk = (uint64_t)v.f_blocks * v.f_frsize;
+        if (want > 0) {
+            disk = used(s) + (uint64_t)v.f_bavail * v.f_frsize;
+            disk = disk > want ? disk - want : 0;
+        }
+        room = disk < room ? disk : room;
+    }
+    return room > stays ? room - stays : 0;
+}
+
 /* How many bytes have to go. */
 static uint64_t excess(struct store *s)
 {
@@ -458,8 +476,34 @@ static uint64_t make_room(struct store *s, uint64_t want, const char *why, const
     return freed + w.freed;
 }
 
+/* Again only when the index has changed. */
+static void count_pinned(struct store *s)
+{
+    struct pinned pins;
+    struct pool_entry e;
+    struct itxn t;
+    const struct digest *d;
+    uint64_t now = store_version(s) + 1, bytes = 0;
+    size_t at = 0;
+    if (s->pinned_at == now)
+        return;
+    int rc = itxn_read(s->index, &t);
+    if (rc == 0) {
+        rc = pinned_load(&pins, &t);
+        while (rc == 0 && (d = digests_next(&pins.all, &at)) != NULL)
+            bytes += itxn_object(&t, d, &e) ? e.o.size : 0;
+        pinned_free(&pins);
+    }
+    itxn_end(&t);
+    if (rc != 0)
+        return;
+    atomic_store(&s->pinned_bytes, bytes);
+    s->pinned_at = now;
+}
+
 bool evict_by_limits(struct store *s, const atomic_bool *stop)
 {
+    count_pinned(s);
     uint64_t much = excess(s), freed = 0;
     if (much > 0)
         freed = make_room(s, much, "limit", stop);

@@ -17,6 +17,9 @@
  *
  * What stays: what is pinned, with all it refers to; what somebody reads just now; what was placed and is not in the index yet.
  *
+ * What is being fetched cannot be evicted: so fills begin only as far as all of them, at their full lengths, fit beside what is pinned
+ * (partial_expect). A blob that does not fit is passed on to who asked for it, and is not kept.
+ *
  * Eviction begins a little below the limit (2 % of it, 256 MiB at most), so that what arrives meanwhile stays inside, and goes
  * down to 95 %. A step is at most 100 objects: one transaction, then the files. Steps exclude each other (s->evict). */
 #ifndef LARDER_STORE_EVICT_H
@@ -36,7 +39,7 @@ struct store_limits {
 /* Any thread, at any time. Without it there are no limits. */
 void store_set_limits(struct store *s, const struct store_limits *limits);
 
-/* May an object of that size be kept at all? Else do not begin to store it. Any thread, cheap. */
+/* May objects of that size be kept at all, if nothing else is? Any thread, cheap. */
 bool store_fits(const struct store *s, uint64_t bytes);
 
 /* Makes room for `bytes` at once, whatever the limits say; returns how many were freed. Blocking, for jobs. (partial_write and the like do

@@ -2,7 +2,7 @@
  * the index, is taken for old or for a leftover.
  *
  *     opened (open.c)       refs; `users` while somebody reads
- *     filled (partial.c)    fills, partial
+ *     filled (partial.c)    fills, partial, expected
  *     placed                between the rename into blobs/ and the index's word (partial.c, layout.c; index.c)
  *     claimed               between the index's forgetting and the unlink (evict.c and others, under s->evict)
  *
@@ -177,6 +177,12 @@ static void count_partial(struct store *s, struct store_hold *h, uint64_t bytes)
     h->partial = bytes;
 }
 
+static void expect(struct store *s, struct store_hold *h, uint64_t bytes)
+{
+    s->filling += bytes - h->expected;
+    h->expected = bytes;
+}
+
 struct store_hold *hold_fill(struct store *s, const struct digest *d)
 {
     pthread_mutex_lock(&s->holds_lock);
@@ -205,8 +211,27 @@ void hold_fill_end(struct store *s, struct store_hold *h)
 {
     pthread_mutex_lock(&s->holds_lock);
     MUST(h->fills > 0);
-    h->fills--;
+    if (--h->fills == 0)
+        expect(s, h, 0);
     drop(s, h);
+    pthread_mutex_unlock(&s->holds_lock);
+}
+
+bool hold_fill_expects(struct store *s, struct store_hold *h, uint64_t bytes, uint64_t room)
+{
+    pthread_mutex_lock(&s->holds_lock);
+    uint64_t others = s->filling - h->expected;
+    bool fits = bytes <= room && others <= room - bytes;
+    if (fits)
+        expect(s, h, bytes);
+    pthread_mutex_unlock(&s->holds_lock);
+    return fits;
+}
+
+void hold_fill_over(struct store *s, struct store_hold *h)
+{
+    pthread_mutex_lock(&s->holds_lock);
+    expect(s, h, 0);
     pthread_mutex_unlock(&s->holds_lock);
 }
 

@@ -118,6 +118,11 @@ int partial_open(struct store *s, const struct digest *d, struct partial *out, s
     return 0;
 }
 
+bool partial_expect(struct partial *p, uint64_t bytes)
+{
+    return hold_fill_expects(p->store, p->hold, bytes, evict_room(p->store));
+}
+
 int partial_write(struct partial *p, uint64_t off, const void *bytes, size_t n, struct str *why)
 {
     int error = store_write_all(p->fd, off, bytes, n);
@@ -155,6 +160,7 @@ int partial_commit(struct partial *p, uint64_t size, struct str *why)
         return store_fail(s, why, error, "move a file to", blobs, to);
     }
     hold_fill_is(s, p->hold, 0);
+    hold_fill_over(s, p->hold); /* an object like others, that may be evicted */
     atomic_fetch_sub(&s->partials, 1);
     enum store_dir sync = blobs;
     if (fsync(s->dirs[sync]) == 0)
@@ -170,6 +176,7 @@ int partial_commit(struct partial *p, uint64_t size, struct str *why)
 void partial_keep(struct partial *p, uint64_t front)
 {
     struct stat st;
+    hold_fill_over(p->store, p->hold);
     if (front > 0 && fstat(p->fd, &st) == 0 && SOFT(front <= (uint64_t)st.st_size) &&
         ftruncate(p->fd, (off_t)front) == 0) {
         count(p);
@@ -207,6 +214,7 @@ void partial_discard(struct partial *p)
 {
     char name[STORE_NAME_MAX];
     partial_name(p, name);
+    hold_fill_over(p->store, p->hold);
     if (unlinkat(p->store->dirs[STORE_DIR_PARTIAL], name, 0) == 0) {
         atomic_fetch_sub(&p->store->partials, 1);
         hold_fill_is(p->store, p->hold, 0);

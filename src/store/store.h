@@ -180,6 +180,10 @@ struct partial {
 /* Opens what an earlier fill left, or creates. The front after a kill is found with SEEK_HOLE and rounded down so
  * that no byte that was never written counts. 0 or an ERR_ code, errno text in `why`. */
 int partial_open(struct store *s, const struct digest *d, struct partial *out, struct str *why) MUSTCHECK;
+/* The file will have so many bytes, or (of an unknown length) has as many by now, as far as is known. False: together with the other fills
+ * under way that is more than the limits (evict.h) leave when all that may be evicted has gone: the fill should end, and not be kept.
+ * What is expected counts until partial_commit, partial_keep, partial_discard or partial_close. */
+bool partial_expect(struct partial *p, uint64_t bytes) MUSTCHECK;
 /* An extent ahead of the front starts on a multiple of 64 KiB and of `block`. While there are extents ahead, a write ends
  * on a multiple of `block`, or where an extent begins, or at the end of the content: a missing part that is smaller
  * than a block and lies below an extent would be no hole, and would count as written after a kill. */

@@ -57,15 +57,20 @@ struct store {
     _Atomic uint64_t partials, partial_bytes;
     _Atomic uint64_t quarantined, quarantined_bytes;
 
+    /* Of the objects that pins protect; some seconds old, as eviction looked last: at what the index was then (the keeper's own). */
+    _Atomic uint64_t pinned_bytes;
+    uint64_t pinned_at;
+
     /* As struct store_limits; each alone is enough for whoever reads it. */
     _Atomic uint64_t max_size, min_free, scrub_rate;
     _Atomic int64_t max_age_ms, partial_age_ms;
     atomic_uint min_free_percent;
 
-    pthread_mutex_t holds_lock; /* guards holds, sets, and what struct store_hold says */
+    pthread_mutex_t holds_lock; /* guards holds, sets, filling, and what struct store_hold says */
     pthread_cond_t unclaimed;
     atomic_bool strays; /* there may be files in blobs/ without an entry: they are to be compared */
     struct map holds;
+    uint64_t filling; /* what the fills under way will take: the sum of what they expect */
     struct list sets; /* of open.c: those that may have files open */
 
     pthread_mutex_t health_lock;
@@ -119,6 +124,7 @@ struct store_hold {
     atomic_uint users; /* open objects that are being read; changes without the lock */
     unsigned fills;    /* partial files that are open */
     uint64_t partial;  /* bytes of the partial file that the store's sum counts */
+    uint64_t expected; /* what the file will have in the end, as far as it is known; 0: nobody fills it */
     unsigned
         placed; /* its file is in blobs/, its entry is on the way; so many times, as more than one may store it */
     int64_t placed_ms; /* clock_mono_ms */
@@ -157,6 +163,10 @@ struct store_hold *hold_fill(struct store *s, const struct digest *d);
 void hold_fill_from(struct store *s, struct store_hold *h, uint64_t bytes);
 void hold_fill_is(struct store *s, struct store_hold *h, uint64_t bytes);
 void hold_fill_end(struct store *s, struct store_hold *h);
+/* All fills together may take `room`. False: they would not, and nothing is changed. */
+bool hold_fill_expects(struct store *s, struct store_hold *h, uint64_t bytes, uint64_t room) MUSTCHECK;
+/* It takes no more than it has. */
+void hold_fill_over(struct store *s, struct store_hold *h);
 /* Removes the partial file of that name, unless it is being filled; *bytes is what it took. */
 bool hold_drop_partial(struct store *s, const struct digest *d, const char *name, uint64_t *bytes);
 
@@ -193,6 +203,8 @@ bool health_spend_reserve(struct store *s);
 /* As much as the limits ask for, bounded by `stop`; false: nothing was to do. */
 bool evict_by_limits(struct store *s, const atomic_bool *stop);
 bool evict_is_due(struct store *s);
+/* What fills may take together: what the limits leave when all that may go has gone. Cheap. */
+uint64_t evict_room(struct store *s);
 /* Sums up partial/ and quarantine/, removing what has no business there. 0 or an ERR_ code. */
 int evict_count_files(struct store *s, struct str *why);
 /* Removes the file of an object that the index has forgotten. */

@@ -252,3 +252,36 @@ def test_partial_files_go_before_objects(start_larder, upstream):
     assert larder.partials() == [] and larder.metric("store_partial_bytes") == 0
     assert all(larder.stored(t.digest) for t in some)
     pull(larder, left)
+
+
+@pytest.mark.parametrize("limits, room", [({"max_size": "20MiB"}, 20), ({"min_free": "44MiB"}, 20)], ids=["max_size", "min_free"])
+def test_fills_that_do_not_fit_together(start_larder, upstream, tmp_path, limits, room):
+    """Four blobs at once of which the store has room for two, on a disk of 64 MiB: all come whole, and two are kept."""
+    fs = Tmpfs(tmp_path / "small", 64 * MIB)
+    try:
+        larder = start_larder(upstream, run=False, store=dict(limits, path=fs.path + "/store"))
+        larder.store = fs.path + "/store"
+        larder.start()
+        large = things(upstream, 4, 8 * MIB)
+        gates = [upstream.hold(t.theirs, at=6 * MIB) for t in large]
+        fetches = [Fetch(larder.address, t.ours) for t in large]
+        for gate in gates:
+            gate.wait_reached()
+        assert larder.metric("store_used_bytes") <= room * MIB
+        assert fs.free() >= (64 - room) * MIB
+        for gate in gates:
+            gate.release()
+        for f, thing in zip(fetches, large):
+            r = f.result()
+            assert r.good and r.body == thing.data
+        larder.wait_idle()
+        assert on_disk(larder) == (2, 16 * MIB)
+        assert larder.metric("store_passes_total") == 2
+        assert_counts(larder)
+        later = next(t for t in large if not larder.stored(t.digest))
+        pull(larder, later)
+        wait_until(lambda: larder.stored(later.digest), "alone it is kept, and another one goes")
+        assert_within(larder, room * MIB)
+        larder.stop()
+    finally:
+        fs.end()

@@ -495,6 +495,54 @@ static void test_fits(void **state)
     assert_true(store_fits(r->store, 951));
 }
 
+/* Fills that are under way together have to fit together, at their full lengths, beside what is pinned. */
+static void test_fills_fit_together(void **state)
+{
+    struct rig *r = *state;
+    struct partial a = put_partial(r, 1, KIB), b = put_partial(r, 2, KIB), c = put_partial(r, 3, KIB);
+    char why[1024];
+    struct str w = STR_INIT(why);
+    assert_true(partial_expect(&a, 1000 * KIB));
+    assert_false(partial_expect(&b, UINT64_MAX / 2));
+    max_size(r, 1000 * KIB); /* 950 may be filled; what has begun is not ended */
+    assert_false(partial_expect(&b, KIB));
+    assert_true(partial_expect(&a, 500 * KIB));
+    assert_false(partial_expect(&b, 451 * KIB));
+    assert_true(partial_expect(&b, 450 * KIB));
+    assert_true(partial_expect(&b, 450 * KIB)); /* again: the same */
+    assert_false(partial_expect(&c, 1));
+    assert_true(partial_expect(&b, 449 * KIB));
+    assert_true(partial_expect(&c, KIB));
+    partial_keep(&a, KIB);
+    assert_true(partial_expect(&c, 501 * KIB));
+    partial_discard(&b);
+    assert_true(partial_expect(&c, 950 * KIB));
+    assert_int_equal(partial_commit(&c, KIB, &w), 0);
+    assert_true(partial_expect(&a, 950 * KIB));
+    partial_close(&a);
+    partial_close(&c);
+    assert_true(partial_expect(&b, 950 * KIB));
+    partial_close(&b);
+    hold_indexed(r->store, &c.digest);
+}
+
+static void test_fills_fit_beside_what_is_pinned(void **state)
+{
+    struct rig *r = *state;
+    struct digest d = rig_blob(r, 10, 100 * KIB);
+    struct partial p = put_partial(r, 1, KIB);
+    char why[1024];
+    struct str w = STR_INIT(why);
+    max_size(r, 1000 * KIB);
+    assert_true(partial_expect(&p, 950 * KIB));
+    assert_int_equal(store_pin_digest(r->store, &d, &w), 0);
+    store_tidy(r->store);
+    assert_false(partial_expect(&p, 851 * KIB));
+    assert_true(partial_expect(&p, 850 * KIB));
+    partial_discard(&p);
+    partial_close(&p);
+}
+
 /* ---- beside all else ---- */
 
 struct beside {
@@ -587,6 +635,8 @@ int main(void)
         RIG_TEST(test_free_space),
         RIG_TEST(test_relief),
         RIG_TEST(test_fits),
+        RIG_TEST(test_fills_fit_together),
+        RIG_TEST(test_fills_fit_beside_what_is_pinned),
         RIG_TEST(test_beside_readers_and_writers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
