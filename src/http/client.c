@@ -8,8 +8,9 @@
  *   HEADED      the body is being read                       -> END (call_read)
  *   FAILED      from any of them
  *
- * A connection (upconn) belongs to one call or is idle in its origin's list, newest first: the ones that are not needed
- * grow old and are closed by their timer. An idle connection that becomes readable has been closed (or spoken out of
+ * A connection (upconn) belongs to one call, or is idle in its origin's list, newest first: the ones that are not needed
+ * grow old and are closed by their timer. In between it may be `resting`: its call has ended before the body did (a redirect, a 401 or a
+ * 404 has a few words that nobody reads), and what is left of it, if that is little, is read off so that the connection can be used again. An idle connection that becomes readable has been closed (or spoken out of
  * turn) and goes. A call has its connection from the moment it may have one: while it is dialled, and when it is sent
  * once more. So the number of connections is what the quota has counted. What an answer needs, the head's 32 KiB above
  * all, exists from the request to the call's end; an idle connection is its stream and little more.
@@ -37,6 +38,8 @@
 #define KEEP_SESSION_MS (10 * 60 * 1000) /* a TLS session without a connection */
 #define WAITING_MAX     4096             /* calls per origin and core */
 #define READ_HEAD       16384
+#define REST_MAX        16384 /* bytes of a body that nobody wants, and how long they may take */
+#define REST_MS         300
 #define HOST_MAX        255
 #define PLACE_KEY       300
 
@@ -51,16 +54,18 @@ struct upconn {
     unsigned magic;
     bool heard; /* a byte of the present answer has come */
     bool closing;
+    bool resting;
     bool secret;                     /* the present answer is: what holds it is wiped */
     bool absolute;                   /* to a proxy that is asked by absolute-form requests, with: */
     struct span proxy_authorization; /* of the place's `how`, which the present call names, too */
     enum address_kind peer;
     struct place *place;
     struct stream *stream; /* NULL: not connected yet */
-    struct call *call;     /* NULL: idle */
-    struct list_node node; /* place->idle, when idle */
-    struct timer idle;
-    struct answer *answer; /* from the request to the end of the call */
+    struct call *call;     /* NULL: idle or resting */
+    struct list_node node; /* place->idle or place->resting */
+    struct timer idle;     /* when idle or resting */
+    size_t rest;           /* bytes that were read off */
+    struct answer *answer; /* from the request to the end of the call, or of the rest */
     char *request;         /* until it is sent */
     size_t request_n, request_sent;
     char *spill;
@@ -76,7 +81,7 @@ struct place {
     bool tls;
     bool forgotten; /* keeps nothing any more */
     struct quota_share *share;
-    struct list idle;
+    struct list idle, resting;
     unsigned n_conns, n_idle, n_waiting;
     struct timer rest; /* armed while there is no connection, and no call waits for one */
     struct tls_session session;
@@ -91,6 +96,7 @@ struct pool {
 
 static void call_go_on(struct call *call);
 static void on_stream_ready(struct stream *s, unsigned events);
+static void rest_read(struct upconn *u);
 static void place_rest(struct place *pl);
 static void on_turn(void *owner);
 static void on_idle_over(struct timer *t);
@@ -187,6 +193,7 @@ static struct place *place_of(struct pool *p, const struct origin *o)
     pl->serial = serial;
     pl->tls = o->tls;
     list_init(&pl->idle);
+    list_init(&pl->resting);
     timer_init(&pl->rest, on_rest_over);
     pl->share = quota_join(o->how != NULL && o->how->quotas != NULL ? o->how->quotas : p->quotas,
                            span_from(str_span(&k), origin_at), p->core, on_turn, pl);
@@ -262,12 +269,21 @@ static void upconn_not_idle(struct upconn *u)
     COUNT(core_counters(pl->pool->core), upstream_idle, -1);
 }
 
+static void upconn_not_resting(struct upconn *u)
+{
+    u->resting = false;
+    list_remove(&u->node);
+    timer_disarm(&u->idle);
+}
+
 static void upconn_close(struct upconn *u)
 {
     struct place *pl = u->place;
-    bool kept = u->call == NULL;
+    bool kept = u->call == NULL && !u->resting;
     if (kept)
         upconn_not_idle(u);
+    else if (u->resting)
+        upconn_not_resting(u);
     else
         u->call->conn = NULL;
     upconn_disconnect(u);
@@ -633,6 +649,10 @@ static void on_stream_ready(struct stream *s, unsigned events)
     struct upconn *u = s->owner;
     CHECK_MAGIC(u, UPCONN_MAGIC);
     struct call *call = u->call;
+    if (u->resting) {
+        rest_read(u);
+        return;
+    }
     if (call == NULL) {
         upconn_close(u);
         return;
@@ -786,6 +806,68 @@ void call_pause(struct call *call)
     stream_want(call->conn->stream, 0);
 }
 
+/* ---- what is left of a body ---- */
+
+static bool may_be_kept(const struct upconn *u)
+{
+    return u->stream != NULL && u->request == NULL && !u->closing && !u->place->forgotten &&
+           !u->place->pool->draining;
+}
+
+/* True: all of it has come. *more: there may be more, but not now. */
+static bool rest_step(struct upconn *u, bool *more)
+{
+    char buf[4096];
+    const char *from;
+    bool done = false;
+    *more = false;
+    while (!done && u->rest <= REST_MAX) {
+        ssize_t in = next_input(u, buf, sizeof buf, &from);
+        if (in == STREAM_AGAIN) {
+            *more = true;
+            return false;
+        }
+        if (in <= 0)
+            return false;
+        u->rest += (size_t)in;
+        ssize_t got = gather(u, from, (size_t)in, buf, &done);
+        if (u->secret)
+            mem_wipe(buf, sizeof buf);
+        if (got < 0)
+            return false;
+        if (u->spill != NULL && u->spill_at == u->spill_n)
+            spill_drop(u);
+    }
+    return done && u->spill == NULL;
+}
+
+static void rest_read(struct upconn *u)
+{
+    bool more, whole = rest_step(u, &more);
+    if (more) {
+        stream_want(u->stream, STREAM_READ);
+        return;
+    }
+    if (!whole || !may_be_kept(u)) {
+        upconn_close(u);
+        return;
+    }
+    upconn_not_resting(u);
+    upconn_keep(u);
+}
+
+/* The call has gone; its answer's body has not been read to its end. */
+static void upconn_rest(struct upconn *u)
+{
+    struct place *pl = u->place;
+    u->call = NULL;
+    u->resting = true;
+    u->rest = 0;
+    list_push_back(&pl->resting, &u->node);
+    timer_arm(pl->pool->core, &u->idle, REST_MS);
+    rest_read(u);
+}
+
 /* ---- life ---- */
 
 void call_start(struct pool *p, struct call *call)
@@ -826,12 +908,15 @@ void call_end(struct call *call)
         return;
     const struct h1_head *head = u->answer != NULL ? &u->answer->head : NULL;
     /* The answer has come to its end and the request is all out; or the call was given the connection just now. */
-    bool whole = head != NULL
-                     ? (was == CALL_END || (was == CALL_HEADED && !head->has_body)) && head->keep_alive
-                     : was == CALL_WAITING;
-    if (whole && u->stream != NULL && u->request == NULL && !u->closing && !u->place->forgotten &&
-        !call->pool->draining)
+    bool whole =
+        head != NULL ? was == CALL_END || (was == CALL_HEADED && !head->has_body) : was == CALL_WAITING;
+    bool little = was == CALL_HEADED && (!head->has_length || head->length <= REST_MAX);
+    if (!may_be_kept(u) || (head != NULL && !head->keep_alive))
+        upconn_close(u);
+    else if (whole)
         upconn_keep(u);
+    else if (little)
+        upconn_rest(u);
     else
         upconn_close(u);
 }
@@ -846,14 +931,14 @@ struct pool *pool_new(struct core *core)
     return p;
 }
 
-/* A place (of that way of dialling; NULL: any) that has something to give up: an idle connection, or a session. */
+/* A place (of that way of dialling; NULL: any) that has something to give up: a connection without a call, or a session. */
 static struct place *any_idle(const struct pool *p, const struct dial_how *how)
 {
     size_t pos = 0;
     struct place *pl;
     while ((pl = map_next(&p->places, &pos)) != NULL) {
         if ((how == NULL || pl->serial == how->serial) &&
-            (!list_empty(&pl->idle) || (pl->n_conns == 0 && pl->n_waiting == 0)))
+            (!list_empty(&pl->idle) || !list_empty(&pl->resting) || (pl->n_conns == 0 && pl->n_waiting == 0)))
             return pl;
     }
     return NULL;
@@ -863,11 +948,12 @@ static void close_idle(struct pool *p, const struct dial_how *how)
 {
     struct place *pl;
     while ((pl = any_idle(p, how)) != NULL) {
+        struct list *some = list_empty(&pl->idle) ? &pl->resting : &pl->idle;
         if (pl->n_conns == 0)
             place_free(pl);
         else
-            upconn_close(CONTAINER_OF(list_first(&pl->idle), struct upconn,
-                                      node)); /* the last one takes its place along */
+            upconn_close(
+                CONTAINER_OF(list_first(some), struct upconn, node)); /* the last one takes its place along */
     }
 }
 

@@ -7,7 +7,7 @@
  *   CALL_HEADED                  call->head is valid; read the body with call_read until CALL_END
  *   CALL_FAILED                  call->err and call->why say what happened
  *   call_end(call)               exactly once, at any moment: gives the connection back (if the answer was read to
- *                                its end and may be followed by another) or closes it. No event comes after it.
+ *                                its end, or nearly, and may be followed by another) or closes it. No event comes after it.
  *
  * If a kept-alive connection breaks before any byte of the answer, a GET or HEAD is sent once more on a new one (RFC 9110 section
  * 9.2.2); a POST is not.

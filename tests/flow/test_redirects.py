@@ -1,6 +1,7 @@
 """Redirects: followed wherever that is safe, never shown, never kept, and nothing goes along that has no business there."""
 
 import re
+import time
 
 import pytest
 
@@ -218,6 +219,25 @@ def test_a_resume_asks_for_the_redirect_again(larder, upstream, cdn, data):
     assert larder.get(ours(digest)).body == data
     assert upstream.count() == 2
     assert cdn.requests()[-1].range.startswith("bytes=")
+
+
+@pytest.mark.parametrize("wait", [0, 0.05])
+def test_a_redirect_does_not_cost_the_connection(start_larder, cdn, wait):
+    """Nor do a 401 and a 404: what they say is a few words, which come with the head or a moment later."""
+    with TokenRegistry() as up:
+        image = up.add("app", Image("layers", (5000,) * 6), tag="v1")
+        for name in image.layers:
+            up.on(lambda s, name=name: name in s.path and "authorization" in s.headers,
+                  Fault(redirect="%s/data/%s?sig=1" % (cdn.url, name), delay={"body": wait}))
+            serve(cdn, "/data/%s?sig=1" % name, image.blobs[name])
+        larder = start_larder(up, workers=1)
+        assert larder.get(paths.manifest("t/app", "v1")).good
+        for name in image.layers:
+            assert larder.get(ours(name)).body == image.blobs[name]
+            time.sleep(4 * wait)
+            assert larder.get(paths.manifest("t/app", "none-" + name[-8:])).status == 404
+        assert len(up.refused()) == 1 and up.count() >= 15
+        assert up.connections == 1 and cdn.connections == 1
 
 
 # ---- another registry behind a redirect ----

@@ -691,6 +691,106 @@ static void test_more_behind_a_small_read(void **state)
     played(2, 2);
 }
 
+/* ---- bodies that nobody reads ---- */
+
+static void get_head(unsigned i)
+{
+    struct range r = {.from = i, .n = 1, .stop_at_head = true};
+    rig_do(&rig, do_call, &r);
+    finish(i, 1);
+    assert_int_equal(asked[i].err, 0);
+}
+
+#define REFUSED "HTTP/1.1 401 Unauthorized\r\n"
+
+/* The next call has the same connection, whether the rest was there already or comes a moment later. */
+static void test_a_little_that_is_not_read(void **state)
+{
+    (void)state;
+    static const char *const whole[] = {
+        REFUSED "Content-Length: 5\r\n\r\nhello",
+        REFUSED "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nT: r\r\n\r\n",
+    };
+    static struct act script[] = {
+        {.does = NEXT},        {.does = READ}, {SAY, NULL, 0},          {.does = READ},
+        {SAY, NULL, 0},        {.does = READ}, {SAY, NULL, 0},          {.does = NAP},
+        {SAY, NULL, 0},        {.does = READ}, {SAY, LENGTH(9000), 0},  {.does = NAP},
+        {PATTERN, NULL, 9000}, {.does = READ}, {SAY, LENGTH(1) "a", 0}, {.does = END_OF_SCRIPT}};
+    script[2].text = whole[0];
+    script[4].text = whole[1];
+    script[6].text = REFUSED "Transfer-Encoding: chunked\r\n\r\n5\r\nhe";
+    script[8].text = "llo\r\n0\r\n\r\n";
+    max_connections = 1; /* whoever comes meanwhile waits for it */
+    play(script);
+    for (unsigned i = 0; i < 4; i++) {
+        get_head(i);
+        assert_int_equal(asked[i].reused, i > 0);
+    }
+    struct asked *a = get(4);
+    assert_int_equal(a->body, 1);
+    assert_true(a->reused);
+    played(1, 5);
+}
+
+/* Too much, too late, broken, followed by more: the connection is closed. */
+static void test_a_rest_that_is_not_worth_it(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, LENGTH(20000), 0},
+                                        {.does = GONE},
+                                        {.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, CHUNKED "fffff\r\n", 0},
+                                        {.does = ZEROS},
+                                        {.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, LENGTH(10) "hello", 0},
+                                        {.does = GONE}, /* 300 ms later */
+                                        {.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, CHUNKED "5\r\nhelloX", 0},
+                                        {.does = GONE},
+                                        {.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, LENGTH(5) "hello, and more", 0},
+                                        {.does = GONE},
+                                        {.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, LENGTH(10) "hello", 0},
+                                        {.does = CLOSE},
+                                        {.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, LENGTH(1) "a", 0},
+                                        {.does = END_OF_SCRIPT}};
+    play(script);
+    max_connections = 1;
+    for (unsigned i = 0; i < 6; i++) {
+        get_head(i);
+        assert_false(asked[i].reused);
+    }
+    assert_int_equal(get(6)->body, 1);
+    assert_false(asked[6].reused);
+    played(7, 7);
+}
+
+static void do_drain(void *arg);
+
+static void test_drain_while_a_rest_is_read(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT},
+                                        {.does = READ},
+                                        {SAY, LENGTH(10) "hello", 0},
+                                        {.does = GONE},
+                                        {.does = END_OF_SCRIPT}};
+    play(script);
+    get_head(0);
+    rig_do(&rig, do_drain, NULL);
+    played(1, 1);
+}
+
 /* ---- the number of connections ---- */
 
 static const struct act one_at_a_time[] = {
@@ -1403,6 +1503,9 @@ int main(void)
         TEST(test_closed_in_the_answer),
         TEST(test_not_used_again),
         TEST(test_more_behind_a_small_read),
+        TEST(test_a_little_that_is_not_read),
+        TEST(test_a_rest_that_is_not_worth_it),
+        TEST(test_drain_while_a_rest_is_read),
         TEST(test_queue_in_order),
         TEST(test_bulk_is_overtaken),
         TEST(test_limit_while_resolving),
