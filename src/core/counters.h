@@ -18,6 +18,7 @@
     X(accept_pauses, counter, "accept_pauses_total", "Times accepting stopped for want of descriptors")      \
     X(bad_requests, counter, "client_bad_requests_total", "Requests refused as malformed")                   \
     X(client_timeouts, counter, "client_timeouts_total", "Client connections closed by a timeout")           \
+    X(client_tls_failures, counter, "client_tls_failures_total", "TLS handshakes of clients that failed")    \
     X(answers_again, counter, "client_answers_again_total",                                                  \
       "Answers that went out in the bytes of the one before")                                                \
     X(bytes_to_clients, counter, "client_sent_bytes_total", "Bytes of responses sent to clients")            \

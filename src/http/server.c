@@ -40,7 +40,8 @@
 #define SEND_TURN    AHEAD_TURN /* see TCP_NOTSENT in net/tcp.c */
 #define PENDING_MAX  (64u << 10)
 #define LINGER_MS    2000
-#define NEWCOMER_MS  1000 /* for the first request of a connection, when the server stops */
+#define TLS_WARN_MS  10000 /* of failed handshakes one is worth a warning in this time */
+#define NEWCOMER_MS  1000  /* for the first request of a connection, when the server stops */
 #define LINGER_BYTES (1u << 20)
 #define FREE_MAX     64
 #define JOIN_MAX     (16u << 10)
@@ -83,6 +84,7 @@ struct server {
     char date[40];
     size_t date_n;
     struct list ports;
+    int64_t tls_warn_at; /* core_now */
     struct again_table *again;
     /* The exchange that is being handled, if its request came whole and alone, and is asked for again and again: its bytes, and where they
      * were read to. */
@@ -267,6 +269,24 @@ static void conn_answered(struct conn *k)
     mem_free(p);
 }
 
+/* What a client whose handshake failed has to say for itself is in no line of the log, as it asks nothing. Whoever only looks whether the
+ * port is open is none. */
+static void note_unfinished(struct conn *k, const char *why)
+{
+    struct server *s = k->server;
+    int64_t now = core_now(s->core);
+    char text[64];
+    struct str peer = STR_INIT(text);
+    if (!tls_unfinished(k->stream))
+        return;
+    COUNT(core_counters(s->core), client_tls_failures, 1);
+    server_peer(k, &peer);
+    log_emit(now >= s->tls_warn_at ? LOG_WARN : LOG_DEBUG, "tls", "a client's TLS handshake failed",
+             LOG_S("client", text), LOG_S("why", why));
+    if (now >= s->tls_warn_at)
+        s->tls_warn_at = now + TLS_WARN_MS;
+}
+
 static void on_conn_timer(struct timer *t)
 {
     struct conn *k = CONTAINER_OF(t, struct conn, timer);
@@ -281,6 +301,7 @@ static void on_conn_timer(struct timer *t)
     }
     if (k->state == CONN_SEND)
         COUNT(core_counters(k->server->core), client_timeouts, 1);
+    note_unfinished(k, "it did not come to its end in time");
     conn_close(k, k->state == CONN_SEND, "the client took nothing for too long");
 }
 
@@ -486,7 +507,9 @@ static void conn_readable(struct conn *k)
     k->server->whole_at = NULL;
     if (n > 0 && !answer_again(k, span_of(buf, (size_t)n)))
         conn_input(k, buf, (size_t)n);
-    else if (n <= 0 && n != STREAM_AGAIN)
+    if (n == STREAM_BROKEN)
+        note_unfinished(k, stream_why(k->stream));
+    if (n <= 0 && n != STREAM_AGAIN)
         conn_close(k, false, "the client closed the connection");
 }
 

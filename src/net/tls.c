@@ -49,6 +49,7 @@ struct tls {
     unsigned magic;
     uint8_t phase;
     bool is_client, resumed;
+    bool finished;  /* the handshake */
     bool eof;       /* the stream below has ended */
     bool shut;      /* we have sent close_notify, or will with the next record */
     bool shut_down; /* and ended the stream below */
@@ -263,6 +264,7 @@ static void handshake_done(struct tls *t)
 {
     br_ssl_session_parameters session;
     t->phase = OPEN;
+    t->finished = true;
     if (t->is_client)
         t->resumed = !tls_check_asked(t->check);
     if (t->session != NULL) {
@@ -893,6 +895,12 @@ bool tls_ended_well(const struct stream *s)
 {
     const struct tls *t = (const struct tls *)(const void *)s;
     return !tls_is(s) || t->eng->shutdown_recv;
+}
+
+bool tls_unfinished(const struct stream *s)
+{
+    const struct tls *t = (const struct tls *)(const void *)s;
+    return tls_is(s) && t->answered && !t->finished;
 }
 
 bool tls_resumed(const struct stream *s)

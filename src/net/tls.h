@@ -63,5 +63,7 @@ void tls_secret(struct stream *s, bool secret);
 bool tls_ended_well(
     const struct stream *s); /* recv gave 0 after the peer's close_notify; true also for a plain stream */
 bool tls_resumed(const struct stream *s);
+/* Something has come from the peer, and the handshake has not come to its end: if the stream has broken, that is why. */
+bool tls_unfinished(const struct stream *s);
 
 #endif

@@ -65,9 +65,13 @@ static const char *find(const struct words *table, size_t n, int code)
     return NULL;
 }
 
-static void add_alert(struct str *out, int alert)
+/* `asked`: we are the server, and it is we who refuse: what a handshake failure means then. */
+static void add_alert(struct str *out, int alert, bool asked)
 {
     const char *text = find(alerts, ARRAY_LEN(alerts), alert);
+    if (asked && alert == 40)
+        text = "no cipher suite, curve or signature in common with what larder speaks, which is TLS 1.2 (not "
+               "1.3)";
     str_addf(out, "TLS alert %d", alert);
     if (text != NULL)
         str_addf(out, ", %s", text);
@@ -77,12 +81,12 @@ void tls_words(struct str *out, int err, bool client)
 {
     if (err >= BR_ERR_SEND_FATAL_ALERT) {
         str_addf(out, "the %s's handshake was refused with ", client ? "server" : "client");
-        add_alert(out, err - BR_ERR_SEND_FATAL_ALERT);
+        add_alert(out, err - BR_ERR_SEND_FATAL_ALERT, !client);
         return;
     }
     if (err >= BR_ERR_RECV_FATAL_ALERT) {
         str_addf(out, "the %s refused with ", client ? "server" : "client");
-        add_alert(out, err - BR_ERR_RECV_FATAL_ALERT);
+        add_alert(out, err - BR_ERR_RECV_FATAL_ALERT, false);
         return;
     }
     const char *text = find(errors, ARRAY_LEN(errors), err);

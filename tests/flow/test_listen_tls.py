@@ -223,8 +223,20 @@ def test_nonsense_is_closed(secure, trusting, nonsense):
             c.send(nonsense)
             c.finish_sending()
         assert c.closed_by_peer()
+    assert_failure_is_said(secure, "TLS" if nonsense[0] != 0x16 else "")
     with connect(secure, trusting) as c:
         assert c.exchange("GET", "/v2/").status == 200
+    assert secure.metric("client_tls_failures_total") == 1
+
+
+def failures(larder):
+    return larder.logged(msg="a client's TLS handshake failed")
+
+
+def assert_failure_is_said(larder, why):
+    wait_until(lambda: larder.metric("client_tls_failures_total") == 1 and failures(larder), "it is counted and said")
+    record, = failures(larder)
+    assert record["level"] == "warn" and record["client"].startswith("127.0.0.1:") and why in record["why"]
 
 
 def test_tls_13_only_clients_are_turned_away(secure, root):
@@ -232,6 +244,27 @@ def test_tls_13_only_clients_are_turned_away(secure, root):
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     with pytest.raises(OSError):
         connect(secure, context)
+    assert_failure_is_said(secure, "1.3")
+
+
+def test_clients_that_do_not_trust_the_certificate(upstream, start_larder, leaf):
+    """Each is counted; the log has one of them each ten seconds, and all at level debug."""
+    larder = start_larder(upstream, run=False, workers=1)
+    larder.tls_port = free_port()
+    larder.config["listen"].append({"address": "127.0.0.1:%d" % larder.tls_port,
+                                    "tls": {"certificate": leaf.chain_file, "key": leaf.key_file}})
+    larder.start()
+    context = ssl.create_default_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    for _ in range(5):
+        with pytest.raises(ssl.SSLError):
+            connect(larder, context)
+    client.Conn(("127.0.0.1", larder.tls_port)).close()  # who looks whether the port is open is no failure
+    wait_until(lambda: larder.metric("client_tls_failures_total") == 5, "all are counted")
+    wait_until(lambda: len(failures(larder)) == 5, "all are said")
+    assert sum(r["level"] == "warn" for r in failures(larder)) == 1
+    wait_until(lambda: larder.metric("client_connections_open") == 0, "nothing is left")
+    assert larder.metric("client_tls_failures_total") == 5
 
 
 def test_a_client_that_never_shakes_hands_is_dropped(upstream, start_larder, leaf):
@@ -243,6 +276,7 @@ def test_a_client_that_never_shakes_hands_is_dropped(upstream, start_larder, lea
         half.send(b"\x16\x03\x01\x02\x00\x01")
         assert silent.closed_by_peer() and half.closed_by_peer()
     wait_until(lambda: larder.metric("client_connections_open") == 0, "nothing is left")
+    assert_failure_is_said(larder, "in time")
 
 
 def test_clients_may_leave_at_any_moment(upstream, secure, trusting):
