@@ -256,6 +256,13 @@ static enum step too_large(struct ask *a)
     return ask_reject(a, ERR_UP_TOO_LARGE, "the answer is above the limit (max_manifest)");
 }
 
+/* A registry without the referrers API: 404 sends clients to the fallback tag (distribution-spec), but not with NAME_UNKNOWN, which some
+ * of them take for a repository that is not there. */
+static bool no_referrers_api(unsigned status)
+{
+    return status == 400 || status == 404 || status == 405 || status == 406 || status == 410 || status == 501;
+}
+
 static enum step step_get(struct ask *a)
 {
     enum upstream_next next = upstream_step(&a->t);
@@ -265,10 +272,8 @@ static enum step step_get(struct ask *a)
         /* The empty object has no byte 0: for it, 416 proves that it is there. */
         if (a->kind == ASK_STAT && a->t.failure.status == 416 && digest_is_empty(&a->wanted))
             return ask_stat_found(a, 0);
-        /* A registry without the referrers API: 404 sends clients to the fallback tag (distribution-spec). */
-        unsigned status = a->t.failure.status;
-        if (a->referrers && (status == 400 || status == 405 || status == 406 || status == 501))
-            return ask_reject(a, ERR_MANIFEST_UNKNOWN, "upstream has no referrers API");
+        if (a->referrers && no_referrers_api(a->t.failure.status))
+            a->t.failure.err = ERR_MANIFEST_UNKNOWN;
         return ask_fail(a);
     }
     if (a->kind == ASK_STAT)
