@@ -18,6 +18,7 @@
     X(DIGEST_UNSUPPORTED,  400, "DIGEST_INVALID",   "digest",       "digest algorithm not supported, use sha256 or sha512")         \
     X(SCHEMA1,             400, "MANIFEST_INVALID", "schema",       "signed manifests of schema 1 are not supported")               \
     X(NAME_UNKNOWN,        404, "NAME_UNKNOWN",     "no-rule",      "no cache rule for this repository")                            \
+    X(NAME_PREFIXED,       404, "NAME_UNKNOWN",     "prefixed",     "?ns= wants the registry's own name: mirror without a path")    \
     X(ROUTE_UNKNOWN,       404, "UNSUPPORTED",      "no-endpoint",  "no such endpoint")                                             \
     X(MANIFEST_UNKNOWN,    404, "MANIFEST_UNKNOWN", "unknown",      "manifest unknown to the upstream registry")                    \
     X(BLOB_UNKNOWN,        404, "BLOB_UNKNOWN",     "unknown",      "blob unknown to the upstream registry")                        \

@@ -246,6 +246,11 @@ const struct conf_rule *conf_match_target(const struct conf *c, struct span repo
 const struct conf_rule *conf_match_source(const struct conf *c, struct span ns, struct span repo,
                                           struct str *upstream_repo);
 
+/* Does a name under ?ns= begin with the target of a rule for that registry, as that of a client does which has been told to put it in front?
+ * Then the rule's repository is meant, and not the registry's own of that name; unless both are one: upstream_repo is what
+ * conf_match_source has found. */
+bool conf_names_target(const struct conf *c, struct span ns, struct span repo, struct span upstream_repo);
+
 /* One key of the table, for people. All but the type is text that is always there. */
 struct conf_schema_line {
     const char *section; /* "", "rules[]." */

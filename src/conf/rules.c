@@ -155,3 +155,18 @@ const struct conf_rule *conf_match_source(const struct conf *c, struct span ns, 
     MUST(!key.cut);
     return find(&c->compiled->source, &c->compiled->source_wild, str_span(&key));
 }
+
+bool conf_names_target(const struct conf *c, struct span ns, struct span repo, struct span upstream_repo)
+{
+    char registry_buf[NAME_REGISTRY_MAX + 1], meant_buf[NAME_REPO_MAX + 1];
+    struct str registry = STR_INIT(registry_buf), meant = STR_INIT(meant_buf);
+    const struct conf_rule *r = conf_match_target(c, repo, &meant);
+    if (r == NULL || !name_registry_canonical(ns, &registry) || !span_eq(r->registry, str_span(&registry)) ||
+        span_eq(str_span(&meant), upstream_repo))
+        return false;
+    if (r->wildcard)
+        return r->target_prefix.n > 0;
+    /* Of one repository: only what is in front of its whole name is a path that a client adds. */
+    return repo.n > meant.n && repo.p[repo.n - meant.n - 1] == '/' &&
+           span_eq(span_from(repo, repo.n - meant.n), str_span(&meant));
+}

@@ -561,16 +561,21 @@ static int fault_err(int fault)
     }
 }
 
-static bool match_rule(struct serve *s)
+/* A name that has two meanings is not guessed at: the wrong one may be somebody else's repository. */
+static int match_rule(struct serve *s)
 {
     struct str repo = STR_INIT(s->repo), key = STR_INIT(s->repo_key);
     s->by_source = s->route.ns.n > 0 && s->conf->mirror;
-    s->rule = proxy_match(s->conf, s->route.ns, s->route.name, &repo, &key);
-    if (s->rule == NULL)
-        return false;
+    const struct conf_rule *rule = proxy_match(s->conf, s->route.ns, s->route.name, &repo, &key);
+    struct span found = rule != NULL ? str_span(&repo) : SPAN_NONE;
+    if (s->by_source && conf_names_target(s->conf, s->route.ns, s->route.name, found))
+        return ERR_NAME_PREFIXED;
+    if (rule == NULL)
+        return ERR_NAME_UNKNOWN;
+    s->rule = rule;
     s->repo_n = repo.n;
     s->repo_key_n = key.n;
-    return true;
+    return 0;
 }
 
 static enum step step_route(struct serve *s)
@@ -590,8 +595,9 @@ static enum step step_route(struct serve *s)
         return respond_ping(s);
     if (s->route.query.n > FLIGHT_QUERY_MAX)
         return respond_error(s, ERR_URI_TOO_LONG);
-    if (!match_rule(s))
-        return respond_error(s, ERR_NAME_UNKNOWN);
+    err = match_rule(s);
+    if (err != 0)
+        return respond_error(s, err);
     if (s->kind == KIND_TAGS || s->kind == KIND_REFERRERS)
         return ask(s, ASK_LIST);
     return op_go(&s->op, SERVE_LOOKUP);

@@ -220,6 +220,59 @@ def test_ns_reaches_only_what_a_rule_covers(start_larder, upstream):
     assert all("private" not in s.path for s in upstream.requests())
 
 
+REPOS = ("app", "org/app", "t/app", "t/org/app", "demo/org/app", "demo/org/app/more", "library/app", "off/app", "off/library/app")
+
+
+def larder_with_rules(start_larder, upstream, *rules, registry=REGISTRY):
+    return start_larder(upstream, upstreams=[{"registry": registry, "endpoints": [upstream.url]}], rules=[
+        {"name": "rule-%d" % n, "source": registry + source, "target": target} for n, (source, target) in enumerate(rules)])
+
+
+@pytest.mark.parametrize("rules, served, refused", [
+    ([("/*", "t/*")], {"org/app": "org/app", "app": "app", "tt/app": "tt/app", "t": "t"}, ["t/org/app", "t/app"]),
+    ([("/t/*", "t/*")], {"t/org/app": "t/org/app"}, []),
+    ([("/t/*", "t/*"), ("/*", "all/*")], {"t/org/app": "t/org/app", "org/app": "org/app"}, ["all/org/app"]),
+    ([("/org/*", "t/*")], {"org/app": "org/app"}, ["t/app", "t/org/app"]),
+    ([("/*", "*")], {"org/app": "org/app", "t/org/app": "t/org/app"}, []),
+    ([("/org/*", "*")], {"org/app": "org/app"}, []),
+    ([("/org/app", "demo/org/app"), ("/*", "t/*")],
+     {"org/app": "org/app", "demo/org/app/more": "demo/org/app/more"}, ["demo/org/app", "t/org/app"]),
+    ([("/org/app", "app"), ("/*", "t/*")], {"app": "app", "org/app": "org/app"}, ["t/app"])])
+def test_a_name_that_ns_and_a_path_prefix_read_differently_is_not_guessed_at(start_larder, upstream, rules, served, refused):
+    """A mirror that a client is given with a path (BuildKit's mirrors, containerd's override_path) puts that path before the name."""
+    for repo in set(REPOS) | set(served.values()) | set(refused):
+        upstream.add(repo, Image(repo, (10,)), tag="v1")
+    larder = larder_with_rules(start_larder, upstream, *rules)
+    for name, repo in served.items():
+        assert larder.get("/v2/%s/manifests/v1?ns=%s" % (name, REGISTRY)).body == upstream.repo(repo)["manifests"][
+            upstream.repo(repo)["tags"]["v1"]][1], name
+    upstream.forget()
+    for name in refused:
+        for kind in ("manifests/v1", "tags/list"):
+            r = larder.get("/v2/%s/%s?ns=%s" % (name, kind, REGISTRY.upper()))
+            assert r.status == 404 and r.error_code == "NAME_UNKNOWN", (name, r)
+            assert "without a path" in r.json()["errors"][0]["message"]
+    assert upstream.count() == 0
+
+
+def test_a_path_prefix_and_library(start_larder, upstream):
+    for repo in REPOS:
+        upstream.add(repo, Image(repo, (10,)), tag="v1")
+    larder = larder_with_rules(start_larder, upstream, ("/library/*", "off/*"), ("/*", "hub/*"), registry="docker.io")
+    for name in ("app", "library/app", "org/app"):
+        assert larder.get("/v2/%s/manifests/v1?ns=docker.io" % name).good
+    for name in ("off/app", "off/library/app", "hub/app", "hub/library/app", "hub/org/app"):
+        assert larder.get("/v2/%s/manifests/v1?ns=index.docker.io" % name).status == 404
+    assert larder.get("/v2/off/app/manifests/v1").good and larder.get("/v2/hub/org/app/manifests/v1").good
+
+
+def test_a_target_of_another_registry_is_no_path_prefix(both, upstream):
+    """quay/ is the target for another registry: at Docker Hub it is an organisation like any other."""
+    image = upstream.add("quay/app", Image("quay-at-hub", (10,)), tag="v1")
+    assert both.get("/v2/quay/app/manifests/v1?ns=docker.io").body == image.manifest
+    assert both.get("/v2/hub/app/manifests/v1?ns=docker.io").status == 404
+
+
 def test_ns_can_be_switched_off(start_larder, upstream):
     upstream.add("app", Image("app", (10,)), tag="v1")
     larder = start_larder(upstream, mirror={"enabled": False})
