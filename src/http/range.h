@@ -20,7 +20,7 @@ struct range {
 enum range_parse {
     RANGE_ABSENT,  /* no header, unknown unit, or not the grammar: ignore it, answer 200 */
     RANGE_OK,      /* at least one spec */
-    RANGE_TOO_MANY /* well-formed, but more than the limit: answer 416 */
+    RANGE_TOO_MANY /* well-formed, but more than the limit: answer 400 */
 };
 
 /* At most cap specs are written, *n says how many. */

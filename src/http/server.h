@@ -26,7 +26,7 @@
 #include "http/ahead.h"
 #include "http/h1.h"
 
-#define EXCHANGE_REQUEST_MAX  16384 /* bytes of a request head */
+#define EXCHANGE_REQUEST_MAX  32768 /* bytes of a request head: RANGE_MAX ranges of 12 digits, and some KiB */
 #define EXCHANGE_RESPONSE_MAX 4096  /* bytes of a response head */
 #define LENGTH_UNKNOWN        UINT64_MAX
 

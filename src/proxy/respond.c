@@ -306,7 +306,7 @@ static bool etag_listed(struct span list, const char *etag)
     return false;
 }
 
-enum ranges { RANGES_WHOLE, RANGES_PART, RANGES_BAD };
+enum ranges { RANGES_WHOLE, RANGES_PART, RANGES_BAD, RANGES_TOO_MANY };
 
 /* What the request's Range means for this length. */
 static enum ranges serve_ranges(struct serve *s, const char *etag, struct range *out, size_t *n)
@@ -329,7 +329,9 @@ static enum ranges serve_ranges(struct serve *s, const char *etag, struct range 
     mem_free(specs);
     if (parsed == RANGE_ABSENT)
         return RANGES_WHOLE;
-    return parsed == RANGE_TOO_MANY || *n == 0 ? RANGES_BAD : RANGES_PART;
+    if (parsed == RANGE_TOO_MANY)
+        return RANGES_TOO_MANY;
+    return *n == 0 ? RANGES_BAD : RANGES_PART;
 }
 
 static void make_boundary(char out[BOUNDARY_LEN])
@@ -408,6 +410,8 @@ enum step respond_content(struct serve *s)
     enum step step;
     if (what == RANGES_BAD) {
         step = send_unsatisfiable(s);
+    } else if (what == RANGES_TOO_MANY) {
+        step = respond_error(s, ERR_RANGES);
     } else {
         uint64_t total;
         if (n > 1)

@@ -547,15 +547,15 @@ static enum proxy_kind kind_of(enum route_kind kind)
     }
 }
 
-static int fault_err(int fault)
+static int fault_err(const struct exchange *x)
 {
-    switch (fault) {
+    switch (x->fault) {
     case 408:
         return ERR_REQUEST_TIMEOUT;
     case 414:
         return ERR_URI_TOO_LONG;
-    case 431:
-        return ERR_HEAD_TOO_LARGE;
+    case 431: /* clients that ask for many ranges at once know from a 400 that they have to ask for fewer */
+        return h1_count(&x->req, SPAN("range")) > 0 ? ERR_RANGES : ERR_HEAD_TOO_LARGE;
     default:
         return ERR_BAD_REQUEST;
     }
@@ -582,7 +582,7 @@ static enum step step_route(struct serve *s)
 {
     struct exchange *x = s->x;
     if (x->fault != 0)
-        return respond_error(s, fault_err(x->fault));
+        return respond_error(s, fault_err(x));
     int err = route_parse(x->req.target, s->scratch, &s->route);
     s->kind = kind_of(s->route.kind);
     if (x->req.method == H1_OTHER)

@@ -787,8 +787,8 @@ static void test_bad_requests(void **state)
     } cases[] = {
         {"nonsense\r\n\r\n", "", 0, "", 400},
         {"GET / HTTP/1.1\r\n\r\n", "", 0, "", 400},
-        {"GET /", "a", 20000, " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
-        {"GET / HTTP/1.1\r\nHost: a\r\nX: ", "a", 20000, "\r\n\r\n", 431},
+        {"GET /", "a", EXCHANGE_REQUEST_MAX, " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+        {"GET / HTTP/1.1\r\nHost: a\r\nX: ", "a", EXCHANGE_REQUEST_MAX, "\r\n\r\n", 431},
         {"GET / HTTP/1.1\r\nHost: a\r\n", "X: 1\r\n", 200, "\r\n", 431},
         {"GET / HTTP/1.1\r\nHost: a\r\nX: half", "", 0, "", 408}, /* and never the rest */
     };
