@@ -177,6 +177,9 @@ def test_without_referrers_clients_get_404_and_use_the_fallback_tag(larder, upst
     upstream.on("/login.html", Fault(status=200, body=b"<html>login</html>", headers={"Content-Type": "text/html"}))
     r = larder.get(paths.referrers(APP, image.digest))
     assert r.status == 404 and r.error_code == "MANIFEST_UNKNOWN", "NAME_UNKNOWN says that there is no such repository"
+    asked = upstream.count()
+    assert larder.get(paths.referrers(APP, image.digest)).status == 404
+    assert upstream.count() == asked and not larder.logged(msg="asked without success"), "it is no news the next time"
     tag = image.digest.replace(":", "-")
     upstream.tag("app", tag, image.digest)
     assert larder.get(paths.manifest(APP, tag)).good
