@@ -18,6 +18,8 @@
     X(DIGEST_UNSUPPORTED,  400, "DIGEST_INVALID",   "digest",       "digest algorithm not supported, use sha256 or sha512")         \
     X(SCHEMA1,             400, "MANIFEST_INVALID", "schema",       "signed manifests of schema 1 are not supported")               \
     X(RANGES,              400, "RANGE_INVALID",    "ranges",       "too many ranges in one request")                               \
+    X(PAGE_INVALID,        400, "UNSUPPORTED",      "page",         "the parameter n is not a number")                              \
+    X(UP_REFUSED,          400, "UNSUPPORTED",      "refused",      "the upstream registry does not take such a request")           \
     X(NAME_UNKNOWN,        404, "NAME_UNKNOWN",     "no-rule",      "no cache rule for this repository")                            \
     X(NAME_PREFIXED,       404, "NAME_UNKNOWN",     "prefixed",     "?ns= wants the registry's own name: mirror without a path")    \
     X(ROUTE_UNKNOWN,       404, "UNSUPPORTED",      "no-endpoint",  "no such endpoint")                                             \

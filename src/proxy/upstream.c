@@ -51,6 +51,10 @@ int upstream_err_of(unsigned status, enum upstream_what what)
         return what == WHAT_BLOB       ? ERR_BLOB_UNKNOWN
                : what == WHAT_MANIFEST ? ERR_MANIFEST_UNKNOWN
                                        : ERR_TAGS_UNKNOWN;
+    case 400: /* what is asked for has a name, and maybe a query, that upstream does not take: to try again is no use */
+    case 414:
+    case 422:
+        return what == WHAT_BLOB ? ERR_UP_STATUS : ERR_UP_REFUSED;
     case 429:
         return ERR_TOO_MANY;
     case 503:

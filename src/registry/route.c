@@ -240,6 +240,21 @@ static int route_query(struct span query, struct scratch *s, struct route *r)
     return 0;
 }
 
+/* A number of tags as every registry takes it. What is encoded is left to upstream. */
+static bool query_n_ok(struct span query)
+{
+    struct span part;
+    while (span_next(&query, '&', &part)) {
+        if (!span_starts(part, SPAN("n=")))
+            continue;
+        for (size_t i = 2; i < part.n; i++) {
+            if ((part.p[i] < '0' || part.p[i] > '9') && span_find(part, '%') < 0)
+                return false;
+        }
+    }
+    return true;
+}
+
 int route_parse(struct span target, char scratch[ROUTE_TARGET_MAX], struct route *out)
 {
     struct route r = {.kind = ROUTE_NONE};
@@ -257,6 +272,8 @@ int route_parse(struct span target, char scratch[ROUTE_TARGET_MAX], struct route
     int err = route_path(path, &r);
     if (err == 0)
         err = route_query(query, &s, &r);
+    if (err == 0 && r.kind == ROUTE_TAGS && !query_n_ok(r.query))
+        err = ERR_PAGE_INVALID;
     if (err == 0)
         *out = r;
     return err;

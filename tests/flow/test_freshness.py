@@ -279,7 +279,7 @@ def test_a_scan_of_names_does_not_grow_memory(larder, upstream):
 
 # ---- statuses ----
 
-STATUSES = {400: (502,), 401: (403,), 402: (502,), 403: (403,), 404: (404,), 405: (502,), 406: (502, 404), 408: (502, 504), 410: (404, 502),
+STATUSES = {401: (403,), 402: (502,), 403: (403,), 404: (404,), 405: (502,), 406: (502, 404), 408: (502, 504), 410: (404, 502),
             418: (502,), 429: (429,), 451: (403, 502), 500: (502,), 501: (502,), 502: (502,), 503: (502, 503), 504: (502, 504)}
 
 
@@ -297,7 +297,27 @@ def test_statuses_of_upstream_for_what_is_not_cached(larder, upstream, image, st
     assert larder.stored_objects() == []
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 406, 429, 500, 503])
+@pytest.mark.parametrize("status", [400, 414, 422])
+def test_what_upstream_does_not_take_is_the_clients_mistake(upstream, start_larder, image, status):
+    """A client repeats what fails with a 5xx. A blob's name is its digest, there is no mistake in it; and what has been served before is no mistake."""
+    larder = start_larder(upstream, defaults={"tag_ttl": "0s"})
+    assert larder.get(paths.manifest(APP, "v1")).good and larder.get(paths.tags(APP)).good
+    upstream.on(re.compile("."), Fault(status=status))
+    for target in (paths.manifest(APP, "other"), paths.manifest(APP, "sha256:" + "1" * 64), paths.tags(APP) + "?n=3"):
+        for r in (larder.get(target), larder.head(target)):
+            assert r.status == 400 and "upstream says" not in r.body.decode(), (target, r)
+    assert larder.get(paths.blob(APP, image.config)).status == 502
+    assert larder.get(paths.manifest(APP, "v1")).body == image.manifest and larder.get(paths.tags(APP)).good
+
+
+def test_a_page_that_is_no_number_is_a_400_without_upstream(larder, upstream, image):
+    for n in ("-1", "x", "1.5"):
+        r = larder.get(paths.tags(APP) + "?n=" + n)
+        assert r.status == 400 and "parameter n" in r.json()["errors"][0]["message"]
+    assert upstream.count() == 0
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 406, 414, 422, 429, 500, 503])
 def test_statuses_of_upstream_do_not_touch_what_is_cached(larder, upstream, image, status):
     assert larder.get(OURS).good and larder.get(paths.blob(APP, image.config)).good
     upstream.on(re.compile("."), Fault(status=status))
