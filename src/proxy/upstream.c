@@ -379,11 +379,12 @@ static enum upstream_next round_over(struct upstream_try *t)
     }
     /* One transfer that resumes again and again says no more than a round does; a token server's limit is known by now, and is one of its
      * own; and while another endpoint answers, the upstream as a whole is neither limited nor out of order. */
-    if (is_limit(&t->failure) && !t->by_auth && !t->answered)
+    const struct flight_failure *f = &t->failure;
+    if (is_limit(f) && !t->by_auth && !t->answered)
         upstream_limited(t->setup, t->up, t->set, t->what, &t->failure);
-    else if (!is_limit(&t->failure) && !t->insistent && health_trouble(&t->failure))
-        health_bad(t->setup, t->up, &t->failure, t->began_ms, t->said.own && !t->answered);
-    else if (!is_limit(&t->failure) && t->heard)
+    else if (health_trouble(f) && !is_limit(f) && !t->insistent)
+        health_bad(t->setup, t->up, f, t->began_ms, t->said.own && !t->answered);
+    else if (!health_trouble(f) && !is_limit(f) && t->heard)
         health_good(t->setup, t->up);
     return over(t);
 }
