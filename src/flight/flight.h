@@ -67,6 +67,7 @@ struct flight_answer {
     bool filtered;                   /* referrers: upstream has filtered by artifactType */
     bool unkept;                     /* the store did not take it */
     bool stored;                     /* a check: the tag names `digest`, which the store has; no bytes here */
+    bool proved;                     /* whether a repository has it: more than a 200 says so */
 };
 
 struct flights; /* the table, shared by all cores */

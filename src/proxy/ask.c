@@ -202,9 +202,9 @@ static enum step ask_stat_found(struct ask *a, uint64_t length)
         !media_is_generic(type))
         memcpy(a->answer.media, type.p, type.n);
     upstream_stop(&a->t);
+    a->answer.proved = claimed || store_get_object(a->px->reader, &a->wanted, &object);
     flight_answered(a->flight, &a->answer);
-    bool evident = claimed || store_get_object(a->px->reader, &a->wanted, &object);
-    bool link = evident && (!a->manifest || a->answer.media[0] != 0);
+    bool link = a->answer.proved && (!a->manifest || a->answer.media[0] != 0);
     return link ? op_go(&a->op, ASK_STORE) : ask_done(a);
 }
 

@@ -135,7 +135,7 @@ static void step_ask(struct obtain *o)
         return;
     }
     if (o->asked == ASK_STAT) {
-        o->linked = true;
+        o->linked = a->proved;
         o->typed = a->media[0] != 0;
     } else {
         o->fetched = o->fetched || !a->stored;

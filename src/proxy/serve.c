@@ -134,7 +134,7 @@ static bool stale_allowed(const struct serve *s)
 }
 
 static enum step open_tag(struct serve *s);
-static enum step pass_begin(struct serve *s);
+static enum step pass_begin(struct serve *s, uint64_t length);
 
 static enum step ask_failed(struct serve *s, const struct flight_failure *f)
 {
@@ -146,8 +146,10 @@ static enum step ask_failed(struct serve *s, const struct flight_failure *f)
         return s->asked == ASK_LIST ? send_kept(s) : open_tag(s);
     }
     /* What upstream says of a blob is not enough to serve it for this repository: then its bytes decide. */
-    if (f->err == ERR_UP_VAGUE && s->x->req.method == H1_GET)
-        return pass_begin(s);
+    if (f->err == ERR_UP_VAGUE && s->x->req.method == H1_GET) {
+        bool here = store_get_object(s->px->reader, &s->digest, &s->record);
+        return pass_begin(s, here ? s->record.size : LENGTH_UNKNOWN);
+    }
     return respond_failure(s, f);
 }
 
@@ -226,7 +228,9 @@ static enum step step_ask(struct serve *s)
     if (s->asked == ASK_LIST)
         return respond_list(s, span_of(a->bytes, a->n), span_str(a->media), span_str(a->next), a->filtered);
     if (s->asked == ASK_STAT) {
-        s->linked = true;
+        s->linked = a->proved;
+        s->told = true;
+        s->told_length = a->length;
         if (s->kind == KIND_BLOB && s->x->req.method == H1_HEAD &&
             !store_get_object(s->px->reader, &s->digest, &s->record))
             return respond_stat(s, a);
@@ -405,7 +409,7 @@ static enum step join(struct serve *s)
         s->verified = flight_seen(&s->seat) == FLIGHT_VERIFIED;
         break;
     }
-    if (!s->linked && !span_eq(flight_repo(&s->seat), repo_key(s))) {
+    if (!s->linked && !s->told && !span_eq(flight_repo(&s->seat), repo_key(s))) {
         leave(s); /* it is fetched from another repository: does ours have it, too? */
         return ask(s, ASK_STAT);
     }
@@ -452,13 +456,11 @@ static void pass_prepare(struct serve *s)
                                   .digest = s->digest};
 }
 
-/* From the beginning, on our own. The store may have it for other repositories: then its length is known. */
-static enum step pass_begin(struct serve *s)
+/* From the beginning, on our own. The length is known if the blob is here for another repository. */
+static enum step pass_begin(struct serve *s, uint64_t length)
 {
     struct hasher fresh;
-    struct pass_part all = {.from = 0, .end = UINT64_MAX, .length = LENGTH_UNKNOWN, .upto = &fresh};
-    if (store_get_object(s->px->reader, &s->digest, &s->record))
-        all.length = s->record.size;
+    struct pass_part all = {.from = 0, .end = UINT64_MAX, .length = length, .upto = &fresh};
     leave(s);
     pass_prepare(s);
     s->collapsed = false;
@@ -499,12 +501,19 @@ static enum step join_failed(struct serve *s)
 {
     struct flight_failure f = *flight_failure(&s->seat);
     if (f.err == ERR_STORE)
-        return pass_begin(s);
+        return pass_begin(s, LENGTH_UNKNOWN);
     bool ours = span_eq(flight_repo(&s->seat), repo_key(s));
     if ((!ours || f.err == ERR_CLIENT_GONE) && s->rounds < ROUNDS_MAX)
         return again(s);
     leave(s);
     return respond_failure(s, &f);
+}
+
+/* Fetched from another repository, and what upstream told of ours is not even the same length: our repository's own bytes decide. */
+static bool not_ours(const struct serve *s, uint64_t length)
+{
+    return !s->linked && !span_eq(flight_repo(&s->seat), repo_key(s)) &&
+           (length == FLIGHT_UNKNOWN || length != s->told_length);
 }
 
 static enum step step_join(struct serve *s)
@@ -515,11 +524,13 @@ static enum step step_join(struct serve *s)
     if (state == FLIGHT_BUSY)
         return op_wait(&s->op, SERVE_O_SEAT);
     uint64_t length = flight_length(&s->seat);
+    if (not_ours(s, length))
+        return pass_begin(s, length == FLIGHT_UNKNOWN ? LENGTH_UNKNOWN : length);
     /* An object that is all tail can wait for its verdict: a bad one gets a status instead of a short body. */
     if (state == FLIGHT_HEAD && length <= FLIGHT_TAIL)
         return op_wait(&s->op, SERVE_O_SEAT);
     if (state == FLIGHT_UNKEPT && length <= FLIGHT_TAIL)
-        return pass_begin(s);
+        return pass_begin(s, LENGTH_UNKNOWN);
     pass_prepare(s); /* also later its flight may end unkept */
     s->unkept = state == FLIGHT_UNKEPT;
     s->result = s->lead ? RESULT_MISS : s->verified ? RESULT_HIT : RESULT_COLLAPSED;

@@ -42,6 +42,8 @@ struct serve {
     int64_t ttl_ms;           /* of a tag: what is left, negative when stale */
     unsigned rounds;
     bool collapsed, linked, lead;
+    bool told;              /* upstream has said of a blob that our repository has it, which proves nothing */
+    uint64_t told_length;   /* ... and its length; FLIGHT_UNKNOWN: it has not */
     bool damaged;           /* what the index named was not good: what it says of a tag is no use */
     bool unkept;            /* it is not stored on its way */
     bool by_source;         /* the rule was found by ?ns= */
