@@ -6,7 +6,7 @@
 #include "proxy/secrets_int.h"
 
 /* What outlives a setup; the name of the registry, the credential set or the rule is the key by which the next setup finds it. Health is
- * about how a registry is reached, and with what account: when the configuration changes that, it begins anew. */
+ * about how a registry is reached, and with what account: when the configuration, or a file that it names, changes that, it begins anew. */
 struct health_life {
     struct ref ref;
     struct upstream_health health;
@@ -95,17 +95,6 @@ static struct account_life *account_life(struct account_life *known)
     return a;
 }
 
-static bool reached_alike(const struct conf_upstream *a, const struct conf_upstream *b)
-{
-    bool alike = a->n_endpoints == b->n_endpoints && span_eq(a->proxy, b->proxy) &&
-                 span_eq(a->ca.path, b->ca.path) &&
-                 span_eq(a->identity.certificate.path, b->identity.certificate.path) &&
-                 span_eq(a->identity.key.path, b->identity.key.path);
-    for (size_t i = 0; alike && i < a->n_endpoints; i++)
-        alike = span_eq(a->endpoints[i].url, b->endpoints[i].url);
-    return alike;
-}
-
 /* kept: the registries whose health goes on. */
 static void carry_upstreams(struct setup *s, const struct setup *before, struct map *kept)
 {
@@ -118,7 +107,7 @@ static void carry_upstreams(struct setup *s, const struct setup *before, struct 
     s->health = mem_zalloc((conf->n_upstreams + 1) * sizeof *s->health);
     for (size_t i = 0; i < conf->n_upstreams; i++) {
         const struct conf_upstream *up = &conf->upstreams[i], *was = map_get(&known, up->registry);
-        bool alike = was != NULL && reached_alike(up, was);
+        bool alike = was != NULL && digest_eq(&s->ways.reached[i], &before->ways.reached[was->index]);
         s->upstreams[i] = upstream_life(was != NULL ? before->upstreams[was->index] : NULL, s->n_cores);
         s->health[i] = health_life(alike ? before->health[was->index] : NULL);
         s->ways.upstream[i].quotas = s->ways.beyond[i].quotas = s->upstreams[i]->quotas;

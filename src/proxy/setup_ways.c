@@ -96,8 +96,16 @@ static char *named_file(const struct conf *conf, const struct conf_path *p, cons
     return secret_file_read(text, PEM_MAX, n, &st, why);
 }
 
+/* Each with its length, so that nothing runs into the next. */
+static void note(struct hasher *h, struct span s)
+{
+    hasher_update(h, &s.n, sizeof s.n);
+    if (s.n > 0)
+        hasher_update(h, s.p, s.n);
+}
+
 static bool read_ca(struct dial_how *how, const struct setup_ways *w, const struct conf *conf,
-                    const struct conf_upstream *up, struct str *why)
+                    const struct conf_upstream *up, struct hasher *reached, struct str *why)
 {
     struct str before = *why;
     size_t n;
@@ -107,6 +115,7 @@ static bool read_ca(struct dial_how *how, const struct setup_ways *w, const stru
     char *pem = named_file(conf, &up->ca, "upstreams[].ca", &n, why);
     if (pem == NULL)
         return false;
+    note(reached, span_of(pem, n));
     const struct trust *own = trust_new(span_of(pem, n), w->roots, true, why);
     secret_free(pem);
     if (own == NULL)
@@ -118,9 +127,10 @@ static bool read_ca(struct dial_how *how, const struct setup_ways *w, const stru
 }
 
 /* keys: the names of the certificate's key, of the private key's, and of what both stand in. False: *why. *out stays NULL when none is
- * named. */
+ * named. reached: hears what is in the files; or NULL. */
 static bool read_identity(const struct conf *conf, const struct conf_identity *named,
-                          const char *const keys[3], const struct identity **out, struct str *why)
+                          const char *const keys[3], const struct identity **out, struct hasher *reached,
+                          struct str *why)
 {
     struct str before = *why;
     size_t certificate_n, key_n;
@@ -133,6 +143,10 @@ static bool read_identity(const struct conf *conf, const struct conf_identity *n
     char *key = named_file(conf, &named->key, keys[1], &key_n, why);
     if (key != NULL) {
         *why = before;
+        if (reached != NULL) {
+            note(reached, span_of(certificate, certificate_n));
+            note(reached, span_of(key, key_n));
+        }
         place(why, conf, named->certificate.mark, keys[2]);
         *out = identity_new(span_of(certificate, certificate_n), span_of(key, key_n), why);
         if (*out != NULL)
@@ -152,7 +166,8 @@ static bool read_listeners(struct setup_ways *w, const struct conf *conf, struct
 {
     w->listen = mem_zalloc((conf->n_listen + 1) * sizeof *w->listen);
     for (; w->n_listen < conf->n_listen; w->n_listen++) {
-        if (!read_identity(conf, &conf->listen[w->n_listen].tls, listen_keys, &w->listen[w->n_listen], why))
+        if (!read_identity(conf, &conf->listen[w->n_listen].tls, listen_keys, &w->listen[w->n_listen], NULL,
+                           why))
             return false;
     }
     return true;
@@ -228,6 +243,36 @@ static struct dial_how way(const struct setup_ways *w, const struct conf *conf)
         .serial = dial_serial(), .addresses = w->addresses, .n_addresses = conf->n_resolve};
 }
 
+/* What the configuration itself says of it; the files follow as they are read. */
+static void note_conf(struct hasher *h, const struct conf *conf, const struct conf_upstream *up)
+{
+    hasher_init(h, DIGEST_SHA256);
+    note(h, up->proxy);
+    for (size_t i = 0; i < up->n_endpoints; i++)
+        note(h, up->endpoints[i].url);
+    note(h, SPAN("")); /* no URL is empty */
+    for (size_t i = 0; i < conf->n_resolve; i++) {
+        note(h, conf->resolve[i].host);
+        note(h, conf->resolve[i].address);
+        hasher_update(h, &conf->resolve[i].port, sizeof conf->resolve[i].port);
+    }
+    note(h, SPAN(""));
+}
+
+static bool read_upstream(const struct setup_ways *w, const struct conf *conf, const struct conf_upstream *up,
+                          struct dial_how *how, struct digest *reached, struct str *why)
+{
+    struct hasher h;
+    *how = way(w, conf);
+    note_conf(&h, conf, up);
+    hasher_update(&h, &w->roots, sizeof w->roots); /* others than before, if their file has changed */
+    bool ok = read_proxy(how, w, conf, up, why) && read_ca(how, w, conf, up, &h, why) &&
+              read_identity(conf, &up->identity, client_keys, &how->identity, &h, why);
+    hasher_finish(&h, reached);
+    mem_wipe(&h, sizeof h); /* it has had a key */
+    return ok;
+}
+
 bool setup_ways_begin(struct setup_ways *w, const struct conf *conf, struct str *why)
 {
     w->roots = roots_now();
@@ -240,12 +285,10 @@ bool setup_ways_begin(struct setup_ways *w, const struct conf *conf, struct str 
     w->local = way(w, conf);
     w->upstream = mem_zalloc((conf->n_upstreams + 1) * sizeof *w->upstream);
     w->beyond = mem_zalloc((conf->n_upstreams + 1) * sizeof *w->beyond);
+    w->reached = mem_zalloc((conf->n_upstreams + 1) * sizeof *w->reached);
     for (; w->n < conf->n_upstreams; w->n++) {
-        const struct conf_upstream *up = &conf->upstreams[w->n];
         struct dial_how *how = &w->upstream[w->n];
-        *how = way(w, conf);
-        if (!read_proxy(how, w, conf, up, why) || !read_ca(how, w, conf, up, why) ||
-            !read_identity(conf, &up->identity, client_keys, &how->identity, why)) {
+        if (!read_upstream(w, conf, &conf->upstreams[w->n], how, &w->reached[w->n], why)) {
             w->n++; /* what it has is given back, too */
             return false;
         }
@@ -272,6 +315,7 @@ void setup_ways_end(struct setup_ways *w)
     mem_free(w->listen);
     mem_free(w->upstream);
     mem_free(w->beyond);
+    mem_free(w->reached);
     proxies_free(w->environment);
     mem_free(w->addresses);
 }

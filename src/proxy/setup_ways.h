@@ -3,6 +3,7 @@
 #ifndef LARDER_PROXY_SETUP_WAYS_H
 #define LARDER_PROXY_SETUP_WAYS_H
 
+#include "base/digest.h"
 #include "conf/conf.h"
 #include "http/dial.h"
 
@@ -10,6 +11,8 @@ struct setup_ways {
     const struct trust *roots; /* the system's, as they were when it began; NULL: there are none */
     struct dial_how *upstream; /* by upstream index: to its endpoints */
     struct dial_how *beyond;   /* likewise, to all else: the client certificate is not shown */
+    struct digest *
+        reached; /* likewise, of all that says how it is reached: endpoints, proxy, addresses, what is in the files */
     size_t n;
     struct dial_how cloud;          /* key vaults and their token servers */
     struct dial_how local;          /* the machine's metadata service: never through a proxy */

@@ -349,6 +349,49 @@ static void test_addresses(void **state)
     setup_unref(s);
 }
 
+/* What is known of an upstream is kept by one with the same configuration and files, and by no other. */
+
+static struct setup *followed(struct rig *r, const char *text, struct setup *before, bool kept)
+{
+    struct setup *s = setup_of(r, text, before);
+    struct upstream_health *h = setup_health(s, &setup_conf(s)->upstreams[0]);
+    if (before != NULL)
+        assert_int_equal(atomic_load(&h->failures), kept ? 3 : 0);
+    atomic_store(&h->failures, 3);
+    setup_unref(before);
+    return s;
+}
+
+#define FILES                                                                                                \
+    ONE_RULE "upstreams:\n  - {registry: up.test, ca: a.pem, client_certificate: {certificate: b.pem, key: " \
+             "b.key}}\n"
+
+static void test_health_begins_anew_with_other_files_and_addresses(void **state)
+{
+    struct rig *r = *state;
+    pki_open();
+    pki_make(&(struct pki_how){"one", .cn = "One", .authority = true});
+    pki_make(&(struct pki_how){"two", .cn = "Two", .authority = true});
+    copy_pem(r, "a.pem", pki_text("one", NULL));
+    copy_pem(r, "b.pem", pki_text("one", NULL));
+    copy_pem(r, "b.key", pki_key("one"));
+    struct setup *s = followed(r, FILES, NULL, false);
+    s = followed(r, FILES "log: {level: debug}\n", s, true);
+    copy_pem(r, "a.pem", pki_text("two", NULL));
+    s = followed(r, FILES, s, false);
+    s = followed(r, FILES, s, true);
+    copy_pem(r, "b.pem", pki_text("two", NULL));
+    copy_pem(r, "b.key", pki_key("two"));
+    s = followed(r, FILES, s, false);
+    s = followed(r, FILES "resolve: {up.test: 10.0.0.1}\n", s, false);
+    s = followed(r, FILES "resolve: {up.test: 10.0.0.1}\n", s, true);
+    s = followed(r, FILES "resolve: {up.test: 10.0.0.2}\n", s, false);
+    s = followed(r, FILES "resolve: {up.test: '10.0.0.2:8443'}\n", s, false);
+    s = followed(r, FILES, s, false);
+    setup_unref(s);
+    pki_close();
+}
+
 /* ---- changing over ---- */
 
 /* A server that answers every request and says when a connection has ended. */
@@ -629,6 +672,7 @@ int main(void)
         TEST(test_the_system_s_roots_change),
         TEST(test_proxies),
         TEST(test_addresses),
+        TEST(test_health_begins_anew_with_other_files_and_addresses),
         TEST(test_reload),
         TEST(test_reload_under_way),
         TEST(test_many_reloads),
