@@ -209,8 +209,7 @@ def test_containerd_of_a_registry_without_a_rule_is_sent_on(cache, registry, con
 @pytest.fixture
 def podman(tmp_path):
     """A function that runs podman on a storage of its own, number n."""
-    if not shutil.which("podman"):
-        pytest.skip("podman is not installed")
+    assert shutil.which("podman"), "deps/install.sh test installs it"
     environment = dict(os.environ, HOME=str(tmp_path), TMPDIR=str(tmp_path))
     # The path of a runroot may have 50 characters at most, which a test's folder has not always.
     short = tempfile.mkdtemp(prefix="larder-", dir="/tmp")
