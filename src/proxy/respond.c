@@ -222,7 +222,7 @@ static void cache_status(struct serve *s, struct str *out)
     if (s->collapsed && s->result != RESULT_HIT && s->result != RESULT_STALE)
         str_add(out, SPAN("; collapsed"));
     if ((s->result == RESULT_MISS || s->result == RESULT_COLLAPSED) && !s->unkept)
-        str_add(out, s->asked == ASK_MANIFEST || s->kind == KIND_BLOB ? SPAN("; stored") : SPAN(""));
+        str_add(out, s->asked == ASK_MANIFEST || s->content.seat != NULL ? SPAN("; stored") : SPAN(""));
     str_add(out, SPAN("\r\n"));
 }
 /* ---- answers ---- */
@@ -349,7 +349,8 @@ static void content_fields(struct serve *s, const char *digest, const char *etag
 {
     exchange_field(s->x, SPAN("Docker-Content-Digest"), span_str(digest));
     exchange_field(s->x, SPAN("ETag"), span_str(etag));
-    exchange_field(s->x, SPAN("Accept-Ranges"), SPAN("bytes"));
+    if (s->content.length != LENGTH_UNKNOWN)
+        exchange_field(s->x, SPAN("Accept-Ranges"), SPAN("bytes"));
 }
 
 static enum step send_unsatisfiable(struct serve *s)

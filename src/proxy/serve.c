@@ -6,7 +6,7 @@
  *   ASK      seated in an answer flight                     -> LOOKUP (linked now) | OPEN (confirmed, or stale) | SEND |
  *                                                              PASS (upstream is vague about a blob that is here)
  *   OPEN     the object's file is being opened              -> SEND | LOOKUP (it was damaged: a miss)
- *   JOIN     seated in a stream flight, no head yet         -> SEND | LOOKUP (fetched for another repository, in vain) |
+ *   JOIN     seated in a stream flight, no head (length) yet -> SEND | LOOKUP (fetched for another repository, in vain) |
  *                                                              PASS (the store takes nothing)
  *   PASS     a pass is begun, no head yet                   -> SEND
  *   SEND     the answer is going out                        -> END
@@ -77,6 +77,7 @@ static void on_pass(void *arg)
 
 static void leave(struct serve *s)
 {
+    timer_disarm(&s->patience);
     flight_leave(&s->seat);
     if (op_expects(&s->op, SERVE_O_SEAT))
         op_clear(&s->op, SERVE_O_SEAT);
@@ -516,6 +517,27 @@ static bool not_ours(const struct serve *s, uint64_t length)
            (length == FLIGHT_UNKNOWN || length != s->told_length);
 }
 
+static void on_patience(struct timer *t)
+{
+    struct serve *s = CONTAINER_OF(t, struct serve, patience);
+    on_seat(&s->seat);
+}
+
+/* What a range is cannot be said before the length is known, and if upstream does not say that, only when all is here. That is waited for as
+ * long as a head may take; after that the client gets the whole instead. */
+static bool waits_for_length(struct serve *s)
+{
+    const struct exchange *x = s->x;
+    if (x->req.method != H1_GET || h1_get(&x->req, SPAN("range")).p == NULL)
+        return false;
+    int64_t left = s->rule->upstream->timeouts.first_byte_ms - (clock_mono_ns() - x->began_ns) / 1000000;
+    if (s->patience.fire == NULL)
+        timer_init(&s->patience, on_patience);
+    if (left > 0)
+        timer_arm(s->op.core, &s->patience, left);
+    return left > 0;
+}
+
 static enum step step_join(struct serve *s)
 {
     enum flight_state state = flight_seen(&s->seat);
@@ -529,6 +551,9 @@ static enum step step_join(struct serve *s)
     /* An object that is all tail can wait for its verdict: a bad one gets a status instead of a short body. */
     if (state == FLIGHT_HEAD && length <= FLIGHT_TAIL)
         return op_wait(&s->op, SERVE_O_SEAT);
+    if (state == FLIGHT_HEAD && length == FLIGHT_UNKNOWN && waits_for_length(s))
+        return op_wait(&s->op, SERVE_O_SEAT);
+    timer_disarm(&s->patience);
     if (state == FLIGHT_UNKEPT && length <= FLIGHT_TAIL)
         return pass_begin(s, LENGTH_UNKNOWN);
     pass_prepare(s); /* also later its flight may end unkept */

@@ -60,6 +60,7 @@ struct serve {
     struct open_object *object;
     struct open_wait open;
     struct flight_seat seat;
+    struct timer patience; /* for a blob's length */
     struct content content;
     struct pass_what alone; /* how to fetch it without the store */
 

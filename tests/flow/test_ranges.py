@@ -6,9 +6,9 @@ import re
 import pytest
 
 from lib import paths
-from lib.client import Fetch
+from lib.client import Conn, Fetch
 from lib.images import KIB, MIB, blob
-from lib.larder import wait_until
+from lib.larder import cache_status, wait_until
 from lib.upstream import Fault, Gate
 
 APP = "t/app"
@@ -225,13 +225,43 @@ def test_ranges_when_upstream_ignores_them(larder, upstream):
 
 
 @pytest.mark.parametrize("framing", ["chunked", "close"])
-def test_ranges_when_upstream_does_not_say_the_length(larder, upstream, framing):
+def test_a_range_of_a_length_that_upstream_does_not_say(larder, upstream, framing):
+    """It is known when all is here."""
     thing = Thing(upstream, MIB)
     upstream.on(thing.theirs, Fault(framing=framing, range="ignore"), method="GET")
-    r = larder.get(thing.ours, {"Range": "bytes=100-199"})
-    assert r.clean and (r.status == 200 and r.body == thing.data or r.status == 206 and r.body == thing.data[100:200])
-    r = larder.get(thing.ours, {"Range": "bytes=-10"})
-    assert r.clean and (r.status == 200 and r.body == thing.data or r.status == 206 and r.body == thing.data[-10:])
+    assert_part(larder.get(thing.ours, {"Range": "bytes=100-199"}), thing.data, 100, 199)
+    assert_part(larder.get(thing.ours, {"Range": "bytes=-10"}), thing.data, MIB - 10, MIB - 1)
+    assert larder.get(thing.ours).body == thing.data and upstream.count() == 1
+
+
+def test_a_length_that_is_not_known_in_time(start_larder, upstream):
+    """The whole goes out instead, and promises no ranges."""
+    larder = start_larder(upstream, timeouts={"first_byte": "1s"})
+    thing = Thing(upstream, MIB)
+    gate = Gate()
+    upstream.on(thing.theirs, Fault(framing="chunked", range="ignore", hold={MIB // 2: gate}), method="GET")
+    parts = [Fetch(larder.address, thing.ours, {"Range": "bytes=100-199"}) for _ in range(3)]
+    whole = Fetch(larder.address, thing.ours)
+    with Conn(larder.address) as leaves:
+        leaves.send_request("GET", thing.ours, {"Range": "bytes=0-9"})
+        whole.wait_got(MIB // 4)
+    for f in parts:
+        f.wait_got(MIB // 4)
+    gate.release()
+    for f in parts + [whole]:
+        r = f.result()
+        assert r.status == 200 and r.body == thing.data and r.header("Accept-Ranges") is None
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["length", "no length"])
+def test_a_head_of_a_cold_blob_promises_no_more_than_is_so(larder, upstream, known):
+    thing = Thing(upstream, MIB)
+    if not known:
+        upstream.on(thing.theirs, Fault(framing="chunked", range="ignore"))
+    r = larder.head(thing.ours)
+    assert r.status == 200 and r.header("Content-Length") == (str(MIB) if known else None)
+    assert r.header("Accept-Ranges") == ("bytes" if known else None)
+    assert cache_status(r) == ("miss", {"fwd": "miss"}) and not larder.stored(thing.digest)
 
 
 def test_a_range_of_wrong_bytes_is_not_stored(larder, upstream):
