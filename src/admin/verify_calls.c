@@ -204,7 +204,7 @@ unsigned call_verify_object(void *arg, struct span query, struct str *out)
     struct store_reader *r = store_reader_new(s->c.store);
     bool known = store_get_object(r, &d, &o);
     store_reader_free(r);
-    enum verify_found found = store_verify(s->c.store, &d, call_flag(query, "deep"));
+    enum verify_found found = store_verify(s->c.store, &d, call_flag(query, "deep"), &s->stopping);
     str_addc(out, '{');
     member_digest(out, "digest", &d);
     member_text(out, "what", span_str(verify_found_name(found)));

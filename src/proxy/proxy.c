@@ -261,8 +261,10 @@ static void on_drain_tick(struct timer *t)
                  LOG_U("connections", server_connections(px->server)));
         server_abort(px->server);
     }
-    if (server_connections(px->server) == 0)
+    if (server_connections(px->server) == 0) {
+        open_set_stop(px->open);
         close_ops(px->core, late);
+    }
     op_each(px->core, count_op, &ops);
     if (ops == 0 && server_connections(px->server) == 0 && open_set_idle(px->open) && px->waits == 0 &&
         flight_core_idle(px->core) && reload_leave(px)) {

@@ -30,7 +30,14 @@
 enum entry_state { ENTRY_OPENING, ENTRY_IDLE, ENTRY_USED, ENTRY_CLOSING };
 
 /* What the job found. */
-enum found { FOUND_OBJECT, FOUND_NOTHING, FOUND_DAMAGED, FOUND_NO_DESCRIPTOR, FOUND_NO_MEMORY };
+enum found {
+    FOUND_OBJECT,
+    FOUND_NOTHING,
+    FOUND_DAMAGED,
+    FOUND_NO_DESCRIPTOR,
+    FOUND_NO_MEMORY,
+    FOUND_STOPPED
+};
 
 #define ENTRY_MAGIC 0x570e0003u
 
@@ -72,6 +79,7 @@ struct open_set {
     uint64_t bytes;        /* of content in memory */
     struct store_set told; /* about what was removed from the pool */
     bool dead;             /* freed when that message has come */
+    atomic_bool stop;      /* jobs that read a whole object for whoever waits end */
 };
 
 /* ---- the job: on a thread of the pool ---- */
@@ -136,10 +144,13 @@ static enum found verify_content(struct entry *e, int fd)
 /* Reads all of it first. True: good. */
 static bool prove(struct entry *e)
 {
-    switch (store_verify(e->set->store, &e->object.digest, false)) {
+    switch (store_verify(e->set->store, &e->object.digest, false, &e->set->stop)) {
     case VERIFY_GOOD:
         return true;
     case VERIFY_FAILED:
+        e->found = FOUND_STOPPED;
+        if (atomic_load_explicit(&e->set->stop, memory_order_relaxed))
+            break;
         e->error = EMFILE;
         e->found = FOUND_NO_DESCRIPTOR;
         break;
@@ -308,6 +319,7 @@ static void log_not_opened(const struct entry *e)
         [FOUND_NO_DESCRIPTOR] =
             "the limit of open files is reached: raise it, or lower the number of connections",
         [FOUND_NO_MEMORY] = "the system is out of memory",
+        [FOUND_STOPPED] = "larder stops before all of it was read",
     };
     log_warn("store", "an object of the index cannot be opened", LOG_D("digest", &e->object.digest),
              LOG_U("size", e->object.size), LOG_S("reason", reasons[e->found]),
@@ -492,6 +504,12 @@ struct open_set *open_set_new(struct core *c, struct store *s, unsigned max_file
     core_msg_init(&o->told.msg, on_removed);
     hold_add_set(s, &o->told);
     return o;
+}
+
+void open_set_stop(struct open_set *o)
+{
+    core_check(o->core);
+    atomic_store_explicit(&o->stop, true, memory_order_relaxed);
 }
 
 bool open_set_idle(const struct open_set *o)

@@ -37,6 +37,8 @@ struct open_set *open_set_new(struct core *c, struct store *s, unsigned max_file
  * way to the set). */
 void open_set_free(struct open_set *o);
 bool open_set_idle(const struct open_set *o);
+/* Nobody waits for anything any more: what is being read in whole before it is opened ends soon, as not opened. */
+void open_set_stop(struct open_set *o);
 
 /* What is to be known of the content. */
 enum open_how {

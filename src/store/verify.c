@@ -173,13 +173,17 @@ enum verify_found check_end(struct check *c)
     return found;
 }
 
-enum verify_found store_verify(struct store *s, const struct digest *d, bool deep)
+enum verify_found store_verify(struct store *s, const struct digest *d, bool deep, const atomic_bool *stop)
 {
     struct check *c = check_new(s, d, deep);
     if (c == NULL)
         return VERIFY_UNKNOWN;
-    while (check_step(c, CHECK_MAX) > 0)
-        ;
+    while (check_step(c, CHECK_MAX) > 0) {
+        if (stop == NULL || !atomic_load_explicit(stop, memory_order_relaxed))
+            continue;
+        check_free(c);
+        return VERIFY_FAILED;
+    }
     return check_end(c);
 }
 

@@ -14,13 +14,14 @@ enum verify_found {
     VERIFY_MISSING, /* no such file */
     VERIFY_DAMAGED, /* another size or content, or it cannot be read */
     VERIFY_UNKNOWN, /* the index does not have it (any more) */
-    VERIFY_FAILED   /* not looked at: no descriptors or no memory */
+    VERIFY_FAILED   /* not looked at: no descriptors or no memory, or it was stopped */
 };
 
 const char *verify_found_name(enum verify_found f);
 
-/* One object. Blocking, for jobs. */
-enum verify_found store_verify(struct store *s, const struct digest *d, bool deep) MUSTCHECK;
+/* One object. Blocking, for jobs; bounded by `stop`, which may be NULL. */
+enum verify_found store_verify(struct store *s, const struct digest *d, bool deep,
+                               const atomic_bool *stop) MUSTCHECK;
 
 struct verify_progress {
     uint64_t objects, bytes, missing, damaged, failed;

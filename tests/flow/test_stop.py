@@ -100,6 +100,31 @@ def test_a_stop_while_a_partial_file_is_read_keeps_all_of_it(start_larder, upstr
     assert upstream.requests()[-1].range == "bytes=%d-" % MIB
 
 
+def test_a_stop_does_not_wait_until_a_suspect_is_read(start_larder, upstream, faults):
+    """After an unclean end an object is read before it is given out. Its end is wrong, which only who reads on finds out."""
+    larder = start_larder(upstream)
+    thing = Thing(upstream, 4 * MIB)
+    assert larder.get(thing.ours).good
+    larder.wait_stored(thing.digest)
+    larder.kill()
+    with open(larder.blob_path(thing.digest), "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([thing.data[-1] ^ 1]))
+    faults.hold("preadv2")
+    larder.start()
+    f = Fetch(larder.address, thing.ours)
+    faults.wait_held("preadv2")
+    time.sleep(TICKS)
+    larder.process.send_signal(signal.SIGTERM)
+    f.leave()
+    wait_until(lambda: larder.connections() == 0, "larder has noticed")
+    time.sleep(TICKS)
+    faults.release("preadv2")
+    larder.wait_exit(0)
+    assert not larder.logged(text="an object is not what the index says")
+    assert larder.stored(thing.digest)
+
+
 def test_who_has_connected_is_answered(larder, upstream):
     """Clients whom the system has let in while larder did not get to accept them, and then it is stopped."""
     thing = Thing(upstream, 100000)

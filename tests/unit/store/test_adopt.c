@@ -78,7 +78,7 @@ static void test_what_was_placed_and_never_entered(void **state)
     rig_open(r);
     store_tidy(r->store);
     assert_true(rig_has(r, &d));
-    assert_int_equal(store_verify(r->store, &d, true), VERIFY_GOOD);
+    assert_int_equal(store_verify(r->store, &d, true, NULL), VERIFY_GOOD);
     rig_assert_consistent(r);
 }
 

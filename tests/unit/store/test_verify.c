@@ -54,19 +54,20 @@ static void test_every_damage_is_found(void **state)
         for (enum damage how = 0; how < DAMAGES; how++) {
             struct store_object o;
             struct digest d = rig_blob(r, how, SIZE);
-            assert_int_equal(store_verify(r->store, &d, deep), VERIFY_GOOD);
+            assert_int_equal(store_verify(r->store, &d, deep, NULL), VERIFY_GOOD);
             damage(r, &d, how);
-            assert_int_equal(store_verify(r->store, &d, deep), how == GONE ? VERIFY_MISSING : VERIFY_DAMAGED);
+            assert_int_equal(store_verify(r->store, &d, deep, NULL),
+                             how == GONE ? VERIFY_MISSING : VERIFY_DAMAGED);
             assert_false(rig_has(r, &d));
             assert_false(rig_object(r, &d, &o));
             assert_int_equal(rig_exists(r, STORE_DIR_QUARANTINE, &d), how != GONE);
-            assert_int_equal(store_verify(r->store, &d, deep), VERIFY_UNKNOWN);
+            assert_int_equal(store_verify(r->store, &d, deep, NULL), VERIFY_UNKNOWN);
         }
     }
     char path[512];
     struct digest d = rig_digest_of("", 0);
     rig_blob(r, 0, 0);
-    assert_int_equal(store_verify(r->store, &d, true), VERIFY_GOOD);
+    assert_int_equal(store_verify(r->store, &d, true, NULL), VERIFY_GOOD);
     char *bytes = rig_bytes(FOLDER, SIZE);
     d = rig_digest_of(bytes, SIZE);
     free(bytes);
@@ -87,13 +88,13 @@ static void test_sums_are_filled_in(void **state)
     assert_int_equal(rig_apply(r, &c), 0);
     assert_true(rig_object(r, &d, &o));
     assert_false(o.sum.known);
-    assert_int_equal(store_verify(r->store, &d, false), VERIFY_GOOD);
+    assert_int_equal(store_verify(r->store, &d, false, NULL), VERIFY_GOOD);
     assert_true(rig_object(r, &d, &o));
     assert_true(content_sum_eq(&o.sum, &right));
     c.sum = right;
     c.sum.raw[3] ^= 1;
     assert_int_equal(rig_apply(r, &c), 0);
-    assert_int_equal(store_verify(r->store, &d, true), VERIFY_GOOD);
+    assert_int_equal(store_verify(r->store, &d, true, NULL), VERIFY_GOOD);
     assert_true(rig_object(r, &d, &o));
     assert_true(content_sum_eq(&o.sum, &right));
 }
@@ -118,7 +119,7 @@ static void test_a_new_copy_is_not_condemned(void **state)
     assert_false(store_condemn(r->store, &d, &was));
     assert_true(rig_object(r, &d, &is));
     assert_int_equal(is.size, was.size);
-    assert_int_equal(store_verify(r->store, &d, true), VERIFY_GOOD);
+    assert_int_equal(store_verify(r->store, &d, true, NULL), VERIFY_GOOD);
     rig_assert_consistent(r);
 }
 
@@ -183,6 +184,21 @@ static void test_a_pass_is_cancelled(void **state)
     verify_cancel(v);
     verify_join(v);
     verify_join(NULL);
+}
+
+/* What is told to stop judges nothing, however small it is. */
+static void test_a_verification_is_stopped(void **state)
+{
+    struct rig *r = *state;
+    atomic_bool stop = true;
+    struct digest large = rig_blob(r, 1, SIZE), small = rig_blob(r, 2, 1);
+    damage(r, &large, FLIPPED);
+    assert_int_equal(store_verify(r->store, &large, false, &stop), VERIFY_FAILED);
+    assert_int_equal(store_verify(r->store, &small, true, &stop), VERIFY_FAILED);
+    assert_true(rig_has(r, &large));
+    stop = false;
+    assert_int_equal(store_verify(r->store, &large, false, &stop), VERIFY_DAMAGED);
+    assert_int_equal(store_verify(r->store, &small, true, &stop), VERIFY_GOOD);
 }
 
 /* ---- scrubbing ---- */
@@ -414,6 +430,7 @@ int main(void)
         RIG_TEST(test_sums_are_filled_in),
         RIG_TEST(test_a_pass),
         RIG_TEST(test_a_pass_is_cancelled),
+        RIG_TEST(test_a_verification_is_stopped),
         RIG_TEST(test_the_scrubber_finds_damage),
         RIG_TEST(test_the_scrubber_remembers),
         RIG_TEST(test_what_was_stored_last_is_suspect),
