@@ -4,7 +4,8 @@
  * code 1), then one thread per core, then the main thread's own core with signals and the admin address.
  *
  * Stop: a signal posts to every worker; each lets its clients finish and tells the main core; when all have, the admin
- * goes, and the main core's loop ends. A second signal ends the process at once. */
+ * goes, and the main core's loop ends. A second signal ends the process at once. A worker that has stopped touches its own core only;
+ * if its loop goes on because the system still looks up a name, which cannot be cancelled, it is left behind (join_workers). */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -30,6 +31,7 @@
 #include "store/evict.h"
 
 #define WORKERS_MAX 256
+#define LAST_MS     1000 /* for what is still under way in the loops of workers that have stopped */
 
 struct worker {
     struct main *main;
@@ -37,6 +39,7 @@ struct worker {
     struct proxy *proxy;
     pthread_t thread;
     unsigned index;
+    bool ended; /* the thread */
     struct core_msg start, spread, has_spread, stop, stopped;
 };
 
@@ -321,7 +324,24 @@ static bool make_workers(struct main *mn)
     return true;
 }
 
-static void run(struct main *mn)
+/* False: not all have ended in time. */
+static bool join_workers(struct main *mn)
+{
+    bool all = true;
+    int64_t at = clock_wall_ms() + LAST_MS;
+    struct timespec until = {.tv_sec = at / 1000, .tv_nsec = at % 1000 * 1000000};
+    for (unsigned i = 0; i < mn->n_workers; i++) {
+        struct worker *w = &mn->workers[i];
+        w->ended = pthread_timedjoin_np(w->thread, NULL, &until) == 0;
+        all = all && w->ended;
+    }
+    if (!all)
+        log_info("main", "not waiting for the end of look-ups of names");
+    return all;
+}
+
+/* True: all that was started has ended. */
+static bool run(struct main *mn)
 {
     sigset_t all, before;
     sigfillset(&all);
@@ -334,13 +354,14 @@ static void run(struct main *mn)
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     core_run(mn->core);
-    for (unsigned i = 0; i < mn->n_workers; i++)
-        pthread_join(mn->workers[i].thread, NULL);
+    return join_workers(mn);
 }
 
 static void take_apart(struct main *mn)
 {
     for (unsigned i = 0; i < mn->n_workers; i++) {
+        if (!mn->workers[i].ended)
+            continue;
         resolve_free(mn->workers[i].core);
         core_free(mn->workers[i].core);
     }
@@ -400,10 +421,12 @@ int serve_run(const char *config_file, const char *version)
     setup_unref(setup);
     log_info("main", "serving", LOG_S("version", version), LOG_SP("store", mn.conf->store_path),
              LOG_U("cores", mn.n_workers), LOG_U("rules", mn.conf->n_rules));
-    run(&mn);
+    bool ended = run(&mn);
     take_apart(&mn);
     log_info("main", "stopped", LOG_U("cores", mn.n_workers));
     log_stop();
+    if (!ended)
+        _exit(0); /* exit waits for libuv's pool */
     conf_unref(mn.conf);
     return 0;
 }

@@ -11,7 +11,7 @@ import pytest
 from lib import paths
 from lib.client import Fetch
 from lib.images import MIB, blob
-from lib.larder import run, wait_until
+from lib.larder import REGISTRY, run, wait_until
 
 APP = "t/app"
 TICKS = 0.3  # seconds in which a larder that stops has looked several times for what it may end
@@ -123,6 +123,19 @@ def test_a_stop_does_not_wait_until_a_suspect_is_read(start_larder, upstream, fa
     larder.wait_exit(0)
     assert not larder.logged(text="an object is not what the index says")
     assert larder.stored(thing.digest)
+
+
+def test_a_stop_does_not_wait_for_a_name_to_be_found(start_larder, upstream, faults):
+    faults.names({"slow.test": ["wait", "127.0.0.1"]})
+    faults.hold("names")
+    larder = start_larder(upstream, upstreams=[{"registry": REGISTRY, "endpoints": ["http://slow.test:%d" % upstream.port]}])
+    f = Fetch(larder.address, paths.manifest(APP, "v1"))
+    faults.wait_held("names")
+    f.leave()
+    larder.process.send_signal(signal.SIGTERM)
+    larder.wait_exit(0)
+    assert larder.logged(msg="stopped")
+    assert os.path.getsize(os.path.join(larder.store, "lock")) == 0, "the next start has nothing to look for"
 
 
 def test_who_has_connected_is_answered(larder, upstream):

@@ -149,17 +149,13 @@ static lookup *libc_getaddrinfo(void)
 }
 
 /* The addresses of one line of the file, in their order. */
-static int listed(char *addresses, const char *folder, const char *service, const struct addrinfo *hints,
-                  struct addrinfo **out)
+static int listed(char *addresses, const char *service, const struct addrinfo *hints, struct addrinfo **out)
 {
-    char hold[PATH_MAX];
-    snprintf(hold, sizeof hold, "%s/hold-names", folder);
     *out = NULL;
     for (char *save = NULL, *one = strtok_r(addresses, " \n", &save); one != NULL;
          one = strtok_r(NULL, " \n", &save)) {
         if (strcmp(one, "wait") == 0) {
-            while (access(hold, F_OK) == 0)
-                usleep(1000);
+            wait_while_held("names");
             continue;
         }
         struct addrinfo **end = out;
@@ -182,7 +178,7 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     while (file != NULL && fgets(line, sizeof line, file) != NULL) {
         if (strncmp(line, name, n) == 0 && strchr(" \n", line[n]) != NULL) {
             fclose(file);
-            return listed(line + n, folder, service, hints, out);
+            return listed(line + n, service, hints, out);
         }
     }
     if (file != NULL)
