@@ -173,8 +173,8 @@ struct partial {
     int fd;         /* open for reading and writing */
     uint64_t front; /* at open: bytes from 0 on that an earlier fill left (never more than were written) */
     uint64_t block; /* what the file system tells holes in; a power of two, mostly 4096 */
-    enum store_fault fault;  /* of the last call that failed */
-    struct store_hold *hold; /* the store's */
+    _Atomic enum store_fault fault; /* of the last call that failed; writes may be at work at once */
+    struct store_hold *hold;        /* the store's */
 };
 
 /* Opens what an earlier fill left, or creates. The front after a kill is found with SEEK_HOLE and rounded down so

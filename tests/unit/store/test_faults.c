@@ -267,6 +267,43 @@ static void test_other_errors_evict_nothing(void **state)
     }
 }
 
+struct writing {
+    struct partial *partial;
+    uint64_t off;
+    int err;
+};
+
+static void *write_there(void *arg)
+{
+    struct writing *a = arg;
+    WHY;
+    a->err = partial_write(a->partial, a->off, "x", 1, &w);
+    return NULL;
+}
+
+/* The front and what is ahead of it are written by two threads. */
+static void test_two_writes_fail_at_once(void **state)
+{
+    struct rig *r = *state;
+    WHY;
+    struct partial p;
+    struct digest d = rig_digest(1000);
+    assert_int_equal(partial_open(r->store, &d, &p, &w), 0);
+    fail_with(CALL_PWRITE, EIO, 0, -1);
+    for (unsigned i = 0; i < 10; i++) {
+        struct writing front = {.partial = &p}, ahead = {.partial = &p, .off = 65536};
+        pthread_t t;
+        assert_int_equal(pthread_create(&t, NULL, write_there, &front), 0);
+        (void)write_there(&ahead);
+        pthread_join(t, NULL);
+        assert_int_equal(front.err, ERR_STORE);
+        assert_int_equal(ahead.err, ERR_STORE);
+        assert_int_equal(p.fault, FAULT_FAILING);
+    }
+    assert_heals(r);
+    partial_close(&p);
+}
+
 /* ---- every call of a commit ---- */
 
 static void test_every_call_of_a_commit_may_fail(void **state)
@@ -483,6 +520,7 @@ int main(void)
         RIG_TEST(test_a_full_disk_is_relieved),
         RIG_TEST(test_a_disk_that_stays_full),
         RIG_TEST(test_other_errors_evict_nothing),
+        RIG_TEST(test_two_writes_fail_at_once),
         RIG_TEST(test_every_call_of_a_commit_may_fail),
         RIG_TEST(test_the_index_may_fail),
         RIG_TEST(test_the_index_is_opened_again),
