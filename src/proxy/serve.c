@@ -7,7 +7,7 @@
  *                                                              PASS (upstream is vague about a blob that is here)
  *   OPEN     the object's file is being opened              -> SEND | LOOKUP (it was damaged: a miss)
  *   JOIN     seated in a stream flight, no head (length) yet -> SEND | LOOKUP (fetched for another repository, in vain) |
- *                                                              PASS (the store takes nothing)
+ *                                                              PASS (the store takes nothing; it may not be ours)
  *   PASS     a pass is begun, no head yet                   -> SEND
  *   SEND     the answer is going out                        -> END
  *   END

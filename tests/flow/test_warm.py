@@ -365,7 +365,8 @@ def hold_layer(upstream, size=4 * MIB, at=2 * MIB):
 
 def arrived(larder, image, at):
     """The first image that this larder warms has its config, and its layer up to there."""
-    return ask(larder, "GET", "warm?id=1")[1]["bytes"] == len(image.manifest) + len(image.config_bytes) + at
+    row = ask(larder, "GET", "warm?id=1")[1]
+    return row["blobs"] == 1 and row["bytes"] == len(image.manifest) + len(image.config_bytes) + at
 
 
 def test_an_interrupt_leaves_what_the_next_time_goes_on_from(upstream, start_larder):
