@@ -9,11 +9,12 @@
  *   FAILED      from any of them
  *
  * A connection (upconn) belongs to one call, or is idle in its origin's list, newest first: the ones that are not needed
- * grow old and are closed by their timer. In between it may be `resting`: its call has ended before the body did (a redirect, a 401 or a
- * 404 has a few words that nobody reads), and what is left of it, if that is little, is read off so that the connection can be used again. An idle connection that becomes readable has been closed (or spoken out of
- * turn) and goes. A call has its connection from the moment it may have one: while it is dialled, and when it is sent
- * once more. So the number of connections is what the quota has counted. What an answer needs, the head's 32 KiB above
- * all, exists from the request to the call's end; an idle connection is its stream and little more.
+ * grow old and are closed by their timer. An idle connection that becomes readable has been closed (or spoken out of
+ * turn) and goes. In between it may be `resting`: its call has ended before the body did (a redirect, a 401 or a 404 has a
+ * few words that nobody reads), and what is left of it, if that is little, is read off, so that the connection can be used
+ * again. A call has its connection from the moment it may have one: while it is dialled, and when it is sent once more. So
+ * the number of connections is what the quota has counted. What an answer needs, the head's 32 KiB above all, exists from
+ * the request to the call's end; an idle connection is its stream and little more.
  *
  * Connections are shared by the calls that name the same origin and the same way of dialling: that is a place. A place
  * of https stays for a while when its last connection has gone, for its TLS session.
