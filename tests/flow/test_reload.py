@@ -284,7 +284,7 @@ def test_an_address_in_use_is_tried_again(upstream, larder):
     held = [socket.create_server(("127.0.0.1", port)) for port in (one, two)]
     larder.config["rules"] = [RULE, OTHER]
     larder.config["listen"] += [{"address": "127.0.0.1:%d" % port} for port in (free, one, two)]
-    write(larder)
+    by_rename(larder)  # read once
     refused(larder)
     why = said(larder, level="error", text="cannot listen on 127.0.0.1:%d" % one)
     assert "tried again every 3 s" in why[0]["why"]
