@@ -77,6 +77,8 @@ struct server {
     struct server_config config;
     struct list conns[CONN_CLOSED]; /* by state */
     unsigned n_conns;
+    struct crowd_member member;
+    struct crowd *own; /* NULL: the configuration has given one */
     struct list free;
     unsigned n_free;
     bool draining;
@@ -151,6 +153,9 @@ static void exchange_give(struct server *s, struct exchange *x)
 
 static void conn_go(struct conn *k, enum conn_state state)
 {
+    int idle = (state == CONN_IDLE) - (k->state == CONN_IDLE && list_linked(&k->node));
+    if (idle != 0)
+        crowd_idle(&k->server->member, idle);
     list_remove(&k->node);
     k->state = (uint8_t)state;
     if (state != CONN_CLOSED)
@@ -184,6 +189,7 @@ static void conn_free_if_done(struct conn *k)
     k->magic = 0;
     mem_free(k);
     s->n_conns--;
+    crowd_exit(s->member.crowd);
     COUNT(core_counters(s->core), connections_open, -1);
 }
 
@@ -230,6 +236,18 @@ static void conn_close(struct conn *k, bool reset, const char *why)
     conn_free_if_done(k);
 }
 
+static bool too_many(const struct server *s)
+{
+    return crowd_over(s->member.crowd, s->config.max_connections);
+}
+
+/* It has nothing to do: if there are too many, it goes. */
+static void give_way(struct conn *k)
+{
+    if (too_many(k->server))
+        conn_close(k, false, NULL);
+}
+
 static void conn_linger(struct conn *k)
 {
     stream_shut(k->stream);
@@ -259,6 +277,8 @@ static void conn_answered(struct conn *k)
     }
     conn_go(k, CONN_IDLE);
     stream_want(k->stream, STREAM_READ);
+    if (idle)
+        give_way(k);
     if (idle || k->in_input)
         return;
     char *p = k->pending;
@@ -464,6 +484,8 @@ static void conn_input(struct conn *k, const char *p, size_t n)
         pending_add(k, p, n);
     else if (k->half_closed && (k->state == CONN_IDLE || k->state == CONN_HEAD))
         conn_close(k, false, "the client ended its side");
+    else if (k->state == CONN_IDLE)
+        give_way(k);
 }
 
 static void conn_readable_busy(struct conn *k)
@@ -507,6 +529,8 @@ static void conn_readable(struct conn *k)
     k->server->whole_at = NULL;
     if (n > 0 && !answer_again(k, span_of(buf, (size_t)n)))
         conn_input(k, buf, (size_t)n);
+    else if (n > 0 && k->state == CONN_IDLE)
+        give_way(k);
     if (n == STREAM_BROKEN)
         note_unfinished(k, stream_why(k->stream));
     if (n <= 0 && n != STREAM_AGAIN)
@@ -938,22 +962,50 @@ struct body *body_of_text(struct span text)
 
 /* ---- the server ---- */
 
+/* The one that has been idle for the longest time. False: none is. */
+static bool close_idle(struct server *s)
+{
+    struct list_node *n = list_first(&s->conns[CONN_IDLE]);
+    if (n != NULL)
+        conn_close(CONTAINER_OF(n, struct conn, node), false, NULL);
+    return n != NULL;
+}
+
+/* Others need the places. */
+static void on_shed(struct core_msg *m)
+{
+    struct server *s = CONTAINER_OF(m, struct server, member.shed);
+    unsigned owed = crowd_owed(&s->member);
+    while (owed-- > 0 && too_many(s) && close_idle(s))
+        ;
+}
+
+static bool make_room(struct server *s)
+{
+    if (s->draining)
+        return false;
+    while (!crowd_enter(s->member.crowd, s->config.max_connections)) {
+        if (!close_idle(s))
+            return crowd_replace(&s->member);
+    }
+    return true;
+}
+
 static void on_accepted(struct core *core, int fd, void *arg)
 {
     struct server_port *port = arg;
     struct server *s = port->server;
     struct counters *c = core_counters(core);
-    if (s->n_conns >= s->config.max_connections && !list_empty(&s->conns[CONN_IDLE]))
-        conn_close(CONTAINER_OF(list_first(&s->conns[CONN_IDLE]), struct conn, node), false,
-                   NULL); /* the oldest */
-    if (s->draining || s->n_conns >= s->config.max_connections) {
+    if (!make_room(s)) {
         COUNT(c, connections_refused, 1);
         close(fd);
         return;
     }
     struct stream *stream = tcp_accepted(core, fd);
-    if (stream == NULL)
+    if (stream == NULL) {
+        crowd_exit(s->member.crowd);
         return;
+    }
     if (port->identity != NULL)
         stream = tls_server(stream, port->identity, port->sessions);
     struct conn *k;
@@ -980,6 +1032,9 @@ struct server *server_new(struct core *core, const struct server_config *config)
     NEW(s);
     s->core = core;
     s->config = *config;
+    if (config->crowd == NULL)
+        s->own = crowd_new();
+    crowd_join(s->own != NULL ? s->own : config->crowd, &s->member, core, on_shed);
     s->again = again_new();
     list_init(&s->free);
     list_init(&s->ports);
@@ -1033,6 +1088,7 @@ void server_drain(struct server *s)
     while (!list_empty(&s->ports))
         server_unlisten(CONTAINER_OF(list_first(&s->ports), struct server_port, node));
     s->draining = true;
+    crowd_leave(&s->member);
     again_flush(s->again);
     LIST_FOREACH_SAFE (n, tmp, &s->conns[CONN_IDLE]) {
         struct conn *k = CONTAINER_OF(n, struct conn, node);
@@ -1058,9 +1114,16 @@ unsigned server_connections(const struct server *s)
     return s->n_conns;
 }
 
+bool server_quiet(const struct server *s)
+{
+    return s->draining && core_msg_idle(&s->member.shed);
+}
+
 void server_free(struct server *s)
 {
-    MUST(s->n_conns == 0 && list_empty(&s->ports));
+    MUST(s->n_conns == 0 && list_empty(&s->ports) && server_quiet(s));
+    if (s->own != NULL)
+        crowd_free(s->own);
     struct list_node *n;
     while ((n = list_pop_front(&s->free)) != NULL)
         mem_free(CONTAINER_OF(n, struct exchange, node));

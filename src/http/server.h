@@ -24,6 +24,7 @@
 #include "core/core.h"
 #include "http/again.h"
 #include "http/ahead.h"
+#include "http/crowd.h"
 #include "http/h1.h"
 
 #define EXCHANGE_REQUEST_MAX  32768 /* bytes of a request head: RANGE_MAX ranges of 12 digits, and some KiB */
@@ -72,13 +73,14 @@ struct exchange {
 
 struct server_config {
     int64_t header_ms, idle_ms, send_ms;
-    unsigned max_connections; /* on this core */
+    uint64_t max_connections; /* of the crowd */
+    struct crowd *crowd;      /* whose connections are counted together; NULL: this server's alone */
     void (*request)(struct exchange *x, void *arg);
     void *arg;
 };
 
 struct server *server_new(struct core *core, const struct server_config *config);
-/* Limits for requests and connections from now on; the handler stays. */
+/* Limits for requests and connections from now on; the handler and the crowd stay. */
 void server_configure(struct server *s, const struct server_config *config);
 
 /* A listening socket of this core. */
@@ -95,7 +97,8 @@ void server_drain(struct server *s);
 /* Cuts every connection. */
 void server_abort(struct server *s);
 unsigned server_connections(const struct server *s);
-void server_free(struct server *s); /* drained, no connection left */
+bool server_quiet(const struct server *s); /* drained, and no message is on its way */
+void server_free(struct server *s);        /* quiet, no connection left */
 
 /* The client's address and port, for the log: "192.0.2.1:40000", "[2001:db8::1]:40000". */
 void exchange_peer(const struct exchange *x, struct str *out);

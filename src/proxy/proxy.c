@@ -36,6 +36,7 @@ struct proxy_shared *proxy_shared_new(struct setup *setup, struct store *store, 
     s->lists = lists_new();
     s->tokens = tokens_new();
     s->warms = warms_new();
+    s->crowd = crowd_new();
     s->n_cores = n_cores;
     s->stats = mem_zalloc(n_cores * sizeof *s->stats);
     return s;
@@ -44,6 +45,7 @@ struct proxy_shared *proxy_shared_new(struct setup *setup, struct store *store, 
 void proxy_shared_free(struct proxy_shared *s)
 {
     mem_free(s->stats);
+    crowd_free(s->crowd);
     warms_free(s->warms);
     tokens_free(s->tokens);
     lists_free(s->lists);
@@ -95,11 +97,11 @@ void proxy_reload(struct proxy_shared *s, struct setup *setup)
 static struct server_config server_limits(struct proxy *px)
 {
     const struct conf *conf = setup_conf(px->setup);
-    uint64_t share = (conf->client.max_connections + px->shared->n_cores - 1) / px->shared->n_cores;
     return (struct server_config){.header_ms = conf->client.header_ms,
                                   .idle_ms = conf->client.idle_ms,
                                   .send_ms = conf->client.send_ms,
-                                  .max_connections = (unsigned)share,
+                                  .max_connections = conf->client.max_connections,
+                                  .crowd = px->shared->crowd,
                                   .request = serve_request,
                                   .arg = px};
 }
@@ -267,7 +269,7 @@ static void on_drain_tick(struct timer *t)
     }
     op_each(px->core, count_op, &ops);
     if (ops == 0 && server_connections(px->server) == 0 && open_set_idle(px->open) && px->waits == 0 &&
-        flight_core_idle(px->core) && reload_leave(px)) {
+        flight_core_idle(px->core) && server_quiet(px->server) && reload_leave(px)) {
         proxy_free(px);
         return;
     }

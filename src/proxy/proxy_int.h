@@ -40,6 +40,7 @@ struct proxy_shared {
     struct lists *lists;
     struct tokens *tokens;
     struct warms *warms;
+    struct crowd *crowd;       /* of the clients' connections */
     struct proxy_stats *stats; /* by core */
     unsigned n_cores;
     atomic_uint next_core; /* index of the next proxy_start */

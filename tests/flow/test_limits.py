@@ -3,6 +3,8 @@
 import contextlib
 import re
 
+import pytest
+
 from lib import paths
 from lib.client import Conn, Fetch
 from lib.images import KIB, Image, blob
@@ -73,6 +75,42 @@ def test_the_oldest_idle_connection_gives_way(start_larder, upstream):
         assert conns[1].closed_by_peer()
         for n in (0, 2, 3):
             assert conns[n].exchange("GET", "/v2/").status == 200
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_limit_is_that_of_all_workers_together(start_larder, upstream, workers):
+    """Which worker gets a connection is chance: none refuses what all together have room for, and none has more room than all."""
+    larder = start_larder(upstream, client_limits={"max_connections": 12}, workers=workers)
+    with contextlib.ExitStack() as stack:
+        conns = [stack.enter_context(Conn(larder.address)) for _ in range(12)]
+        for conn in conns:
+            assert conn.exchange("GET", "/v2/").status == 200
+        assert all(conn.exchange("GET", "/v2/").status == 200 for conn in conns) and larder.metric("client_connections_open") == 12
+        for n in range(30):
+            newcomer = stack.enter_context(Conn(larder.address))
+            assert newcomer.exchange("GET", "/v2/").status == 200, n
+            wait_until(lambda: larder.metric("client_connections_open") <= 12, "an idle one has given way")
+        assert larder.metric("client_connections_refused_total") == 0
+
+
+def test_connections_at_work_on_all_workers_do_not_give_way(start_larder, upstream):
+    larder = start_larder(upstream, client_limits={"max_connections": 8}, workers=4)
+    data = blob("busy", 200 * KIB)
+    name = upstream.add_blob("app", data)
+    gate = upstream.hold(paths.blob("app", name), at=100 * KIB)
+    busy = [Fetch(larder.address, paths.blob(APP, name)) for _ in range(8)]
+    for f in busy:
+        f.wait_got(100 * KIB)
+    for _ in range(20):
+        with Conn(larder.address) as conn:
+            with contextlib.suppress(OSError):
+                conn.send_request("GET", "/v2/")
+            assert conn.read_response().status is None
+    gate.release()
+    for f in busy:
+        assert f.result().good and f.response.body == data
+    wait_until(lambda: larder.metric("client_connections_open") == 0, "all are gone")
+    assert larder.get("/v2/").status == 200
 
 
 def test_connections_at_work_do_not_give_way(start_larder, upstream):

@@ -55,6 +55,22 @@ def test_nothing_happens_without_a_change(upstream, larder):
     assert not larder.logged(msg="configuration changed", name="rule-t")
 
 
+def test_fewer_connections(upstream, start_larder):
+    """Those that are too many end when they have nothing more to do, and none before its answer."""
+    larder = start_larder(upstream, client_limits={"max_connections": 6})
+    conns = [client.Conn(larder.address) for _ in range(6)]
+    for conn in conns:
+        assert conn.exchange("GET", "/v2/").status == 200
+    larder.config["client"]["max_connections"] = 2
+    write(larder)
+    taken(larder, 1)
+    for conn in conns:
+        assert conn.exchange("GET", "/v2/").status == 200
+    wait_until(lambda: larder.metric("client_connections_open") == 2, "four have ended")
+    for conn in conns:
+        conn.close()
+
+
 def test_a_rule_comes_and_goes(upstream, larder):
     image = image_on(upstream)
     assert larder.get("/v2/o/app/manifests/v1").status == 404
