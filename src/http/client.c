@@ -911,7 +911,7 @@ void call_end(struct call *call)
     /* The answer has come to its end and the request is all out; or the call was given the connection just now. */
     bool whole =
         head != NULL ? was == CALL_END || (was == CALL_HEADED && !head->has_body) : was == CALL_WAITING;
-    bool little = was == CALL_HEADED && (!head->has_length || head->length <= REST_MAX);
+    bool little = head != NULL && was == CALL_HEADED && (!head->has_length || head->length <= REST_MAX);
     if (!may_be_kept(u) || (head != NULL && !head->keep_alive))
         upconn_close(u);
     else if (whole)
