@@ -143,6 +143,7 @@ def test_who_has_connected_is_answered(larder, upstream):
     thing = Thing(upstream, 100000)
     assert larder.get(thing.ours).good
     larder.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: larder.stands_still(), "all threads stand still")
     fetches = [Fetch(larder.address, thing.ours) for _ in range(20)]
     wait_until(lambda: larder.connections() >= len(fetches) and larder.unread_requests() == len(fetches), "all have asked")
     larder.process.send_signal(signal.SIGTERM)

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 from . import client, secrets
 from .ports import free_port
@@ -238,6 +239,11 @@ class Larder:
                     if text in memory.read(end - start):
                         return True
         return False
+
+    def stands_still(self):
+        """Whether a SIGSTOP has reached each thread."""
+        tasks = Path("/proc/%d/task" % self.process.pid)
+        return all((task / "stat").read_text().rpartition(")")[2].split()[0] in "Tt" for task in tasks.iterdir())
 
     def unread_requests(self):
         """How many connections of clients have bytes that larder has not read yet."""
