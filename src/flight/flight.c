@@ -79,6 +79,7 @@ struct flight_core {
     struct flights *table;
     struct map views; /* by key: those that can be joined */
     unsigned n_views; /* dead ones included */
+    unsigned closing; /* files: the last close of a large one that has been removed takes long */
 };
 
 static struct shard *shard_of(struct flights *t, uint64_t hash)
@@ -133,20 +134,22 @@ static void close_work(struct job *j)
 
 static void close_done(struct job *j)
 {
+    here(j->core)->closing--;
     mem_free(CONTAINER_OF(j, struct closing, job));
 }
 
 static void close_later(struct partial *p)
 {
-    struct core *here = core_current();
-    if (here == NULL) { /* after the loops have ended */
+    struct core *core = core_current();
+    if (core == NULL) { /* after the loops have ended */
         partial_close(p);
         return;
     }
     struct closing *c;
     NEW(c);
     c->partial = *p;
-    job_start(here, &c->job, close_work, close_done);
+    here(core)->closing++;
+    job_start(core, &c->job, close_work, close_done);
 }
 
 void flight_unref(struct flight *f)
@@ -675,7 +678,7 @@ void flight_core_init(struct core *c, struct flights *t)
 
 bool flight_core_idle(struct core *c)
 {
-    return here(c)->n_views == 0;
+    return here(c)->n_views == 0 && here(c)->closing == 0;
 }
 
 void flight_core_free(struct core *c)

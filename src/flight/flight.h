@@ -82,7 +82,7 @@ unsigned flights_count(struct flights *t);
 
 /* Each core's part; kept in CORE_SLOT_FLIGHT. */
 void flight_core_init(struct core *c, struct flights *t);
-bool flight_core_idle(struct core *c); /* no view left */
+bool flight_core_idle(struct core *c); /* no view left, and no file is being closed */
 void flight_core_free(struct core *c);
 
 /* ---- readers ---- */

@@ -2,8 +2,8 @@
  * yet, or to be `shed`. The rest is spare. If one goes by itself, it is one of those to be shed, else a spare one, else a promised one: then
  * the wait makes a new one in its place, so that `open` stays as it is.
  *
- * Invariants, under the lock: busy <= open; the kept ones of all shares are open and not busy; the first wait of each kind may not have
- * a connection now, or what is needed for it is being shed. */
+ * Invariants, under the lock: busy <= open; the kept ones of all shares are open and not busy; no wait that may have more connections than
+ * those before it may have one now, unless what is needed for it is being shed. */
 #include "http/quota.h"
 
 #include <string.h>
@@ -82,17 +82,19 @@ static enum quota_answer admit(struct quota_share *s, const struct quota_wait *w
     return got;
 }
 
-/* Something has been given back. */
+/* Something has been given back. Who may have more connections does not wait for those who may have fewer. */
 static void serve(struct quota *q)
 {
     for (unsigned bulk = 0; bulk < ARRAY_LEN(q->waiting); bulk++) {
-        struct list_node *n;
-        while ((n = list_first(&q->waiting[bulk])) != NULL) {
+        unsigned held = 0; /* the most that one before it may have */
+        LIST_FOREACH_SAFE (n, next, &q->waiting[bulk]) {
             struct quota_wait *w = CONTAINER_OF(n, struct quota_wait, node);
             struct quota_share *s = w->share;
-            enum quota_answer got = admit(s, w);
+            enum quota_answer got = w->max > held ? admit(s, w) : QUOTA_WAIT;
+            if (got == QUOTA_WAIT && w->max > held)
+                held = w->max;
             if (got == QUOTA_WAIT)
-                break;
+                continue;
             s->promised += got == QUOTA_KEPT;
             w->got = true;
             list_remove(n);
@@ -104,12 +106,23 @@ static void serve(struct quota *q)
 
 /* ---- asking and giving back ---- */
 
+static unsigned most_waited_for(const struct list *waiting)
+{
+    unsigned most = 0;
+    LIST_FOREACH (n, waiting) {
+        const struct quota_wait *w = CONTAINER_OF(n, struct quota_wait, node);
+        if (w->max > most)
+            most = w->max;
+    }
+    return most;
+}
+
 enum quota_answer quota_ask(struct quota_share *s, struct quota_wait *w)
 {
     MUST(w->share == NULL && w->max > 0);
     pthread_mutex_lock(&s->all->lock);
     struct list *others = &s->quota->waiting[w->bulk];
-    enum quota_answer got = list_empty(others) ? admit(s, w) : QUOTA_WAIT;
+    enum quota_answer got = w->max > most_waited_for(others) ? admit(s, w) : QUOTA_WAIT;
     s->kept -= got == QUOTA_KEPT;
     if (got == QUOTA_WAIT) {
         w->share = s;

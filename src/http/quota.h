@@ -5,7 +5,8 @@
  * `max` are open, the idle ones of all cores among them: then an idle one of another core is closed first.
  *
  * A call is `bulk` or not. Bulk (layers) may take minutes, so a quarter of the connections, at least one if there are two, is left to what
- * is not: no manifest waits for layers. Of each kind, who came first goes first, on whatever core it is; what is not bulk goes first.
+ * is not: no manifest waits for layers. Of each kind, who came first goes first, on whatever core it is, but nobody waits for one whose `max` is
+ * lower (of a configuration before, say); what is not bulk goes first.
  *
  *   share   one core's part of a quota: it says which of the open connections are kept there, idle
  *   wait    a call that has asked and got nothing yet

@@ -456,6 +456,7 @@ static bool answer_again(struct conn *k, struct span request)
     g.headed_ns = g.ended_ns = clock_mono_ns();
     a->given(a, k, &g);
     conn_go(k, CONN_IDLE);
+    give_way(k);
     return true;
 }
 
@@ -529,8 +530,6 @@ static void conn_readable(struct conn *k)
     k->server->whole_at = NULL;
     if (n > 0 && !answer_again(k, span_of(buf, (size_t)n)))
         conn_input(k, buf, (size_t)n);
-    else if (n > 0 && k->state == CONN_IDLE)
-        give_way(k);
     if (n == STREAM_BROKEN)
         note_unfinished(k, stream_why(k->stream));
     if (n <= 0 && n != STREAM_AGAIN)

@@ -254,11 +254,11 @@ static void make_key(struct auth *a)
     struct auth_state *s = a->state;
     struct hasher h;
     struct digest d;
-    char origin_text[ORIGIN_MAX];
-    struct str origin = STR_INIT(origin_text), key = STR_INIT(s->key);
-    origin_key(&a->origin, &origin);
+    char place_text[PLACE_MAX];
+    struct str place = STR_INIT(place_text), key = STR_INIT(s->key);
+    place_key(a, &place);
     hasher_init(&h, DIGEST_SHA256);
-    hash_part(&h, str_span(&origin));
+    hash_part(&h, str_span(&place));
     hash_part(&h, span_str(s->challenge.realm));
     hash_part(&h, s->challenge.has_service ? span_str(s->challenge.service) : SPAN_NONE);
     hash_part(&h, a->repo);
@@ -531,7 +531,7 @@ static void ping_start(struct auth *a, const struct conf_endpoint *e)
     struct auth_state *s = a->state;
     struct str target = STR_INIT(s->ping_target), host = STR_INIT(s->ping_host);
     struct flight_failure f;
-    if (upstream_limit(a->setup, a->up, a->set, WHAT_TOKEN, &f)) {
+    if (upstream_limit(a->setup, a->up, NULL, WHAT_TOKEN, &f)) { /* it is asked anonymously */
         refuse_failed(a, &f);
         return;
     }
@@ -576,7 +576,7 @@ static void ping_broke(struct auth *a)
     refuse(a, a->state->ping.err, 0, -1, why);
 }
 
-/* A limit holds for all that is asked on the way to a token. */
+/* A limit holds for all that is asked anonymously on the way to a token. */
 static void ping_trouble(struct auth *a, int err)
 {
     const struct h1_head *head = a->state->ping.head;
@@ -586,7 +586,7 @@ static void ping_trouble(struct auth *a, int err)
     struct str w = STR_INIT(why);
     str_addf(&w, "a 401 without a challenge, and status %u at /v2/", f.status);
     if (err == ERR_TOO_MANY || (f.status == 503 && f.retry_after_ms >= 0))
-        upstream_limited(a->setup, a->up, a->set, WHAT_TOKEN, &f);
+        upstream_limited(a->setup, a->up, NULL, WHAT_TOKEN, &f);
     refuse(a, err, f.status, f.retry_after_ms, why);
 }
 
@@ -596,8 +596,10 @@ static void ping_answered(struct auth *a)
     unsigned status = call->head->status;
     int err = ping_err(status);
     struct challenge c = {0};
-    if (status == 401)
+    if (status == 401) {
         read_challenge(call->head, &c);
+        upstream_unlimited(a->setup, a->up, NULL, WHAT_TOKEN);
+    }
     if (c.scheme != CHALLENGE_NONE) {
         take_challenge(a, &c, call->peer);
     } else if (err == ERR_DENIED) {

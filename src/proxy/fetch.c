@@ -4,7 +4,8 @@
  *   OPEN     a job opens the partial file                       -> SEND
  *   SEND     a request is made, with Range when there is a front -> HEAD
  *   HEAD     its answer is looked at                            -> BODY | REHASH | PAUSE (try again) | FAIL
- *   REHASH   an earlier fill left something: jobs read it through the hash -> BODY | VERIFY (it is all of the blob)
+ *   REHASH   an earlier fill left something: jobs read it through the hash -> BODY | SEND (upstream was not kept waiting so long) |
+ *                                                                  VERIFY (it is all of the blob)
  *   RESTART  what an earlier fill left is worthless: a job makes a new file -> SEND
  *   BODY     bytes arrive                                       -> VERIFY (the end) | PAUSE (it broke: resume) | FAIL
  *   PAUSE    a short wait before the next attempt               -> SEND
@@ -43,6 +44,7 @@
 #define RING_ROOM    (16u << 10)  /* less room than this is not worth a read */
 #define PIECE        (128u << 10) /* what a job writes and then hashes, while it is in a cache */
 #define JOB_TURN     (1u << 20)   /* after so much a job gives its thread back: others wait for it */
+#define REHASH_SOON  (64u << 20)  /* an upstream waits while no more than this is rehashed */
 #define SIDES_MAX    3
 #define SIDE_PART    10 /* at most one byte in ten may be fetched twice */
 #define SIDE_BYTES   (4u << 20)
@@ -83,6 +85,7 @@ struct fetch {
     bool unkept; /* the store takes no more: its readers go on alone */
     bool sided;  /* there may be extents ahead of the front: see partial_write */
     bool eof;
+    bool hung_up;      /* for the time of REHASH */
     struct transfer x; /* its front: see the invariants */
 
     char *ring;
@@ -101,7 +104,8 @@ struct fetch {
 
     struct timer pause;
     struct store_change change;
-    int64_t headed_ms; /* core_now */
+    int64_t headed_ms;  /* core_now */
+    uint64_t headed_at; /* the front then */
 
     struct side *sides[SIDES_MAX];
     unsigned n_sides;
@@ -297,7 +301,9 @@ static enum step step_rehash(struct fetch *f)
         return STEP_WAIT;
     }
     f->x.progress_ms = core_now(f->op.core);
-    return op_go(&f->op, f->x.headed ? FETCH_BODY : FETCH_VERIFY);
+    if (!f->x.headed)
+        return op_go(&f->op, FETCH_VERIFY);
+    return op_go(&f->op, f->hung_up ? FETCH_SEND : FETCH_BODY);
 }
 
 static void restart_work(struct job *j)
@@ -357,12 +363,17 @@ static enum step fetch_headed(struct fetch *f)
     if (!f->x.headed) {
         f->x.headed = true;
         f->headed_ms = f->x.progress_ms = core_now(f->op.core);
+        f->headed_at = f->x.front;
         f->side_budget = f->x.length_known ? f->x.length / SIDE_PART : 0;
         flight_head(f->flight, f->x.length_known ? f->x.length : FLIGHT_UNKNOWN);
     }
     if (is_rehashed(f))
         return op_go(&f->op, FETCH_BODY);
-    call_pause(&f->x.t.call); /* if upstream does not wait for so long, it is asked again */
+    f->hung_up = f->rehash_to - done_upto(f) > REHASH_SOON;
+    if (f->hung_up)
+        call_stop(f); /* others may want the connection meanwhile */
+    else
+        call_pause(&f->x.t.call);
     return op_go(&f->op, FETCH_REHASH);
 }
 
@@ -374,6 +385,7 @@ static enum step step_head(struct fetch *f)
     case TRANSFER_BODY:
         return fetch_headed(f);
     case TRANSFER_ALL: /* what an earlier fill left is all of the blob, or no part of it */
+        call_stop(f);
         return op_go(&f->op, FETCH_REHASH);
     case TRANSFER_BEYOND:
         call_stop(f);
@@ -454,6 +466,7 @@ static bool front_is_behind(const struct fetch *f)
 /* Gives the job what has arrived. One that is under way goes on with it. */
 static void front_push(struct fetch *f)
 {
+    MUST(is_rehashed(f));
     uint64_t to = writable_upto(f);
     if (to > f->x.front && !side_in_the_way(f, f->x.front, to)) {
         f->x.front = to;
@@ -564,12 +577,15 @@ static enum step step_body(struct fetch *f)
 
 static enum step step_pause(struct fetch *f)
 {
-    if (!front_look(f))
-        return store_failed(f);
-    front_push(f);
-    if (front_is_behind(f))
-        return STEP_WAIT;
-    f->got = f->x.front; /* less than a block, which must not be written now: it is asked for again */
+    if (is_rehashed(
+            f)) { /* else nothing has arrived: what is below the front lies in the file, and not in the ring */
+        if (!front_look(f))
+            return store_failed(f);
+        front_push(f);
+        if (front_is_behind(f))
+            return STEP_WAIT;
+        f->got = f->x.front; /* less than a block, which must not be written now: it is asked for again */
+    }
     if (op_expects(&f->op, FETCH_O_TIMER))
         return STEP_WAIT;
     if (!f->paused) {
@@ -793,8 +809,8 @@ static bool front_is_near(const struct fetch *f, uint64_t off)
 {
     int64_t ms = core_now(f->op.core) - f->headed_ms;
     if (ms < 200)
-        return true;                               /* too early to tell */
-    uint64_t rate = fetch_front(f) / (uint64_t)ms; /* bytes per ms */
+        return true;                                                /* too early to tell */
+    uint64_t rate = (fetch_front(f) - f->headed_at) / (uint64_t)ms; /* bytes per ms */
     return rate > 0 && (off - fetch_front(f)) / rate < SIDE_WAIT_MS;
 }
 
@@ -819,7 +835,8 @@ static void side_begin(struct fetch *f)
 
 static void sides_look(struct fetch *f)
 {
-    if (f->op.state != FETCH_BODY || f->no_sides || f->side_budget == 0)
+    bool headed = f->op.state == FETCH_BODY || (f->op.state == FETCH_REHASH && f->x.headed);
+    if (!headed || f->no_sides || f->side_budget == 0)
         return;
     while (f->n_sides < SIDES_MAX && f->side_budget > 0) {
         if (f->want_from == f->want_to && !flight_take_want(f->flight, &f->want_from, &f->want_to))
@@ -854,8 +871,9 @@ static bool stops_abandoned(const struct fetch *f)
 
 static bool abandoned(struct fetch *f)
 {
-    if (!stops_abandoned(f) || f->op.state > FETCH_PAUSE || f->op.state < FETCH_SEND ||
-        flight_readers(f->flight) > 0)
+    bool asking = (f->op.state >= FETCH_SEND && f->op.state <= FETCH_PAUSE) ||
+                  (f->op.state == FETCH_REHASH && f->x.headed);
+    if (!asking || !stops_abandoned(f) || flight_readers(f->flight) > 0)
         return false;
     if (op_expects(&f->op, FETCH_O_JOB) || f->n_sides > 0)
         return false; /* looked at again when they are done: the flight must not leave the table while the file is written */

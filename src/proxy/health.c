@@ -192,6 +192,12 @@ static struct endpoint_health *endpoint_health(const struct setup *setup, const 
     return &setup_health(setup, up)->endpoints[endpoint % ENDPOINTS_MAX];
 }
 
+static bool rests(const struct endpoint_health *e)
+{
+    return atomic_load_explicit(&e->failures, memory_order_relaxed) != 0 &&
+           clock_mono_ms() < get(&e->bad_until_ms);
+}
+
 static bool usable(struct endpoint_health *e)
 {
     return atomic_load_explicit(&e->failures, memory_order_relaxed) == 0 ||
@@ -201,7 +207,11 @@ static bool usable(struct endpoint_health *e)
 bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up,
                             const struct conf_credential_set *set, unsigned endpoint)
 {
-    return usable(endpoint_limit(setup, up, set, endpoint)) && usable(endpoint_health(setup, up, endpoint));
+    struct endpoint_health *limit = endpoint_limit(setup, up, set, endpoint),
+                           *health = endpoint_health(setup, up, endpoint);
+    if (rests(limit) || rests(health)) /* no turn is taken at one that the other does not let be used */
+        return false;
+    return usable(limit) && usable(health);
 }
 
 static bool failure_of(struct endpoint_health *e, struct flight_failure *f)

@@ -292,7 +292,7 @@ bool credential_doubted(struct secrets *s, const struct conf_credential_set *con
     bool known = set->value != NULL && set->value->good && set->value->fingerprint == fingerprint;
     if (known && !only_fast(set) && clock_mono_ms() >= set->forced_ms)
         set->doubted = true;
-    bool again = set->doubted || !known;
+    bool again = set->doubted || !known || (set->loading && !only_fast(set));
     pthread_mutex_unlock(&set->lock);
     return again;
 }

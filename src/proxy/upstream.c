@@ -138,7 +138,7 @@ static void send_request(struct upstream_try *t)
     t->call.origin = (struct origin){.host = u.host,
                                      .port = u.port,
                                      .tls = u.tls,
-                                     .max_connections = (unsigned)t->up->max_connections,
+                                     .max_connections = (unsigned)t->auth.up->max_connections,
                                      .how = setup_how(t->setup, t->auth.up, &u),
                                      .guarded = t->hop != NULL && !named_by_operator(t, &u),
                                      .near = t->own};
@@ -382,8 +382,8 @@ static enum upstream_next round_over(struct upstream_try *t)
     const struct flight_failure *f = &t->failure;
     if (is_limit(f) && !t->by_auth && !t->answered)
         upstream_limited(t->setup, t->up, t->set, t->what, &t->failure);
-    else if (health_trouble(f) && !is_limit(f) && !t->insistent)
-        health_bad(t->setup, t->up, f, t->began_ms, t->said.own && !t->answered);
+    else if (health_trouble(f) && !is_limit(f) && !t->insistent && !t->answered)
+        health_bad(t->setup, t->up, f, t->began_ms, t->said.own);
     else if (!health_trouble(f) && !is_limit(f) && t->heard)
         health_good(t->setup, t->up);
     return over(t);

@@ -138,6 +138,7 @@ int partial_commit(struct partial *p, uint64_t size, struct str *why)
 {
     struct store *s = p->store;
     struct stat st;
+    hold_fill_over(s, p->hold); /* however this ends, nothing more is written */
     if (fstat(p->fd, &st) != 0)
         return fail(p, why, errno, "look at");
     if ((uint64_t)st.st_size != size) {
@@ -160,7 +161,6 @@ int partial_commit(struct partial *p, uint64_t size, struct str *why)
         return store_fail(s, why, error, "move a file to", blobs, to);
     }
     hold_fill_is(s, p->hold, 0);
-    hold_fill_over(s, p->hold); /* an object like others, that may be evicted */
     atomic_fetch_sub(&s->partials, 1);
     enum store_dir sync = blobs;
     if (fsync(s->dirs[sync]) == 0)

@@ -92,6 +92,41 @@ def test_a_partial_file_of_a_stopped_fill_is_resumed(upstream, start_larder):
     assert upstream.requests()[-1].range == "bytes=%d-" % MIB
 
 
+def left_behind(larder, upstream, thing, front):
+    """A fill up to front, and then larder is killed and comes again."""
+    gate = upstream.hold(thing.theirs, at=front, nth=1)
+    f = Fetch(larder.address, thing.ours)
+    f.wait_got(front)
+    larder.kill()
+    gate.release()
+    f.result()
+    larder.start()
+
+
+@pytest.mark.parametrize("mode", ["refuse", "wrong", "ignore"])
+def test_a_partial_file_whose_rest_is_not_to_be_had_alone(larder, upstream, mode):
+    """What upstream says to Range is known before the file has been read: it is not written to until then."""
+    thing = Thing(upstream)
+    left_behind(larder, upstream, thing, MIB)
+    upstream.on(lambda s: s.path == thing.theirs and s.range is not None, Fault(range=mode))
+    whole, part = Fetch(larder.address, thing.ours), Fetch(larder.address, thing.ours, headers={"Range": "bytes=1000-1999"})
+    part, whole = part.result(), whole.result()
+    assert part.good and part.status == 206 and part.body == thing.data[1000:2000]
+    assert whole.good and whole.body == thing.data
+    larder.wait_stored(thing.digest)
+    upstream.stop()
+    assert larder.get(thing.ours).body == thing.data
+
+
+def test_a_large_partial_file_does_not_keep_upstream_waiting(larder, upstream):
+    thing = Thing(upstream, 72 * MIB, "large")
+    left_behind(larder, upstream, thing, 66 * MIB)
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data
+    assert [s.range for s in upstream.requests()][-2:] == ["bytes=%d-" % (66 * MIB)] * 2, "for its head, and when its turn has come"
+    larder.wait_stored(thing.digest)
+
+
 @pytest.mark.parametrize("damage", ["flipped", "zeroed", "longer", "emptied", "too long"])
 def test_a_damaged_partial_file_is_never_served_whole(larder, upstream, damage):
     thing = Thing(upstream)

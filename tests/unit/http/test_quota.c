@@ -122,6 +122,30 @@ static void test_a_promised_one_goes(void **state)
     close_busy(&there, 1);
 }
 
+/* As after a reload, or where another upstream's redirects lead. */
+static void test_a_lower_bound_is_nobody_elses(void **state)
+{
+    (void)state;
+    struct quota_wait a = {.max = 8}, low = {.max = 1}, b = {.max = 2}, lower = {.max = 1}, c = {.max = 3};
+    enum quota_answer got = QUOTA_WAIT;
+    assert_int_equal(quota_ask(here.share, &a), QUOTA_NEW);
+    assert_int_equal(quota_ask(here.share, &low), QUOTA_WAIT);
+    assert_int_equal(quota_ask(there.share, &b), QUOTA_NEW); /* though somebody waits */
+    struct quota_wait more = {.max = 2};
+    assert_int_equal(quota_ask(there.share, &more), QUOTA_WAIT);
+    assert_int_equal(quota_ask(there.share, &lower), QUOTA_WAIT);
+    close_busy(&here, 1); /* for `more`, which stands behind `low` */
+    assert_ptr_equal(quota_collect(there.share, &got), &more);
+    assert_null(quota_collect(here.share, &got));
+    assert_int_equal(quota_ask(there.share, &c), QUOTA_NEW);
+    close_busy(&there, 3);
+    assert_ptr_equal(quota_collect(here.share, &got), &low);
+    assert_null(quota_collect(there.share, &got));
+    close_busy(&here, 1);
+    assert_ptr_equal(quota_collect(there.share, &got), &lower);
+    close_busy(&there, 1);
+}
+
 static void test_an_idle_one_elsewhere_is_closed(void **state)
 {
     (void)state;
@@ -380,6 +404,7 @@ int main(void)
         TEST(test_the_bound_is_of_all_shares),
         TEST(test_a_kept_one_is_used_again),
         TEST(test_a_promised_one_goes),
+        TEST(test_a_lower_bound_is_nobody_elses),
         TEST(test_an_idle_one_elsewhere_is_closed),
         TEST(test_bulk_leaves_a_quarter),
         TEST(test_in_the_order_of_asking),
