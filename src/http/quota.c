@@ -22,6 +22,7 @@ struct quotas {
 struct quota {
     struct list shares;
     struct list waiting[2]; /* [1]: bulk */
+    unsigned most[2];       /* none of them may have more; some may have left */
     unsigned busy, open, shedding;
     size_t n;
     char origin[];
@@ -88,6 +89,8 @@ static void serve(struct quota *q)
     for (unsigned bulk = 0; bulk < ARRAY_LEN(q->waiting); bulk++) {
         unsigned held = 0; /* the most that one before it may have */
         LIST_FOREACH_SAFE (n, next, &q->waiting[bulk]) {
+            if (held >= q->most[bulk])
+                break;
             struct quota_wait *w = CONTAINER_OF(n, struct quota_wait, node);
             struct quota_share *s = w->share;
             enum quota_answer got = w->max > held ? admit(s, w) : QUOTA_WAIT;
@@ -106,27 +109,21 @@ static void serve(struct quota *q)
 
 /* ---- asking and giving back ---- */
 
-static unsigned most_waited_for(const struct list *waiting)
-{
-    unsigned most = 0;
-    LIST_FOREACH (n, waiting) {
-        const struct quota_wait *w = CONTAINER_OF(n, struct quota_wait, node);
-        if (w->max > most)
-            most = w->max;
-    }
-    return most;
-}
-
 enum quota_answer quota_ask(struct quota_share *s, struct quota_wait *w)
 {
     MUST(w->share == NULL && w->max > 0);
     pthread_mutex_lock(&s->all->lock);
     struct list *others = &s->quota->waiting[w->bulk];
-    enum quota_answer got = w->max > most_waited_for(others) ? admit(s, w) : QUOTA_WAIT;
+    if (list_empty(others))
+        s->quota->most[w->bulk] = 0;
+    enum quota_answer got = w->max > s->quota->most[w->bulk] ? admit(s, w) : QUOTA_WAIT;
     s->kept -= got == QUOTA_KEPT;
     if (got == QUOTA_WAIT) {
         w->share = s;
         list_push_back(others, &w->node);
+        if (w->max > s->quota->most[w->bulk])
+            s->quota->most[w->bulk] = w->max;
+        serve(s->quota); /* whom it stands behind may have left */
     }
     pthread_mutex_unlock(&s->all->lock);
     return got;

@@ -104,8 +104,8 @@ struct fetch {
 
     struct timer pause;
     struct store_change change;
-    int64_t headed_ms;  /* core_now */
-    uint64_t headed_at; /* the front then */
+    int64_t began_ms;  /* core_now, when the front set out */
+    uint64_t began_at; /* from there */
 
     struct side *sides[SIDES_MAX];
     unsigned n_sides;
@@ -247,6 +247,13 @@ static void front_drop(struct fetch *f)
     f->x.front = f->got = is_rehashed(f) ? done_upto(f) : f->rehash_to;
 }
 
+/* From now on its rate is measured. */
+static void front_sets_out(struct fetch *f)
+{
+    f->began_ms = f->x.progress_ms = core_now(f->op.core);
+    f->began_at = f->x.front;
+}
+
 static enum step step_open(struct fetch *f)
 {
     if (op_expects(&f->op, FETCH_O_JOB))
@@ -281,6 +288,7 @@ static enum step rehash_short(struct fetch *f)
 {
     f->rehash_to = done_upto(f);
     front_drop(f);
+    front_sets_out(f);
     call_stop(f);
     f->x.t.deadline = 0;
     return op_go(&f->op, FETCH_SEND);
@@ -300,9 +308,11 @@ static enum step step_rehash(struct fetch *f)
         job_run(f, rehash_work);
         return STEP_WAIT;
     }
-    f->x.progress_ms = core_now(f->op.core);
-    if (!f->x.headed)
+    front_sets_out(f);
+    if (!f->x.headed || (f->x.length_known && f->x.front == f->x.length)) { /* it is all of the blob */
+        call_stop(f);
         return op_go(&f->op, FETCH_VERIFY);
+    }
     return op_go(&f->op, f->hung_up ? FETCH_SEND : FETCH_BODY);
 }
 
@@ -361,9 +371,8 @@ static enum step fetch_reject(struct fetch *f, int err, const char *why)
 static enum step fetch_headed(struct fetch *f)
 {
     if (!f->x.headed) {
+        front_sets_out(f);
         f->x.headed = true;
-        f->headed_ms = f->x.progress_ms = core_now(f->op.core);
-        f->headed_at = f->x.front;
         f->side_budget = f->x.length_known ? f->x.length / SIDE_PART : 0;
         flight_head(f->flight, f->x.length_known ? f->x.length : FLIGHT_UNKNOWN);
     }
@@ -807,10 +816,10 @@ uint64_t fetch_front(const struct fetch *f)
 /* Will the front be at `off` within a moment anyway? */
 static bool front_is_near(const struct fetch *f, uint64_t off)
 {
-    int64_t ms = core_now(f->op.core) - f->headed_ms;
+    int64_t ms = core_now(f->op.core) - f->began_ms;
     if (ms < 200)
-        return true;                                                /* too early to tell */
-    uint64_t rate = (fetch_front(f) - f->headed_at) / (uint64_t)ms; /* bytes per ms */
+        return true;                                               /* too early to tell */
+    uint64_t rate = (fetch_front(f) - f->began_at) / (uint64_t)ms; /* bytes per ms */
     return rate > 0 && (off - fetch_front(f)) / rate < SIDE_WAIT_MS;
 }
 
@@ -823,7 +832,7 @@ static void side_begin(struct fetch *f)
         n = f->side_budget;
     /* Extents ahead of the front begin on 64 KiB (see partial_write), and end there so that none ends just below another. */
     uint64_t from = f->want_from & ~SIDE_ALIGN, to = (f->want_from + n + SIDE_ALIGN) & ~SIDE_ALIGN;
-    if (from <= fetch_front(f) || n == 0)
+    if (from <= fetch_front(f) + SIDE_ALIGN || n == 0) /* not in the block in which the front may lie */
         return;
     n = (to < f->x.length ? to : f->x.length) - from;
     f->side_budget -= n < f->side_budget ? n : f->side_budget;

@@ -165,6 +165,7 @@ struct upstream_try {
     unsigned hops;
     bool by_auth;              /* the failure is that of the token, or of the credentials */
     bool answered;             /* an endpoint of this round gave an answer that means something */
+    bool sound;                /* ... and that is no sign of trouble */
     bool heard;                /* ... or any at all */
     struct endpoint_said said; /* what this round has come to so far */
     struct defer later;

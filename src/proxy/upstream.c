@@ -237,7 +237,7 @@ static void begin_round(struct upstream_try *t)
 {
     t->tried = 0;
     t->began_ms = clock_mono_ms();
-    t->answered = t->heard = false;
+    t->answered = t->sound = t->heard = false;
     t->said.word = WORD_NONE;
     t->rounds++;
     MUST(pick_endpoint(t, &t->endpoint));
@@ -382,7 +382,7 @@ static enum upstream_next round_over(struct upstream_try *t)
     const struct flight_failure *f = &t->failure;
     if (is_limit(f) && !t->by_auth && !t->answered)
         upstream_limited(t->setup, t->up, t->set, t->what, &t->failure);
-    else if (health_trouble(f) && !is_limit(f) && !t->insistent && !t->answered)
+    else if (health_trouble(f) && !is_limit(f) && !t->insistent && !t->sound)
         health_bad(t->setup, t->up, f, t->began_ms, t->said.own);
     else if (!health_trouble(f) && !is_limit(f) && t->heard)
         health_good(t->setup, t->up);
@@ -412,6 +412,7 @@ static enum upstream_next next_endpoint(struct upstream_try *t)
         return over(t);
     bool meant = !(health_outage(f) || is_limit(f) || own_failure(f));
     t->answered = t->answered || meant;
+    t->sound = t->sound || (meant && !health_trouble(f));
     weigh(t, meant);
     health_endpoint_bad(t->setup, t->up, t->set, t->endpoint, f);
     if (core_now(t->px->core) >= t->deadline || !pick_endpoint(t, &next))

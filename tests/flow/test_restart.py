@@ -118,6 +118,20 @@ def test_a_partial_file_whose_rest_is_not_to_be_had_alone(larder, upstream, mode
     assert larder.get(thing.ours).body == thing.data
 
 
+def test_a_partial_file_that_is_all(larder, upstream):
+    """Killed before it was put into its place. Upstream knows no Range: what is there is not fetched again all the same."""
+    thing = Thing(upstream)
+    left_behind(larder, upstream, thing, MIB)
+    with open(larder.partial_path(thing.digest), "wb") as file:
+        file.write(thing.data)
+    upstream.on(thing.theirs, Fault(range="ignore"))
+    before = larder.metric("upstream_received_bytes_total")
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data
+    assert larder.metric("upstream_received_bytes_total") - before < MIB
+    larder.wait_stored(thing.digest)
+
+
 def test_a_large_partial_file_does_not_keep_upstream_waiting(larder, upstream):
     thing = Thing(upstream, 72 * MIB, "large")
     left_behind(larder, upstream, thing, 66 * MIB)
