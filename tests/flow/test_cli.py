@@ -16,6 +16,7 @@ import pytest
 from lib import secrets
 from lib.images import Image
 from lib.larder import binary, environment, run
+from lib.ports import free_port
 
 CONFIG = """\
 # The head
@@ -128,6 +129,7 @@ EXPLAIN = [  # image, and rule, how it is matched, registry, repository, referen
 
 @pytest.mark.parametrize("case", EXPLAIN, ids=[c[0] for c in EXPLAIN])
 def test_explain(config, case):
+    config.write_text(CONFIG + 'admin: {address: "127.0.0.1:%d"}\n' % free_port())  # whatever else runs on this machine
     keys = ("image", "rule", "matched_by", "registry", "repository", "reference", "endpoints", "credential_set")
     live = {key: None for key in ("digest", "stored", "checked", "next")}  # no server runs
     assert json.loads(done(config, "explain", case[0], "-o", "json")) == dict(zip(keys, case), **live)
