@@ -59,14 +59,19 @@ def test_the_links_of_content_to_repositories_survive(larder, upstream):
     assert larder.get(paths.blob("t/one", name)).body == data
 
 
-def test_a_partial_file_survives_and_is_resumed(larder, upstream):
-    thing = Thing(upstream)
-    gate = upstream.hold(thing.theirs, at=MIB, nth=1)
+def killed(larder, upstream, thing, front):
+    """A fill up to front, and then larder is killed."""
+    gate = upstream.hold(thing.theirs, at=front, nth=1)
     f = Fetch(larder.address, thing.ours)
-    f.wait_got(MIB)
+    f.wait_got(front)
     larder.kill()
     gate.release()
     assert not f.result().good
+
+
+def test_a_partial_file_survives_and_is_resumed(larder, upstream):
+    thing = Thing(upstream)
+    killed(larder, upstream, thing, MIB)
     assert not larder.stored(thing.digest) and len(larder.partials()) == 1
     larder.start()
     r = larder.get(thing.ours)
@@ -92,22 +97,12 @@ def test_a_partial_file_of_a_stopped_fill_is_resumed(upstream, start_larder):
     assert upstream.requests()[-1].range == "bytes=%d-" % MIB
 
 
-def left_behind(larder, upstream, thing, front):
-    """A fill up to front, and then larder is killed and comes again."""
-    gate = upstream.hold(thing.theirs, at=front, nth=1)
-    f = Fetch(larder.address, thing.ours)
-    f.wait_got(front)
-    larder.kill()
-    gate.release()
-    f.result()
-    larder.start()
-
-
 @pytest.mark.parametrize("mode", ["refuse", "wrong", "ignore"])
 def test_a_partial_file_whose_rest_is_not_to_be_had_alone(larder, upstream, mode):
     """What upstream says to Range is known before the file has been read: it is not written to until then."""
     thing = Thing(upstream)
-    left_behind(larder, upstream, thing, MIB)
+    killed(larder, upstream, thing, MIB)
+    larder.start()
     upstream.on(lambda s: s.path == thing.theirs and s.range is not None, Fault(range=mode))
     whole, part = Fetch(larder.address, thing.ours), Fetch(larder.address, thing.ours, headers={"Range": "bytes=1000-1999"})
     part, whole = part.result(), whole.result()
@@ -121,9 +116,10 @@ def test_a_partial_file_whose_rest_is_not_to_be_had_alone(larder, upstream, mode
 def test_a_partial_file_that_is_all(larder, upstream):
     """Killed before it was put into its place. Upstream knows no Range: what is there is not fetched again all the same."""
     thing = Thing(upstream)
-    left_behind(larder, upstream, thing, MIB)
+    killed(larder, upstream, thing, MIB)
     with open(larder.partial_path(thing.digest), "wb") as file:
         file.write(thing.data)
+    larder.start()
     upstream.on(thing.theirs, Fault(range="ignore"))
     before = larder.metric("upstream_received_bytes_total")
     r = larder.get(thing.ours)
@@ -134,7 +130,8 @@ def test_a_partial_file_that_is_all(larder, upstream):
 
 def test_a_large_partial_file_does_not_keep_upstream_waiting(larder, upstream):
     thing = Thing(upstream, 72 * MIB, "large")
-    left_behind(larder, upstream, thing, 66 * MIB)
+    killed(larder, upstream, thing, 66 * MIB)
+    larder.start()
     r = larder.get(thing.ours)
     assert r.good and r.body == thing.data
     assert [s.range for s in upstream.requests()][-2:] == ["bytes=%d-" % (66 * MIB)] * 2, "for its head, and when its turn has come"
@@ -144,12 +141,7 @@ def test_a_large_partial_file_does_not_keep_upstream_waiting(larder, upstream):
 @pytest.mark.parametrize("damage", ["flipped", "zeroed", "longer", "emptied", "too long"])
 def test_a_damaged_partial_file_is_never_served_whole(larder, upstream, damage):
     thing = Thing(upstream)
-    gate = upstream.hold(thing.theirs, at=MIB, nth=1)
-    f = Fetch(larder.address, thing.ours)
-    f.wait_got(MIB)
-    larder.kill()
-    gate.release()
-    f.result()
+    killed(larder, upstream, thing, MIB)
     path = larder.partial_path(thing.digest)
     with open(path, "r+b") as file:
         if damage == "flipped":
