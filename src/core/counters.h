@@ -56,7 +56,7 @@
     X(stored_bytes, counter, "store_bytes_added_total", "Bytes of objects stored")                           \
     X(store_errors, counter, "store_errors_total", "Reads or writes of the store that failed")               \
     X(cold_windows, counter, "disk_reads_ahead_total",                                                       \
-      "Windows of a file read ahead because they were not in memory")
+      "Pieces of a file read by a job because they were not in memory")
 
 struct counters {
 #define X(field, kind, name, help) _Atomic int64_t field;

@@ -6,7 +6,7 @@
  *   HEAD    a request has begun               read; header timeout (not prolonged by bytes)
  *   BUSY    the handler has the exchange      read (only to learn that the client is gone, or to keep a little of what it
  *                                             pipelines); no timeout
- *   SEND    an answer is going out            write, or the body's wake, or a job that reads ahead; send timeout, pushed
+ *   SEND    an answer is going out            write, or the body's wake, or a job that reads; send timeout, pushed
  *                                             back whenever bytes leave
  *   LINGER  answered and shut, though the     read and throw away, 2 s, so that the peer reads our answer before it
  *           client may still send             sees a reset
@@ -15,7 +15,7 @@
  *   IDLE -> HEAD -> BUSY -> SEND -> IDLE | LINGER | CLOSED        conn_go is the only setter
  *
  * Sending: what must go out first (head, chunk frames) is in x->out. Then the body is pulled: memory goes out with x->out
- * in one writev, file bytes by sendfile after a look whether they are in memory (ahead.h). At most SEND_TURN bytes leave per
+ * in one writev, file bytes by sendfile when they are in memory, else from a buffer (cold.h). At most SEND_TURN bytes leave per
  * turn of the loop, then the others' turn.
  *
  * A half-closed client (it sent FIN, but reads on) gets the answers to all it has asked; a broken connection is told to the handler. */
@@ -37,7 +37,7 @@
 #define CONN_MAGIC     0xc0110001u
 #define EXCHANGE_MAGIC 0xe4c40001u
 
-#define SEND_TURN    AHEAD_TURN /* see TCP_NOTSENT in net/tcp.c */
+#define SEND_TURN    (128u << 10) /* see TCP_NOTSENT in net/tcp.c */
 #define PENDING_MAX  (64u << 10)
 #define LINGER_MS    2000
 #define TLS_WARN_MS  10000 /* of failed handshakes one is worth a warning in this time */
@@ -88,6 +88,7 @@ struct server {
     struct list ports;
     int64_t tls_warn_at; /* core_now */
     struct again_table *again;
+    struct cold_pool cold;
     /* The exchange that is being handled, if its request came whole and alone, and is asked for again and again: its bytes, and where they
      * were read to. */
     struct exchange *whole;
@@ -109,7 +110,7 @@ static void conn_input(struct conn *k, const char *p, size_t n);
 static void send_run(struct conn *k);
 static void on_send_defer(struct defer *d);
 static void send_wake(void *arg);
-static void on_ahead(struct ahead *a);
+static void on_cold(struct cold *c);
 
 /* ---- exchanges ---- */
 
@@ -129,7 +130,7 @@ static struct exchange *exchange_take(struct server *s, struct conn *k)
     x->conn = k;
     x->req.buf = x->in_buf;
     x->req.cap = sizeof x->in_buf;
-    ahead_init(&x->ahead, s->core, on_ahead);
+    cold_init(&x->cold, &s->cold, on_cold);
     x->out = STR_INIT(x->out_buf);
     x->began_ns = clock_mono_ns();
     defer_init(&x->run, on_send_defer);
@@ -138,7 +139,7 @@ static struct exchange *exchange_take(struct server *s, struct conn *k)
 
 static void exchange_give(struct server *s, struct exchange *x)
 {
-    MUST(!x->ahead.running);
+    MUST(!cold_waits(&x->cold));
     defer_cancel(&x->run);
     x->magic = 0;
     if (s->n_free >= FREE_MAX) {
@@ -197,7 +198,7 @@ static void conn_free_if_done(struct conn *k)
 static void exchange_end(struct exchange *x, bool complete, const char *why)
 {
     struct conn *k = x->conn;
-    if (!ahead_idle(&x->ahead)) { /* the file must stay open until the job is done */
+    if (!cold_leave(&x->cold)) { /* the file must stay open until the job is done */
         struct str text = STR_INIT(x->why_text);
         str_addz(&text, why != NULL ? why : "");
         x->dropped = true;
@@ -565,9 +566,9 @@ static void on_send_defer(struct defer *d)
         send_run(x->conn);
 }
 
-static void on_ahead(struct ahead *a)
+static void on_cold(struct cold *c)
 {
-    struct exchange *x = CONTAINER_OF(a, struct exchange, ahead);
+    struct exchange *x = CONTAINER_OF(c, struct exchange, cold);
     struct conn *k = x->conn;
     CHECK_MAGIC(x, EXCHANGE_MAGIC);
     if (x->dropped) {
@@ -662,15 +663,16 @@ static enum sent send_memory(struct conn *k, const struct body_piece *piece, boo
     return SENT_SOME;
 }
 
-static enum sent send_file(struct conn *k, const struct body_piece *piece)
+static enum sent send_file(struct conn *k, struct body_piece *piece)
 {
     struct exchange *x = k->x;
-    uint64_t n = ahead_look(&x->ahead, piece);
-    if (n == 0)
-        return SENT_WAIT;
-    if (n > SEND_TURN)
-        n = SEND_TURN;
-    ssize_t put = stream_sendfile(k->stream, piece->fd, piece->off, (size_t)n, true);
+    enum cold_verdict v = cold_look(&x->cold, piece);
+    if (v != COLD_GO)
+        return v == COLD_WAIT ? SENT_WAIT : SENT_FAIL;
+    if (piece->mem != NULL)
+        return send_memory(k, piece, false);
+    size_t n = piece->len < SEND_TURN ? (size_t)piece->len : SEND_TURN;
+    ssize_t put = stream_sendfile(k->stream, piece->fd, piece->off, n, true);
     if (put == STREAM_AGAIN)
         return SENT_FULL;
     if (put <= 0)
@@ -708,13 +710,11 @@ static enum sent send_step(struct conn *k)
 static void send_run(struct conn *k)
 {
     struct exchange *x = k->x;
-    if (x->ahead.awaited) /* its end comes here again */
+    if (cold_waits(&x->cold)) /* it comes here again */
         return;
     uint64_t before = x->sent;
     for (;;) {
         enum sent s = send_step(k);
-        if (s == SENT_ALL && !ahead_idle(&x->ahead))
-            s = SENT_WAIT;
         if (s == SENT_SOME && x->sent - before < SEND_TURN)
             continue;
         if (x->sent != before) {
@@ -1035,6 +1035,7 @@ struct server *server_new(struct core *core, const struct server_config *config)
         s->own = crowd_new();
     crowd_join(s->own != NULL ? s->own : config->crowd, &s->member, core, on_shed);
     s->again = again_new();
+    cold_pool_init(&s->cold, core);
     list_init(&s->free);
     list_init(&s->ports);
     for (size_t i = 0; i < ARRAY_LEN(s->conns); i++)

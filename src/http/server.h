@@ -23,7 +23,7 @@
 #include "base/str.h"
 #include "core/core.h"
 #include "http/again.h"
-#include "http/ahead.h"
+#include "http/cold.h"
 #include "http/crowd.h"
 #include "http/h1.h"
 
@@ -63,8 +63,8 @@ struct exchange {
     struct defer run;
     struct again *again; /* the answer may be kept for this long */
     int64_t again_ms;
-    struct ahead ahead;
-    bool dropped;       /* it ends when no job reads ahead for it */
+    struct cold cold;
+    bool dropped;       /* it ends when no job reads for it */
     struct h1_head req; /* h1_next makes it empty; what lies before is zeroed for each request */
     char in_buf[EXCHANGE_REQUEST_MAX];
     char out_buf[EXCHANGE_RESPONSE_MAX];
