@@ -59,7 +59,7 @@ void cold_pool_init(struct cold_pool *p, struct core *core);
 void cold_init(struct cold *c, struct cold_pool *pool, void (*ready)(struct cold *c));
 
 enum cold_verdict {
-    COLD_GO,   /* *piece, cut to what may go out now: of the file, in memory; or of the buffer, valid until the next look */
+    COLD_GO, /* *piece, cut to what may go out now: of the file, in memory; or of the buffer, valid until the next look */
     COLD_WAIT, /* `ready` will be called, unless cold_leave says true before */
     COLD_FAIL  /* the file cannot be read there, or has no bytes there */
 };
