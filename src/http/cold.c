@@ -14,10 +14,13 @@
 #define LOOK_MS      20         /* what was seen longer ago may be gone: slow clients come back to it late */
 #define PORTION_MIN  (16u << 10)
 #define REACH_MAX    (1u << 20) /* bytes that are read in front of a job */
-#define IN_VAIN      32         /* jobs in a row that found all in memory: nothing is cold any more */
+#define COLD_MS      1000       /* so long after something was not in memory nothing is believed to be */
 
 /* cachestat(2), since Linux 6.5; not in this C library. */
 #define CACHESTAT 451
+
+/* When (core_now) something was not in memory, on any core. */
+static _Atomic int64_t missed_ms = -COLD_MS;
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -102,8 +105,8 @@ static bool look_warm(struct cold *c, struct body_piece *piece)
 
 /* ---- jobs ---- */
 
-/* Has the kernel begin with what comes after this job's bytes; true: they may not be in memory. Where bytes that it was asked for are not
- * there any more, memory is scarce, and what is read early is read twice. */
+/* Has the kernel begin with what comes after this job's bytes; true: they were not all in memory. Where bytes that it was asked for are
+ * not there any more, memory is scarce, and what is read early is read twice. */
 static bool read_early(struct cold *c)
 {
     bool dropped = c->from < c->asked && pages_cached(c->fd, c->from, c->to) == SOME_MISSING;
@@ -132,8 +135,7 @@ static void on_work(struct job *j)
         else
             done += (size_t)got;
     }
-    waited |= flags == 0;
-    c->in_vain = waited ? 0 : c->in_vain + 1;
+    c->missed = waited || flags == 0;
     c->to = c->from + (off_t)done;
     c->failed = done == 0;
 }
@@ -146,6 +148,8 @@ static void on_done(struct job *j)
     struct cold_pool *p = c->pool;
     c->state = COLD_FILLED;
     list_push_back(&p->filled, &c->node);
+    if (c->missed)
+        atomic_store_explicit(&missed_ms, core_now(p->core), memory_order_relaxed);
     c->ready(c);
     serve_queue(p);
 }
@@ -232,8 +236,12 @@ static void warm_again(struct cold *c)
     c->state = COLD_WARM;
     c->from = c->to = c->asked = 0;
     c->reach = 0;
-    c->in_vain = 0;
     c->failed = false;
+}
+
+static bool all_warm(const struct cold *c)
+{
+    return core_now(c->pool->core) - atomic_load_explicit(&missed_ms, memory_order_relaxed) >= COLD_MS;
 }
 
 enum cold_verdict cold_look(struct cold *c, struct body_piece *piece)
@@ -250,10 +258,12 @@ enum cold_verdict cold_look(struct cold *c, struct body_piece *piece)
     }
     if (c->failed)
         return COLD_FAIL;
-    if (c->in_vain >= IN_VAIN)
-        warm_again(c);
-    if (c->state == COLD_WARM && look_warm(c, piece))
-        return COLD_GO;
+    if (all_warm(c)) {
+        if (c->state != COLD_WARM)
+            warm_again(c);
+        if (look_warm(c, piece))
+            return COLD_GO;
+    }
     read_next(c, piece);
     return COLD_WAIT;
 }

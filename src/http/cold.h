@@ -1,18 +1,19 @@
 /* Cold files: bytes of a file that are not in memory come through a buffer that jobs fill, so that the loop never waits for a disk.
  *
- * A file is warm until a look finds bytes that are not in memory; while it is warm, what was seen goes out by sendfile. From then on it is
- * cold, and all of it goes through the buffer, also what is in memory just now: where memory is scarce it may be dropped again before it
- * is sent, and a page on its way from the disk counts as there. The kernel's own reading ahead, which looks for memory in the call that
- * comes to its mark, is begun by the jobs, too. When jobs find all in memory for long, the file is warm again.
+ * While all is warm, a look whether its bytes are in memory comes before each sendfile. Once some are not, and until nothing has been
+ * missed for a second, all files of all cores go through buffers, also what is in memory just now: where memory is scarce it may be
+ * dropped again before it is sent, and a page on its way from the disk counts as there. The kernel's own reading ahead, which looks for
+ * memory in the call that comes to its mark, is begun by the jobs, too. For what is in memory this way takes twice the processor time, and is
+ * as fast.
  *
  * Memory does not grow with slow clients: a core has COLD_BUFS buffers. Whoever takes nothing keeps its buffer only until another one needs
  * it, and has less read for it the next time. Who finds all buffers with jobs waits for its turn.
  *
- *   WARM     no buffer                               a look may make it cold
- *   QUEUED   waits for a buffer                      pool->queue, oldest first
- *   READING  a job fills the buffer                  in no list; must not go before the job has ended
- *   FILLED   the buffer holds [from, to) of the file   pool->filled, oldest first
- *   EMPTY    cold without a buffer: it was taken away
+ *   WARM     no buffer
+ *   QUEUED   waits for a buffer: pool->queue, oldest first
+ *   READING  a job fills the buffer; must not go before the job has ended
+ *   FILLED   the buffer holds [from, to) of the file: pool->filled, oldest first
+ *   EMPTY    the buffer was taken away
  *
  * Owner: the exchange, which embeds it; the server owns the pool. Thread: the core's. */
 #ifndef LARDER_HTTP_COLD_H
@@ -42,13 +43,13 @@ struct cold {
     /* its own */
     enum cold_state state;
     int fd;
-    bool failed;      /* the last job read nothing */
-    unsigned in_vain; /* jobs in a row that found all in memory */
-    off_t from, to;   /* of fd. WARM: seen in memory; FILLED: in the buffer; QUEUED, READING: will be */
-    int64_t seen_ms;  /* core_now; WARM */
-    off_t end;        /* nobody wants what is behind */
-    off_t asked;      /* the kernel has been asked to read up to here */
-    uint64_t reach;   /* bytes that it is asked for in front of a job */
+    bool failed;     /* the last job read nothing */
+    bool missed;     /* the last job did not find all in memory */
+    off_t from, to;  /* of fd. WARM: seen in memory; FILLED: in the buffer; QUEUED, READING: will be */
+    int64_t seen_ms; /* core_now; WARM */
+    off_t end;       /* nobody wants what is behind */
+    off_t asked;     /* the kernel has been asked to read up to here */
+    uint64_t reach;  /* bytes that it is asked for in front of a job */
     char *buf;
     struct list_node node;
     struct job job;

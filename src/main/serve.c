@@ -17,6 +17,7 @@
 #include "admin/admin.h"
 #include "admin/store_calls.h"
 #include "base/mem.h"
+#include "base/resident.h"
 #include "cli/config_file.h"
 #include "core/processors.h"
 #include "core/resolve.h"
@@ -399,6 +400,7 @@ int serve_run(const char *config_file, const char *version)
     raise_descriptors(mn.conf);
     mn.n_workers = worker_count(mn.conf);
     size_threadpool(mn.n_workers);
+    resident_program();
     char text[1024];
     struct str why = STR_INIT(text);
     mn.store = store_open(mn.conf->store_path, &why);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/mem.h"
+#include "base/resident.h"
 #include "store/db_int.h"
 #include "store/store_int.h"
 
@@ -66,6 +67,44 @@ static int open_env(const char *path, size_t max, MDB_env **out)
     return rc;
 }
 
+/* LMDB does not say where its map is; the kernel does. */
+static void each_mapping(struct db *db, void (*f)(void *start, size_t size))
+{
+    mdb_filehandle_t fd;
+    struct stat st;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    if (maps == NULL)
+        return;
+    char line[512];
+    bool known = mdb_env_get_fd(db->env, &fd) == 0 && fstat(fd, &st) == 0;
+    while (known && fgets(line, sizeof line, maps) != NULL) {
+        unsigned long from, to;
+        unsigned long long inode;
+        char rights[5];
+        /* A file of another file system may have the same inode number. Of a shared mapping nothing is lost; a private one would be as
+         * if nothing had ever been written to it. */
+        if (sscanf(line, "%lx-%lx %4s %*s %*s %llu", &from, &to, rights, &inode) == 4 && inode == st.st_ino &&
+            rights[3] == 's')
+            f((void *)from, to - from);
+    }
+    (void)fclose(maps);
+}
+
+static void let_go(void *start, size_t size)
+{
+    (void)madvise(start, size, MADV_DONTNEED); /* refused for what stays */
+}
+
+void db_let_go(struct db *db)
+{
+    each_mapping(db, let_go);
+}
+
+static void stay(void *start, size_t size)
+{
+    resident_mapping(start, size < DB_STAYS ? size : DB_STAYS);
+}
+
 int db_open(const char *path, size_t max, struct db **out)
 {
     MDB_env *env;
@@ -78,6 +117,7 @@ int db_open(const char *path, size_t max, struct db **out)
     struct db *db;
     NEW(db);
     db->env = env;
+    each_mapping(db, stay);
     *out = db;
     return 0;
 }
@@ -109,29 +149,6 @@ int db_clear_readers(struct db *db)
 {
     int dead = 0;
     return mdb_reader_check(db->env, &dead) == 0 ? dead : 0;
-}
-
-/* LMDB does not say where its map is; the kernel does. Without its help the pages simply stay. */
-void db_let_go(struct db *db)
-{
-    mdb_filehandle_t fd;
-    struct stat st;
-    FILE *maps = fopen("/proc/self/maps", "re");
-    if (maps == NULL)
-        return;
-    char line[512];
-    bool known = mdb_env_get_fd(db->env, &fd) == 0 && fstat(fd, &st) == 0;
-    while (known && fgets(line, sizeof line, maps) != NULL) {
-        unsigned long from, to;
-        unsigned long long inode;
-        char rights[5];
-        /* A file of another file system may have the same inode number. Of a shared mapping nothing is lost; a private one would be as
-         * if nothing had ever been written to it. */
-        if (sscanf(line, "%lx-%lx %4s %*s %*s %llu", &from, &to, rights, &inode) == 4 && inode == st.st_ino &&
-            rights[3] == 's')
-            (void)madvise((void *)from, to - from, MADV_DONTNEED);
-    }
-    (void)fclose(maps);
 }
 
 /* ---- transactions ---- */

@@ -30,7 +30,10 @@ bool db_is_damage(int rc); /* it is no environment that can be read: damaged, or
 bool db_is_fatal(int rc);
 /* Clears what readers of ended processes left; how many. */
 int db_clear_readers(struct db *db);
-/* Takes the map's pages out of this process: they stay in the page cache, and cost a fault when they are used again. */
+/* Pages of the map that stay in memory once they were used, if the system allows it (base/resident.h): a small index is all there, however
+ * scarce memory is, and a large one costs no more than this. */
+#define DB_STAYS ((size_t)16 << 20)
+/* Takes the map's other pages out of this process: they stay in the page cache, and cost a fault when they are used again. */
 void db_let_go(struct db *db);
 
 int db_begin(struct db *db, bool write, struct db_txn **out) MUSTCHECK;

@@ -1,7 +1,10 @@
-"""What is stored but not in memory: it is read ahead of the client, also where memory is so scarce that it is dropped again."""
+"""What is stored but not in memory: jobs read it into a few buffers, also where memory is so scarce that it is dropped again."""
 
 import contextlib
+import re
+import resource
 import threading
+import time
 
 import pytest
 
@@ -13,6 +16,7 @@ from lib.memory import drop_pages, in_memory
 
 APP = "t/app"
 SIZE = 24 * MIB
+CAP_IPC_LOCK = 14
 READS = "disk_reads_ahead_total"
 
 
@@ -45,6 +49,13 @@ class Stored:
 
 
 @pytest.fixture
+def larder(start_larder, upstream):
+    larder = start_larder(upstream, run=False, workers=1)
+    larder.config["store"]["scrub_rate"] = 0  # it reads, and drops what it has read
+    return larder.start()
+
+
+@pytest.fixture
 def stored(upstream, larder):
     stored = Stored(upstream, larder)
     stored.drop()
@@ -53,11 +64,12 @@ def stored(upstream, larder):
     return stored
 
 
-def test_is_read_ahead(larder, stored):
+def test_is_read_by_jobs(larder, stored):
     before = larder.metric(READS)
     assert larder.get(stored.ours).body == stored.data
     cold = larder.metric(READS)
     assert cold >= before + SIZE // MIB / 2
+    time.sleep(1.5)  # nothing is believed to be in memory for a second
     assert larder.get(stored.ours).body == stored.data
     assert larder.metric(READS) == cold  # it is in memory now
 
@@ -78,6 +90,43 @@ def test_several_clients_and_one_that_leaves(larder, stored):
     assert quick.result().body == slow.result().body == stored.data
     assert leaver.result().end == "left"
     wait_until(lambda: larder.connections() == 0, "all have gone")
+
+
+def test_more_clients_than_buffers(stored):
+    """A core has 32; who takes little loses its own to others, and none gets another one's bytes."""
+    starts = [i * 200_003 for i in range(100)]
+    slow = [Fetch(stored.larder.address, stored.ours, {"Range": "bytes=%d-%d" % (at, at + MIB - 1)}, rate=MIB, receive_buffer=16 * KIB) for at in starts]
+    quick = Fetch(stored.larder.address, stored.ours)
+    assert quick.result().body == stored.data
+    for at, f in zip(starts, slow):
+        assert f.result().body == stored.data[at:at + MIB]
+
+
+def test_clients_that_wait_for_a_buffer_may_leave(stored):
+    with stored.dropped_again_and_again():
+        several = [Fetch(stored.larder.address, stored.ours, leave_at=i * 10 * KIB) for i in range(120)]
+        stays = Fetch(stored.larder.address, stored.ours)
+        assert stays.result().body == stored.data
+        assert all(f.result().end == "left" for f in several)
+    wait_until(lambda: stored.larder.connections() == 0, "all have gone")
+
+
+def test_the_program_and_the_index_stay_in_memory(larder):
+    with open("/proc/self/status") as f:
+        may = int(re.search(r"^CapEff:\s*(\w+)$", f.read(), re.M)[1], 16) >> CAP_IPC_LOCK & 1
+    if not may and resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] < 128 * MIB:
+        pytest.skip("RLIMIT_MEMLOCK allows less")
+    held = set()
+    with open(f"/proc/{larder.pid}/smaps") as f:
+        for line in f:
+            if m := re.match(r"[0-9a-f]+-[0-9a-f]+ (r-xp|r--s) .* (/.*)", line):
+                path = m[2]
+            elif line[0].islower() or re.match(r"[0-9a-f]+-", line):
+                path = None
+            elif path and line.startswith("VmFlags:") and " lo " in line + " ":
+                held.add(path.rsplit("/", 1)[-1])
+    assert {"larder", "libc.so.6"} <= {re.sub(r"larder.*", "larder", name) for name in held}
+    assert "data.mdb" in held
 
 
 def test_what_is_dropped_before_it_is_sent_is_read_again(larder, stored):
