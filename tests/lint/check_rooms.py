@@ -38,7 +38,7 @@ LIBRARIES = [
 
 # The C library and the kernel. What is neither here nor above is a new dependency, and wants a decision.
 SYSTEM = re.compile(
-    r"(assert|ctype|dirent|errno|fcntl|float|getopt|glob|ifaddrs|inttypes|limits|locale|math|netdb|poll|pthread|pwd|grp|sched|"
+    r"(assert|ctype|dirent|errno|fcntl|float|getopt|glob|ifaddrs|inttypes|limits|link|locale|math|netdb|poll|pthread|pwd|grp|sched|"
     r"semaphore|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn|string|strings|syslog|termios|"
     r"threads|time|unistd|fnmatch|spawn|endian|execinfo|malloc)\.h|(sys|netinet|arpa|net|linux|sanitizer)/[a-z0-9_.]+\.h")
 
