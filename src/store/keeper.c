@@ -38,6 +38,7 @@ struct keeper {
     bool adopt;             /* files are still to be compared with the index */
     /* clock_mono_ms. evict_at: nothing could be evicted, no sooner again; read_at: for scrub and suspects. */
     int64_t housework_at, limits_at, evict_at, pages_at, probe_at, read_at;
+    uint64_t unrested; /* bytes read since the last rest */
 };
 
 void keeper_wake(struct store *s)
@@ -98,12 +99,15 @@ static void adopt(struct keeper *k)
     k->suspects = NULL;
 }
 
-/* A piece for the walk over suspects, or for the scrubber; how long to rest after it. `pace` of 0: not at all. */
-static int64_t read_on(struct scrub *c, uint64_t pace, bool *more)
+/* A piece for the walk over suspects, or for the scrubber, and how long to rest after it: what makes no whole millisecond waits for more. */
+static int64_t read_on(struct keeper *k, struct scrub *c, uint64_t pace, bool *more)
 {
     uint64_t bytes;
     *more = scrub_step(c, &bytes);
-    return pace == 0 ? 0 : (int64_t)(bytes * 1000 / pace) + (*more ? 0 : LIMITS_MS);
+    k->unrested += bytes;
+    uint64_t ms = k->unrested * 1000 / pace;
+    k->unrested -= ms * pace / 1000;
+    return (int64_t)ms + (*more ? 0 : LIMITS_MS);
 }
 
 static void read_suspects(struct keeper *k, int64_t now, uint64_t pace)
@@ -111,7 +115,7 @@ static void read_suspects(struct keeper *k, int64_t now, uint64_t pace)
     bool more;
     if (k->suspects == NULL)
         k->suspects = scrub_new(k->store, true);
-    k->read_at = now + read_on(k->suspects, pace, &more);
+    k->read_at = now + read_on(k, k->suspects, pace, &more);
     if (more)
         return;
     scrub_free(k->suspects);
@@ -141,7 +145,7 @@ static void read_pool(struct keeper *k, int64_t now)
     bool more;
     if (k->scrub == NULL)
         set_scrub(k, scrub_new(k->store, false));
-    k->read_at = now + read_on(k->scrub, rate, &more);
+    k->read_at = now + read_on(k, k->scrub, rate, &more);
 }
 
 static void turn(struct keeper *k)

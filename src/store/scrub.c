@@ -11,6 +11,8 @@
 
 #define BATCH      64
 #define SAVE_BYTES (UINT64_C(256) << 20)
+#define LEAST_COST                                                                                           \
+    (64u << 10) /* bytes that could be read while a small object is found, opened and written down */
 
 #define SAVED_MAX (1 + 1 + DIGEST_RAW_MAX) /* length, key */
 
@@ -21,6 +23,7 @@ struct scrub {
     struct list_object batch[BATCH];
     size_t at, n;
     struct check *check;  /* of the object that is being read */
+    uint64_t read;        /* of it */
     struct digest now_at; /* that object */
     struct digest last;   /* the one before: what is written down */
     uint64_t unsaved;
@@ -151,8 +154,12 @@ bool scrub_step(struct scrub *c, uint64_t *bytes)
     *bytes = n;
     c->unsaved += n;
     count(c, n, 0, false, false);
-    if (n == 0)
+    c->read += n;
+    if (n == 0) {
+        *bytes = c->read < LEAST_COST ? LEAST_COST - c->read : 0;
+        c->read = 0;
         end_object(c);
+    }
     return true;
 }
 

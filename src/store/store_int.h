@@ -237,7 +237,8 @@ void check_free(struct check *c); /* without an answer; NULL: a no-op */
 struct scrub;
 struct scrub *scrub_new(struct store *s, bool suspects);
 void scrub_free(struct scrub *c); /* remembers where it is */
-/* Reads a piece, or looks at some records; *bytes is what was read. False: a round has ended. */
+/* Reads a piece, or looks at some records; *bytes is what was read, or could have been read in the time that a small object took. False: a
+ * round has ended. */
 bool scrub_step(struct scrub *c, uint64_t *bytes);
 void scrub_look(struct scrub *c, struct store_scrub *out); /* any thread */
 
