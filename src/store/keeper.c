@@ -99,13 +99,14 @@ static void adopt(struct keeper *k)
     k->suspects = NULL;
 }
 
-/* A piece for the walk over suspects, or for the scrubber, and how long to rest after it: what makes no whole millisecond waits for more. */
+/* A piece for the walk over suspects, or for the scrubber, and how long to rest after it: what makes no whole millisecond waits for more.
+ * `pace` of 0: not at all. */
 static int64_t read_on(struct keeper *k, struct scrub *c, uint64_t pace, bool *more)
 {
     uint64_t bytes;
     *more = scrub_step(c, &bytes);
-    k->unrested += bytes;
-    uint64_t ms = k->unrested * 1000 / pace;
+    k->unrested = pace == 0 ? 0 : k->unrested + bytes;
+    uint64_t ms = pace == 0 ? 0 : k->unrested * 1000 / pace;
     k->unrested -= ms * pace / 1000;
     return (int64_t)ms + (*more ? 0 : LIMITS_MS);
 }

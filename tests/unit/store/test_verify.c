@@ -232,7 +232,6 @@ static void test_the_scrubber_finds_damage(void **state)
     rig_assert_consistent(r);
 }
 
-/* It goes on where it was: a walk that is ended after one object begins with the next. */
 /* What a round is said to have read is what sets the pace: to find and open a small object takes time, too. */
 static void test_a_small_object_costs_as_much_as_a_piece(void **state)
 {
@@ -248,25 +247,25 @@ static void test_a_small_object_costs_as_much_as_a_piece(void **state)
     scrub_free(c);
 }
 
+/* It goes on where it was: a walk that is ended after one object begins with the next. */
 static void test_the_scrubber_remembers(void **state)
 {
     struct rig *r = *state;
     struct store_scrub now;
-    uint64_t bytes, all = 0;
+    uint64_t bytes, all = 0, read = 0;
     unsigned walks = 0, objects = 0;
     bool more = true;
     for (unsigned i = 1; i <= 100; i++) {
         (void)rig_blob(r, i, i);
         all += i;
     }
-    uint64_t read = 0;
     while (more && walks++ < 1000) {
         struct scrub *c = scrub_new(r->store, false);
         do {
             more = scrub_step(c, &bytes);
-            read += bytes;
             scrub_look(c, &now);
         } while (more && now.objects < 1);
+        read += now.bytes;
         objects += now.objects;
         scrub_free(c);
     }
