@@ -668,8 +668,7 @@ static void on_stream_ready(struct stream *s, unsigned events)
             read_head(u);
         break;
     case CALL_HEADED:
-        stream_want(s, 0); /* call_read asks again */
-        timer_disarm(&call->timer);
+        stream_want(s, 0); /* call_read asks again, and its time goes on unless something has come */
         call->event(call);
         break;
     default:

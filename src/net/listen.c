@@ -184,11 +184,12 @@ static void on_listener_closed(uv_handle_t *h)
 
 void listener_take_all(struct listener *l)
 {
-    int fd;
-    while ((fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0 || errno == EINTR ||
-           errno == ECONNABORTED) {
+    for (unsigned i = 0; i < LISTEN_BACKLOG; i++) { /* more cannot have waited */
+        int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0)
             l->accepted(l->core, fd, l->arg);
+        else if (errno != EINTR && errno != ECONNABORTED)
+            return;
     }
 }
 

@@ -11,6 +11,11 @@
  * what the engine holds of a record already. So no byte of a record is ever kept here, the only state is the engine's, and streams
  * nest.
  *
+ * What a peer may make us do. The engine goes on without end over what is nothing to it: records of length 0, warnings. So a handshake has
+ * a maximum of bytes, and so have records that nothing comes out of. And a peer that is never out of breath keeps the loop from
+ * nobody else: in one turn of it (on_under, on_later) so much is read and no more, then a call says AGAIN as if the stream
+ * below had said it. That is safe because whoever is told AGAIN wants to be told, and the stream below tells of what is there still.
+ *
  * Writing. Plaintext goes into the engine's record until that is full or the burst ends; then the record goes down. What is
  * counted as written may still be in that one record, so a stream that is given up first sends it (`lingering`).
  *
@@ -37,6 +42,10 @@
 #define OUT_SIZE    (16384 + 85)
 #define FILE_TURN   (128u << 10) /* bytes of a file per call, so that others have their turn */
 #define READ_TURNS  8            /* reads of the stream below per call */
+#define TURN_BYTES  (512u << 10) /* of records that are read in one turn of the loop */
+#define HOLLOW_MAX  (64u << 10)  /* of records with nothing in them, one after the other */
+#define SHAKE_TURNS 16           /* reads of a handshake in one turn of the loop */
+#define SHAKE_MAX   (256u << 10) /* bytes of one: certificates, and names of those that are wanted */
 #define LINGER_MS   10000        /* for the last record of a stream that was given up */
 #define CACHE_BYTES (256u << 10) /* about 2,600 sessions */
 
@@ -58,6 +67,8 @@ struct tls {
     bool mute;      /* in the handshake: nothing can be sent any more */
     bool lingering, dead;
     unsigned wanted;
+    size_t turn;   /* bytes that were read from below in this turn of the loop */
+    size_t hollow; /* and since something came out of them; in the handshake since its beginning */
     struct stream *under;
     br_ssl_engine_context *eng;
     struct tls_check *check;     /* client, until the handshake is over */
@@ -265,6 +276,7 @@ static void handshake_done(struct tls *t)
     br_ssl_session_parameters session;
     t->phase = OPEN;
     t->finished = true;
+    t->hollow = 0;
     if (t->is_client)
         t->resumed = !tls_check_asked(t->check);
     if (t->session != NULL) {
@@ -281,10 +293,20 @@ static void handshake_done(struct tls *t)
     t->eng->x509ctx = NULL;
 }
 
+/* Counts what has come from below without anything for the owner. False: it is more than anybody needs, and the stream has broken. */
+static bool bear(struct tls *t, size_t n, size_t most)
+{
+    t->hollow += n;
+    if (t->hollow > most)
+        tls_broke(t, t->phase == HANDSHAKE ? "the peer sends more than a TLS handshake can have"
+                                           : "the peer sends TLS records with nothing in them");
+    return t->phase != BROKEN;
+}
+
 static void handshake_run(struct tls *t)
 {
     tls_enter(t);
-    while (!engine_stopped(t)) {
+    for (unsigned reads = 0; !engine_stopped(t); reads++) {
         if (!t->mute)
             send_records(t, false);
         if ((record_waits(t) && !t->mute) || engine_stopped(t))
@@ -293,6 +315,8 @@ static void handshake_run(struct tls *t)
             handshake_done(t);
             break;
         }
+        if (reads == SHAKE_TURNS) /* of more there will be word */
+            break;
         size_t n;
         unsigned char *p = br_ssl_engine_recvrec_buf(t->eng, &n);
         ssize_t got = stream_recv(t->under, p, n);
@@ -302,7 +326,7 @@ static void handshake_run(struct tls *t)
             handshake_ended_below(t, got);
             break;
         }
-        if (!looks_like_tls(t, p, (size_t)got))
+        if (!looks_like_tls(t, p, (size_t)got) || !bear(t, (size_t)got, SHAKE_MAX))
             break;
         br_ssl_engine_recvrec_ack(t->eng, (size_t)got);
     }
@@ -358,8 +382,8 @@ static void ended_below(struct tls *t, ssize_t got)
         t->eof = true;
 }
 
-/* One read from below, of what fits into n bytes at buf. Returns the plaintext that came out, or STREAM_AGAIN when there is
- * nothing more to be had now. *full: what was asked for came, so there may be more. */
+/* One read from below, of what fits into n bytes at buf. Returns the plaintext that came out. *full: what was asked for came, so there
+ * may be more. */
 static size_t read_below(struct tls *t, char *buf, size_t n, bool *full)
 {
     size_t wants, held = t->eng->ixa; /* of a record under way */
@@ -369,6 +393,10 @@ static size_t read_below(struct tls *t, char *buf, size_t n, bool *full)
         return 0;
     bool direct = n < held + wants;
     size_t ask = direct ? wants : n - held;
+    if (ask > TURN_BYTES - t->turn)
+        ask = TURN_BYTES - t->turn;
+    if (ask == 0)
+        return 0;
     ssize_t got = stream_recv(t->under, direct ? (char *)p : buf + held, ask);
     if (got <= 0) {
         if (got != STREAM_AGAIN)
@@ -376,10 +404,19 @@ static size_t read_below(struct tls *t, char *buf, size_t n, bool *full)
         return 0;
     }
     *full = (size_t)got == ask;
-    if (!direct)
-        return feed(t, buf + held, (size_t)got, buf);
-    br_ssl_engine_recvrec_ack(t->eng, (size_t)got);
-    return take_plaintext(t, buf, n);
+    t->turn += (size_t)got;
+    size_t out;
+    if (direct) {
+        br_ssl_engine_recvrec_ack(t->eng, (size_t)got);
+        out = take_plaintext(t, buf, n);
+    } else {
+        out = feed(t, buf + held, (size_t)got, buf);
+    }
+    if (out > 0)
+        t->hollow = 0;
+    else if (!t->shut) /* else it is thrown away, and its owner does not wait for long */
+        (void)bear(t, (size_t)got, HOLLOW_MAX);
+    return out;
 }
 
 static ssize_t tls_recv(struct stream *s, void *buf, size_t n)
@@ -554,6 +591,7 @@ static void on_under(struct stream *under, unsigned events)
 {
     struct tls *t = under->owner;
     CHECK_MAGIC(t, TLS_MAGIC);
+    t->turn = 0;
     if (t->phase == HANDSHAKE) {
         handshake_run(t);
         if (t->phase == OPEN && (t->wanted & STREAM_WRITE) != 0)
@@ -589,6 +627,7 @@ static void on_later(struct defer *d)
         tls_free(t);
         return;
     }
+    t->turn = 0;
     if (t->phase == OPEN && holds_out(t)) {
         tls_enter(t);
         br_ssl_engine_flush(t->eng, 0);

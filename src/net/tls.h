@@ -16,6 +16,9 @@
  * Memory. The record buffers (20 KiB per direction) are there while a record is under way in their direction, and belong to the
  * core otherwise, which keeps up to 64 spare ones. An idle stream costs its contexts: 4.4 KiB, without the stream below.
  *
+ * A peer that sends without end. A handshake has at most 256 KiB, and records with nothing in them (empty, or warnings) at most 64 KiB
+ * between two with something: more breaks the stream. In one turn of the loop at most 512 KiB of records are read, then recv says AGAIN.
+ *
  * Certificates. A chain may be out of order and have others in it (16, and 128 KiB at most). Names count as in RFC 6125; the common name
  * only where there are no others; addresses must be among the alternative names. An extended key usage must allow servers.
  * Refused, because BearSSL cannot check them: name constraints, an extended key usage that is marked critical, RSA-PSS, Ed25519.

@@ -279,6 +279,44 @@ def test_a_client_that_never_shakes_hands_is_dropped(upstream, start_larder, lea
     assert_failure_is_said(larder, "in time")
 
 
+EMPTY = b"\x15\x03\x03\x00\x00" * 50000
+WARNINGS = (b"\x15\x03\x03\x40\x00" + b"\x01\x5a" * 8192) * 16
+
+
+@pytest.mark.parametrize("records", [EMPTY, WARNINGS], ids=["empty records", "warnings"])
+def test_a_peer_that_never_stops_stops_nobody_else(upstream, start_larder, leaf, records):
+    """What TLS may ignore without end before a handshake. The one core has time for others, and the sender is closed."""
+    larder = start_larder(upstream, run=False, workers=1)
+    larder.tls_port = free_port()
+    larder.config["listen"].append({"address": "127.0.0.1:%d" % larder.tls_port,
+                                    "tls": {"certificate": leaf.chain_file, "key": leaf.key_file}})
+    larder.start()
+    over, closed = threading.Event(), []
+
+    def blast():
+        while not over.is_set():
+            with client.Conn(("127.0.0.1", larder.tls_port)) as c, contextlib.suppress(OSError):
+                for _ in range(10000):
+                    c.send(records)
+                    if over.is_set():
+                        return
+            closed.append(True)
+
+    threads = [threading.Thread(target=blast) for _ in range(3)]
+    for t in threads:
+        t.start()
+    try:
+        for _ in range(5):
+            assert client.request(larder.address, "GET", "/v2/", timeout=3).status == 200
+        wait_until(lambda: len(closed) >= 3, "who sends without end is closed")
+    finally:
+        over.set()
+        for t in threads:
+            t.join()
+    wait_until(lambda: failures(larder), "it is said")
+    assert "more than a TLS handshake" in failures(larder)[0]["why"]
+
+
 def test_clients_may_leave_at_any_moment(upstream, secure, trusting):
     image = image_on(upstream, MIB)
     for leave in range(0, MIB, MIB // 12):

@@ -4,12 +4,14 @@ that others wrote. What is wrong stands in the log, with the certificate; client
 import contextlib
 import json
 import re
+import socket
 import subprocess
+import threading
 
 import pytest
 
 from lib import paths
-from lib.client import Fetch, fetch_many
+from lib.client import Fetch, fetch_many, request
 from lib.images import KIB, MIB, Image, blob
 from lib.larder import REGISTRY, cache_status, wait_until
 from lib.nginx import Nginx
@@ -329,7 +331,87 @@ def test_servers_that_do_not_speak_tls(said, root, secure, start_larder):
     larder.wait_idle()
 
 
+def blast_all(listener, over):
+    """Sends empty records to whoever comes, as long as he stays."""
+    def blast(sock):
+        with contextlib.closing(sock), contextlib.suppress(OSError):
+            while not over.is_set():
+                sock.sendall(b"\x15\x03\x03\x00\x00" * 50000)
+
+    while not over.is_set():
+        with contextlib.suppress(OSError):
+            threading.Thread(target=blast, args=(listener.accept()[0],)).start()
+
+
+def test_a_server_that_never_stops_stops_nobody_else(upstream, root, start_larder):
+    """Records with nothing in them instead of a handshake: what is cached is served meanwhile, and the answer is an error in time."""
+    data = blob("cached", 1000)
+    digest = upstream.add_blob("app", data)
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        larder = start_larder(upstream, workers=1, resolve={"blasts.test": "127.0.0.1:%d" % listener.getsockname()[1]},
+                              upstreams=[{"registry": REGISTRY, "endpoints": [upstream.url]},
+                                         {"registry": "blasts.test", "ca": root.file, "timeouts": SHORT}],
+                              rules=[{"name": "t", "source": REGISTRY + "/*", "target": "t/*"},
+                                     {"name": "b", "source": "blasts.test/*", "target": "b/*"}])
+        assert larder.get(paths.blob(APP, digest)).body == data
+        larder.wait_stored(digest)
+        server = threading.Thread(target=blast_all, args=(listener, over))
+        server.start()
+        try:
+            refused = Fetch(larder.address, paths.manifest("b/app", "v1"))
+            for _ in range(20):
+                assert request(larder.address, "GET", paths.blob(APP, digest), timeout=3).body == data
+            assert_unavailable(refused.result())
+        finally:
+            over.set()
+            server.join()
+    assert logged(larder, "more than a TLS handshake")
+
+
 # ---- bodies ----
+
+def drip_first(listener, port, over):
+    """Passes connections on to `port`; of what comes back by the first one, one byte at a time when 20,000 have."""
+    def pass_on(source, to, fast):
+        with contextlib.suppress(OSError):
+            while fast > 0 and (data := source.recv(min(fast, 65536))):
+                to.sendall(data)
+                fast -= len(data)
+            while fast == 0 and not over.wait(0.1):
+                to.sendall(source.recv(1))
+            to.shutdown(socket.SHUT_WR)
+
+    for fast in [20000] + [1 << 40] * 100:
+        with contextlib.suppress(OSError):
+            client, _ = listener.accept()
+            server = socket.create_connection(("127.0.0.1", port))
+            threading.Thread(target=pass_on, args=(client, server, 1 << 40), daemon=True).start()
+            threading.Thread(target=pass_on, args=(server, client, fast), daemon=True).start()
+        if over.is_set():
+            return
+
+
+def test_bytes_of_a_record_are_no_body_yet(root, secure, start_larder):
+    """A record that comes byte by byte has nothing for the client until its last: the wait for the body goes on, and ends in time."""
+    thing = Thing(secure)
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        how = settings(secure, root, SHORT)
+        how["resolve"] = {REGISTRY: "127.0.0.1:%d" % listener.getsockname()[1]}
+        larder = start_larder(secure, **how)
+        relay = threading.Thread(target=drip_first, args=(listener, secure.port, over))
+        relay.start()
+        try:
+            r = Fetch(larder.address, thing.ours).result(timeout=20)
+            assert r.good and r.body == thing.data
+            assert secure.connections == 2
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            relay.join()
+
 
 @pytest.mark.parametrize("how", ["fin", "rst", "notify"])
 @pytest.mark.parametrize("at", [0, 1, 100 * KIB, 300 * KIB - 1])

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <malloc.h>
+#include <pthread.h>
 
 #include "base/mem.h"
 #include "net/tls_int.h"
@@ -802,6 +803,158 @@ static void test_last_words(void **state)
     loop_close(&loop);
 }
 
+/* ---- a peer that is never out of breath: it says nothing, or next to nothing, as fast as it can ---- */
+
+#define TURN_MAX (600u << 10) /* of records in one turn of the loop */
+
+struct blast {
+    pthread_t thread;
+    int fd;
+    const char *what;     /* sent over and over; NULL: the peer shakes hands */
+    size_t what_n, piece; /* and sends records with so many bytes in them */
+    char why[400];
+    bool shaken;
+    size_t content, most_in_a_turn;
+    unsigned turns;
+};
+
+static struct blast blast;
+
+static bool all_sent(int fd, const void *p, size_t n)
+{
+    while (n > 0) {
+        ssize_t put = send(fd, p, n, MSG_NOSIGNAL);
+        if (put <= 0)
+            return false;
+        p = (const char *)p + put;
+        n -= (size_t)put;
+    }
+    return true;
+}
+
+/* One step of a blocking engine. False: it has ended. */
+static bool engine_turn(br_ssl_engine_context *e)
+{
+    size_t n;
+    unsigned char *p;
+    while ((p = br_ssl_engine_sendrec_buf(e, &n)) != NULL) {
+        if (!all_sent(blast.fd, p, n))
+            return false;
+        br_ssl_engine_sendrec_ack(e, n);
+    }
+    if ((br_ssl_engine_current_state(e) & BR_SSL_SENDAPP) != 0)
+        return true;
+    p = br_ssl_engine_recvrec_buf(e, &n);
+    ssize_t got = p != NULL ? recv(blast.fd, p, n, 0) : 0;
+    if (got <= 0)
+        return false;
+    br_ssl_engine_recvrec_ack(e, (size_t)got);
+    return true;
+}
+
+static void blast_records(void)
+{
+    static br_ssl_client_context cc;
+    static br_x509_minimal_context unused;
+    static unsigned char records[BR_SSL_BUFSIZE_BIDI];
+    struct tls_check *check = tls_check_new(how.trust, how.host);
+    br_ssl_client_init_full(&cc, &unused, NULL, 0);
+    br_ssl_engine_set_x509(&cc.eng, tls_check_class(check));
+    br_ssl_engine_set_buffer(&cc.eng, records, sizeof records, 1);
+    assert_int_equal(br_ssl_client_reset(&cc, tls_check_sni(check), 0), 1);
+    while (engine_turn(&cc.eng)) {
+        size_t n;
+        unsigned char *p = br_ssl_engine_sendapp_buf(&cc.eng, &n);
+        if (p == NULL)
+            continue;
+        memset(p, 'x', blast.piece);
+        if (blast.piece > 0)
+            br_ssl_engine_sendapp_ack(&cc.eng, blast.piece);
+        br_ssl_engine_flush(&cc.eng, 1);
+    }
+    tls_check_free(check);
+}
+
+static void *blast_run(void *arg)
+{
+    UNUSED(arg);
+    if (blast.what == NULL)
+        blast_records();
+    while (blast.what != NULL && all_sent(blast.fd, blast.what, blast.what_n))
+        continue;
+    return NULL;
+}
+
+static void blast_over(void)
+{
+    snprintf(blast.why, sizeof blast.why, "%s", stream_why(server.s));
+    end_close(&server, true);
+    core_quit(loop.core);
+}
+
+/* As an owner reads that wants all it can get. */
+static void on_blast(struct stream *s, unsigned events)
+{
+    UNUSED(events);
+    if (!blast.shaken && !stream_connected(s)) {
+        blast_over();
+        return;
+    }
+    blast.shaken = true;
+    blast.turns++;
+    stream_want(s, STREAM_READ);
+    ssize_t n;
+    size_t turn = 0;
+    while ((n = stream_recv(s, buf, BUF_MAX)) > 0)
+        turn += (size_t)n;
+    blast.content += turn;
+    if (turn > blast.most_in_a_turn)
+        blast.most_in_a_turn = turn;
+    if (n != STREAM_AGAIN || blast.content > (256u << 10))
+        blast_over();
+}
+
+static void begin_blast(void *arg)
+{
+    int fds[2];
+    UNUSED(arg);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    assert_int_equal(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
+    end_start(&server, tls_server(tcp_accepted(loop.core, fds[0]), server_identity, NULL));
+    server.s->ready = on_blast;
+    blast.fd = fds[1];
+    assert_int_equal(pthread_create(&blast.thread, NULL, blast_run, NULL), 0);
+}
+
+static void blast_through(const char *what, size_t what_n, size_t piece)
+{
+    blast = (struct blast){.what = what, .what_n = what_n, .piece = piece};
+    loop_open(&loop);
+    loop_run(&loop, begin_blast, NULL);
+    loop_close(&loop);
+    assert_int_equal(pthread_join(blast.thread, NULL), 0);
+    close(blast.fd);
+}
+
+static void test_blasts(void **state)
+{
+    static const char empty[] = {0x15, 3, 3, 0, 0};
+    static char warnings[5 + 0x4000] = {0x15, 3, 3, 0x40, 0};
+    UNUSED(state);
+    for (size_t i = 5; i < sizeof warnings; i++)
+        warnings[i] = i % 2 != 0 ? 1 : 90;
+    blast_through(empty, sizeof empty, 0);
+    assert_string_equal(blast.why, "the peer sends more than a TLS handshake can have");
+    blast_through(warnings, sizeof warnings, 0);
+    assert_string_equal(blast.why, "the peer sends more than a TLS handshake can have");
+    blast_through(NULL, 0, 0);
+    assert_true(blast.shaken);
+    assert_string_equal(blast.why, "the peer sends TLS records with nothing in them");
+    blast_through(NULL, 0, 1); /* there is something in each */
+    assert_string_equal(blast.why, "closed by the peer");
+    assert_in_range(blast.most_in_a_turn, 1, TURN_MAX / 30);
+}
+
 /* ---- sessions ---- */
 
 static struct tls_session session;
@@ -1093,6 +1246,7 @@ int main(void)
         cmocka_unit_test(test_changed_bytes),
         cmocka_unit_test(test_garbage),
         cmocka_unit_test(test_last_words),
+        cmocka_unit_test(test_blasts),
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_session_of_a_failure),
         cmocka_unit_test(test_idle_cost),
