@@ -41,6 +41,8 @@
       "Requests sent on a kept-alive connection")                                                            \
     X(upstream_retries, counter, "upstream_retries_total", "Requests to upstream that were sent again")      \
     X(upstream_resumes, counter, "upstream_resumes_total", "Transfers resumed with Range after a break")     \
+    X(upstream_origins, gauge, "upstream_origins",                                                           \
+      "Origins of upstream that are connected to, or of which a TLS session is kept")                        \
     X(upstream_idle, gauge, "upstream_connections_idle", "Kept-alive connections to upstream, idle now")     \
     X(upstream_active, gauge, "upstream_requests_active", "Requests to upstream in progress")                \
     X(upstream_side_fetches, counter, "upstream_side_fetches_total",                                         \

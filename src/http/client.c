@@ -16,8 +16,9 @@
  * the number of connections is what the quota has counted. What an answer needs, the head's 32 KiB above all, exists from
  * the request to the call's end; an idle connection is its stream and little more.
  *
- * Connections are shared by the calls that name the same origin and the same way of dialling: that is a place. A place
- * of https stays for a while when its last connection has gone, for its TLS session.
+ * Connections are shared by the calls that name the same origin and the same way of dialling: that is a place. It goes with its last
+ * connection or call, or stays for a while (`rested`) if it has a TLS session. Which origins there are is said by strangers, in redirects: so
+ * there are few that stay, and the one that has rested longest makes room.
  *
  * How many connections there may be on all cores, and who has the next one, is the quota's to say (quota.h): a call asks it, and if it has
  * to wait, the place gets a turn (on_turn) when it may go on. In a turn idle connections are closed, too, which another core needs.
@@ -37,6 +38,7 @@
 #define KEEP_IDLE_MS    30000
 #define KEEP_IDLE_MAX   32               /* per origin and core */
 #define KEEP_SESSION_MS (10 * 60 * 1000) /* a TLS session without a connection */
+#define KEEP_SESSIONS   256              /* places that stay for it, per core */
 #define WAITING_MAX     4096             /* calls per origin and core */
 #define READ_HEAD       16384
 #define REST_MAX        16384 /* bytes of a body that nobody wants, and how long they may take */
@@ -75,16 +77,17 @@ struct upconn {
 
 /* What one core knows of one origin that is dialled in one way. */
 struct place {
+    struct list_node node; /* pool->used or pool->rested */
     char key[PLACE_KEY];
     size_t key_n;
     struct pool *pool;
     uint64_t serial; /* of the way of dialling; 0: none was named */
-    bool tls;
-    bool forgotten; /* keeps nothing any more */
+    bool rests;      /* there is no connection, and no call waits for one */
+    bool forgotten;  /* keeps nothing any more */
     struct quota_share *share;
     struct list idle, resting;
     unsigned n_conns, n_idle, n_waiting;
-    struct timer rest; /* armed while there is no connection, and no call waits for one */
+    struct timer rest;
     struct tls_session session;
 };
 
@@ -92,6 +95,8 @@ struct pool {
     struct core *core;
     struct quotas *quotas; /* of the ways of dialling that have none of their own */
     struct map places;
+    struct list used, rested; /* all of them; who has rested longest first */
+    unsigned n_rested;
     bool draining;
 };
 
@@ -192,20 +197,35 @@ static struct place *place_of(struct pool *p, const struct origin *o)
     pl->key_n = k.n;
     pl->pool = p;
     pl->serial = serial;
-    pl->tls = o->tls;
     list_init(&pl->idle);
     list_init(&pl->resting);
     timer_init(&pl->rest, on_rest_over);
     pl->share = quota_join(o->how != NULL && o->how->quotas != NULL ? o->how->quotas : p->quotas,
                            span_from(str_span(&k), origin_at), p->core, on_turn, pl);
     map_put(&p->places, span_of(pl->key, pl->key_n), pl);
+    list_push_back(&p->used, &pl->node);
+    COUNT(core_counters(p->core), upstream_origins, 1);
     return pl;
+}
+
+/* It has rested, or is to go. */
+static void place_wake(struct place *pl)
+{
+    if (!pl->rests)
+        return;
+    pl->rests = false;
+    pl->pool->n_rested--;
+    timer_disarm(&pl->rest);
+    list_remove(&pl->node);
+    list_push_back(&pl->pool->used, &pl->node);
 }
 
 static void place_free(struct place *pl)
 {
     MUST(pl->n_conns == 0 && pl->n_waiting == 0);
-    timer_disarm(&pl->rest);
+    place_wake(pl);
+    list_remove(&pl->node);
+    COUNT(core_counters(pl->pool->core), upstream_origins, -1);
     quota_leave(pl->share);
     tls_session_clear(&pl->session);
     map_del(&pl->pool->places, span_of(pl->key, pl->key_n));
@@ -333,12 +353,21 @@ static void place_give(struct place *pl, struct call *call, enum quota_answer go
 /* Nothing of the place may be left. */
 static void place_rest(struct place *pl)
 {
+    struct pool *p = pl->pool;
     if (pl->n_conns > 0 || pl->n_waiting > 0)
         return;
-    if (pl->tls && !pl->forgotten && !pl->pool->draining)
-        timer_arm(pl->pool->core, &pl->rest, KEEP_SESSION_MS);
-    else
+    if (!tls_session_is_some(&pl->session) || pl->forgotten || p->draining) {
         place_free(pl);
+        return;
+    }
+    MUST(!pl->rests);
+    if (p->n_rested == KEEP_SESSIONS)
+        place_free(CONTAINER_OF(list_first(&p->rested), struct place, node));
+    pl->rests = true;
+    p->n_rested++;
+    list_remove(&pl->node);
+    list_push_back(&p->rested, &pl->node);
+    timer_arm(p->core, &pl->rest, KEEP_SESSION_MS);
 }
 
 static void on_turn(void *owner)
@@ -505,7 +534,7 @@ static bool call_place(struct call *call)
         return false;
     }
     struct place *pl = place_of(call->pool, o);
-    timer_disarm(&pl->rest);
+    place_wake(pl);
     call->wait = (struct quota_wait){.max = o->max_connections, .bulk = call->bulk};
     enum quota_answer got = quota_ask(pl->share, &call->wait);
     if (got != QUOTA_WAIT) {
@@ -928,51 +957,49 @@ struct pool *pool_new(struct core *core)
     p->core = core;
     p->quotas = quotas_new();
     map_init(&p->places);
+    list_init(&p->used);
+    list_init(&p->rested);
     return p;
 }
 
-/* A place (of that way of dialling; NULL: any) that has something to give up: a connection without a call, or a session. */
-static struct place *any_idle(const struct pool *p, const struct dial_how *how)
+/* Closes what has no call; then it goes, unless there are calls: draining or forgotten it keeps nothing. */
+static void place_close(struct place *pl)
 {
-    size_t pos = 0;
-    struct place *pl;
-    while ((pl = map_next(&p->places, &pos)) != NULL) {
-        if ((how == NULL || pl->serial == how->serial) &&
-            (!list_empty(&pl->idle) || !list_empty(&pl->resting) || (pl->n_conns == 0 && pl->n_waiting == 0)))
-            return pl;
-    }
-    return NULL;
-}
-
-static void close_idle(struct pool *p, const struct dial_how *how)
-{
-    struct place *pl;
-    while ((pl = any_idle(p, how)) != NULL) {
-        struct list *some = list_empty(&pl->idle) ? &pl->resting : &pl->idle;
-        if (pl->n_conns == 0)
-            place_free(pl);
-        else
-            upconn_close(
-                CONTAINER_OF(list_first(some), struct upconn, node)); /* the last one takes its place along */
-    }
+    place_wake(pl);
+    pl->n_waiting++; /* so that it stays until all are closed */
+    while (!list_empty(&pl->idle))
+        upconn_close(CONTAINER_OF(list_first(&pl->idle), struct upconn, node));
+    while (!list_empty(&pl->resting))
+        upconn_close(CONTAINER_OF(list_first(&pl->resting), struct upconn, node));
+    pl->n_waiting--;
+    place_rest(pl);
 }
 
 void pool_drain(struct pool *p)
 {
     p->draining = true;
-    close_idle(p, NULL);
+    LIST_FOREACH_SAFE (n, next, &p->rested)
+        place_close(CONTAINER_OF(n, struct place, node));
+    LIST_FOREACH_SAFE (n, next, &p->used)
+        place_close(CONTAINER_OF(n, struct place, node));
+}
+
+static void places_forget(struct list *places, uint64_t serial)
+{
+    LIST_FOREACH_SAFE (n, next, places) {
+        struct place *pl = CONTAINER_OF(n, struct place, node);
+        if (pl->serial != serial)
+            continue;
+        pl->forgotten = true;
+        place_close(pl);
+    }
 }
 
 void pool_forget(struct pool *p, const struct dial_how *how)
 {
     core_check(p->core);
-    size_t pos = 0;
-    struct place *pl;
-    while ((pl = map_next(&p->places, &pos)) != NULL) {
-        if (pl->serial == how->serial)
-            pl->forgotten = true;
-    }
-    close_idle(p, how);
+    places_forget(&p->rested, how->serial);
+    places_forget(&p->used, how->serial);
 }
 
 void pool_free(struct pool *p)

@@ -863,6 +863,15 @@ void tls_session_clear(struct tls_session *s)
     mem_wipe(s, sizeof *s);
 }
 
+bool tls_session_is_some(const struct tls_session *s)
+{
+    br_ssl_session_parameters session;
+    memcpy(&session, s->opaque, sizeof session);
+    bool some = session.session_id_len > 0;
+    mem_wipe(&session, sizeof session);
+    return some;
+}
+
 static struct tls_cache *cache_of(const br_ssl_session_cache_class **ctx)
 {
     struct tls_cache *c = CONTAINER_OF(ctx, struct tls_cache, vtable);

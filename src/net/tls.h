@@ -38,6 +38,7 @@ struct tls_session {
     _Alignas(8) unsigned char opaque[TLS_SESSION_SIZE];
 };
 void tls_session_clear(struct tls_session *s);
+bool tls_session_is_some(const struct tls_session *s); /* there is something to resume */
 
 struct tls_client {
     const struct trust *trust;       /* the stream keeps a reference */

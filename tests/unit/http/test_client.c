@@ -365,6 +365,7 @@ static int teardown(void **state)
     rig_do(&rig, do_pool_free, NULL);
     MUST(atomic_load(&core_counters(rig.core)->upstream_idle) == 0);
     MUST(atomic_load(&core_counters(rig.core)->upstream_active) == 0);
+    MUST(atomic_load(&core_counters(rig.core)->upstream_origins) == 0);
     rig_stop(&rig);
     close(sp.listener);
     proxies_free((struct proxies *)(uintptr_t)how.proxies);
@@ -1277,6 +1278,59 @@ static void test_tls_resumed(void **state)
     front_stop(&front);
 }
 
+static int64_t origins(void)
+{
+    return atomic_load(&core_counters(rig.core)->upstream_origins);
+}
+
+/* Calls to origins that were not asked before. */
+static void get_elsewhere(unsigned n, int err)
+{
+    for (unsigned i = 0; i < n; i++) {
+        memset(&asked[0], 0, sizeof asked[0]);
+        how.serial = dial_serial();
+        assert_int_equal(get(0)->err, err);
+    }
+}
+
+/* However many origins strangers name: of those that there is nothing to keep of nothing is kept, and few of the others. */
+static void test_many_origins(void **state)
+{
+    (void)state;
+    struct sockaddr_in to = loopback(sp.port);
+    close(sp.listener); /* whom the front connects to, so that it closes */
+    front_start(&front, &to);
+    how.trust = front_trust("other");
+    use_how = &how;
+    use_tls = true;
+    get_elsewhere(20, ERR_UP_TLS);
+    assert_int_equal(origins(), 0);
+    trust_unref(how.trust);
+    how.trust = front_trust("root");
+    get_elsewhere(1, ERR_UP_CLOSED);
+    uint64_t first = how.serial;
+    get_elsewhere(255, ERR_UP_CLOSED);
+    assert_int_equal(origins(), 256);
+    get_elsewhere(10, ERR_UP_CLOSED);
+    assert_int_equal(origins(), 256);
+    assert_int_equal(resumed(), 0);
+    for (unsigned i = 0; i < 2;
+         i++) { /* the last one has its session; the first one made room, and makes another go */
+        memset(&asked[0], 0, sizeof asked[0]);
+        how.serial = i == 0 ? how.serial : first;
+        assert_int_equal(get(0)->err, ERR_UP_CLOSED);
+        assert_int_equal(resumed(), 1);
+    }
+    assert_int_equal(origins(), 256);
+    rig_do(&rig, do_forget, &how);
+    assert_int_equal(origins(), 255);
+    rig_do(&rig, do_pool_free, NULL);
+    assert_int_equal(origins(), 0);
+    rig_do(&rig, do_pool, NULL);
+    front_stop(&front);
+    sp.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
 /* A body that ends with the connection is whole only after close_notify; one with a length needs none. */
 static void test_tls_cut(void **state)
 {
@@ -1526,6 +1580,7 @@ int main(void)
         TEST(test_connect_timeout),
         TEST(test_tls_kept_alive),
         TEST(test_tls_resumed),
+        TEST(test_many_origins),
         TEST(test_tls_cut),
         TEST(test_tls_not_trusted),
         TEST(test_too_many_wait),
