@@ -1,8 +1,14 @@
 /* Name resolution with a small cache per core.
  *
- * An entry is LOOKING (a request is on the pool, waiters are listed) or KNOWN (an answer and when it goes
- * stale). Entries are never removed while LOOKING. The table is bounded: when it is full, the KNOWN entry that goes stale
- * first makes room, so that whoever makes us look up many names (redirects) keeps nobody else from it. */
+ * An entry is
+ *
+ *   KNOWN     an answer and when it goes stale                    -> QUEUED, LOOKING (resolve_start)
+ *   QUEUED    a stranger's, whose turn it is not yet              -> LOOKING (queue_run, or the operator's own wants it, too), or gone
+ *   LOOKING   a request is on the pool                            -> KNOWN (on_answer)
+ *
+ * with waiters in the last two. Entries are never removed while LOOKING. The table is bounded: when it is full, the KNOWN entry that
+ * goes stale first makes room, so that whoever makes us look up many names (redirects) keeps nobody else from it; and of QUEUED ones there
+ * are QUEUE_MAX, QUEUE_PART of them for names that one upstream has led to. What the operator has chosen is let in nevertheless. */
 #include <netdb.h>
 #include <stdlib.h>
 #include <uv.h>
@@ -16,13 +22,21 @@
 #define RESOLVE_FAILED_MS 2000
 #define RESOLVE_ENTRIES   512
 #define RESOLVE_HOST_MAX  255
+#define STRANGERS         2 /* LOOKING at a time; the pool has room for two per core, and two more */
+#define STRANGERS_PART    1 /* ... of one upstream's */
+#define QUEUE_MAX         256
+#define QUEUE_PART        64
 
-struct entry {
+enum resolve_state { KNOWN, QUEUED, LOOKING };
+
+struct resolve_entry {
     char host[RESOLVE_HOST_MAX + 1];
     size_t host_len;
     struct resolver *owner;
-    bool looking;
-    int64_t until; /* KNOWN: on core_now */
+    enum resolve_state state;
+    uint64_t stranger;     /* as in struct resolve_wait */
+    struct list_node node; /* QUEUED: resolver->queue; LOOKING, of a stranger: resolver->strangers */
+    int64_t until;         /* KNOWN: on core_now */
     struct resolve_answer answer;
     struct list waiters;
     uv_getaddrinfo_t req;
@@ -31,6 +45,7 @@ struct entry {
 struct resolver {
     struct core *core;
     struct map entries;
+    struct list queue, strangers;
 };
 
 static struct resolver *resolver_of(struct core *c)
@@ -40,6 +55,8 @@ static struct resolver *resolver_of(struct core *c)
         NEW(r);
         r->core = c;
         map_init(&r->entries);
+        list_init(&r->queue);
+        list_init(&r->strangers);
         core_set_slot(c, CORE_SLOT_RESOLVE, r);
     }
     return r;
@@ -117,21 +134,26 @@ static void keep_addresses(struct resolve_answer *out, const struct addrinfo *li
         out->why = "the name has no address";
 }
 
-static void on_answer(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
+/* ---- looking up ---- */
+
+static void entry_known(struct resolve_entry *e, const char *why)
 {
-    struct entry *e = req->data;
-    e->looking = false;
-    if (status == 0)
-        keep_addresses(&e->answer, list);
-    else
-        e->answer = (struct resolve_answer){.why = uv_strerror(status)};
-    uv_freeaddrinfo(list);
+    e->state = KNOWN;
+    list_remove(&e->node);
+    if (why != NULL)
+        e->answer = (struct resolve_answer){.why = why};
     e->until = core_now(e->owner->core) + (e->answer.n > 0 ? RESOLVE_KEEP_MS : RESOLVE_FAILED_MS);
-    const struct resolve_answer answer =
-        e->answer; /* whoever is told may begin a look-up for which this entry makes room */
+}
+
+/* Whoever is told may begin a look-up for which this entry makes room. */
+static void entry_tell(struct resolve_entry *e)
+{
+    const struct resolve_answer answer = e->answer;
     struct list waiting;
     list_init(&waiting);
     list_move_all(&waiting, &e->waiters);
+    LIST_FOREACH (n, &waiting)
+        CONTAINER_OF(n, struct resolve_wait, node)->entry = NULL;
     struct list_node *n;
     while ((n = list_pop_front(&waiting)) != NULL) {
         struct resolve_wait *w = CONTAINER_OF(n, struct resolve_wait, node);
@@ -141,28 +163,110 @@ static void on_answer(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
     }
 }
 
+static void queue_run(struct resolver *r);
+
+static void on_answer(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
+{
+    struct resolve_entry *e = req->data;
+    struct resolver *r = e->owner;
+    if (status == 0)
+        keep_addresses(&e->answer, list);
+    uv_freeaddrinfo(list);
+    entry_known(e, status != 0 ? uv_strerror(status) : NULL);
+    entry_tell(e);
+    queue_run(r);
+}
+
+/* False: it is KNOWN at once, to be impossible. */
+static bool entry_look(struct resolve_entry *e)
+{
+    struct resolver *r = e->owner;
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+    e->req.data = e;
+    int rc = uv_getaddrinfo(core_loop(r->core), &e->req, on_answer, e->host, NULL, &hints);
+    if (rc != 0) {
+        entry_known(e, uv_strerror(rc));
+        return false;
+    }
+    list_remove(&e->node);
+    e->state = LOOKING;
+    if (e->stranger != 0)
+        list_push_back(&r->strangers, &e->node);
+    return true;
+}
+
+/* How many are in the list, and *same: of those that this one has led to. */
+static unsigned count_strangers(const struct list *l, uint64_t stranger, unsigned *same)
+{
+    unsigned n = 0;
+    *same = 0;
+    LIST_FOREACH (node, l) {
+        n++;
+        *same += CONTAINER_OF(node, struct resolve_entry, node)->stranger == stranger;
+    }
+    return n;
+}
+
+static bool may_look(const struct resolver *r, uint64_t stranger)
+{
+    unsigned same, all = count_strangers(&r->strangers, stranger, &same);
+    return stranger == 0 || (all < STRANGERS && same < STRANGERS_PART);
+}
+
+static bool may_queue(const struct resolver *r, uint64_t stranger)
+{
+    unsigned same, all = count_strangers(&r->queue, stranger, &same);
+    return all < QUEUE_MAX && same < QUEUE_PART;
+}
+
+static struct resolve_entry *queue_next(struct resolver *r)
+{
+    LIST_FOREACH (n, &r->queue) {
+        struct resolve_entry *e = CONTAINER_OF(n, struct resolve_entry, node);
+        if (may_look(r, e->stranger))
+            return e;
+    }
+    return NULL;
+}
+
+static void queue_run(struct resolver *r)
+{
+    struct resolve_entry *e;
+    while ((e = queue_next(r)) != NULL) {
+        if (!entry_look(e))
+            entry_tell(e);
+    }
+}
+
+/* ---- entries ---- */
+
+static void entry_free(struct resolve_entry *e)
+{
+    list_remove(&e->node);
+    map_del(&e->owner->entries, span_of(e->host, e->host_len));
+    mem_free(e);
+}
+
 static void make_room(struct resolver *r)
 {
     size_t pos = 0;
-    struct entry *e, *first = NULL;
+    struct resolve_entry *e, *first = NULL;
     while ((e = map_next(&r->entries, &pos)) != NULL) {
-        if (!e->looking && (first == NULL || e->until < first->until))
+        if (e->state == KNOWN && (first == NULL || e->until < first->until))
             first = e;
     }
-    if (first == NULL)
-        return;
-    map_del(&r->entries, span_of(first->host, first->host_len));
-    mem_free(first);
+    if (first != NULL)
+        entry_free(first);
 }
 
-static struct entry *entry_for(struct resolver *r, struct span host)
+static struct resolve_entry *entry_for(struct resolver *r, struct span host, uint64_t stranger)
 {
-    struct entry *e = map_get(&r->entries, host);
+    struct resolve_entry *e = map_get(&r->entries, host);
     if (e != NULL)
         return e;
     if (r->entries.used >= RESOLVE_ENTRIES)
         make_room(r);
-    if (r->entries.used >= RESOLVE_ENTRIES)
+    if (r->entries.used >= RESOLVE_ENTRIES && stranger != 0)
         return NULL;
     NEW(e);
     memcpy(e->host, host.p, host.n);
@@ -172,6 +276,46 @@ static struct entry *entry_for(struct resolver *r, struct span host)
     list_init(&e->waiters);
     map_put(&r->entries, span_of(e->host, e->host_len), e);
     return e;
+}
+
+static bool answered(struct resolve_wait *w, const struct resolve_answer *answer)
+{
+    w->answer = *answer;
+    set_port(&w->answer, w->port);
+    return true;
+}
+
+static bool refused(struct resolve_wait *w)
+{
+    return answered(w, &(struct resolve_answer){.why = "too many names are being looked up"});
+}
+
+/* Not a literal. True: w->answer is there. */
+static bool look_up(struct resolver *r, struct span host, struct resolve_wait *w)
+{
+    struct resolve_entry *e = entry_for(r, host, w->stranger);
+    if (e == NULL)
+        return refused(w);
+    if (e->state == KNOWN && e->until > core_now(r->core))
+        return answered(w, &e->answer);
+    if (e->state == KNOWN || (e->state == QUEUED && w->stranger == 0)) {
+        e->stranger = w->stranger;
+        bool at_once = may_look(r, e->stranger);
+        if (!at_once && !may_queue(r, e->stranger))
+            return refused(w);
+        if (at_once && !entry_look(e)) {
+            (void)answered(w, &e->answer);
+            entry_tell(e); /* it may have been QUEUED */
+            return true;
+        }
+        if (!at_once) {
+            e->state = QUEUED;
+            list_push_back(&r->queue, &e->node);
+        }
+    }
+    w->entry = e;
+    list_push_back(&e->waiters, &w->node);
+    return false;
 }
 
 bool resolve_start(struct core *c, struct span host, uint16_t port, struct resolve_wait *w)
@@ -191,35 +335,16 @@ bool resolve_start(struct core *c, struct span host, uint16_t port, struct resol
         set_port(&w->answer, port);
         return true;
     }
-    struct resolver *r = resolver_of(c);
-    struct entry *e = entry_for(r, host);
-    if (e == NULL) {
-        w->answer.why = "too many names are being looked up";
-        return true;
-    }
-    if (!e->looking && e->until > core_now(c)) {
-        w->answer = e->answer;
-        set_port(&w->answer, port);
-        return true;
-    }
-    if (!e->looking) {
-        struct addrinfo hints = {
-            .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
-        e->req.data = e;
-        int rc = uv_getaddrinfo(core_loop(c), &e->req, on_answer, text, NULL, &hints);
-        if (rc != 0) {
-            w->answer.why = uv_strerror(rc);
-            return true;
-        }
-        e->looking = true;
-    }
-    list_push_back(&e->waiters, &w->node);
-    return false;
+    return look_up(resolver_of(c), host, w);
 }
 
 void resolve_cancel(struct resolve_wait *w)
 {
+    struct resolve_entry *e = w->entry;
     list_remove(&w->node);
+    w->entry = NULL;
+    if (e != NULL && e->state == QUEUED && list_empty(&e->waiters))
+        entry_free(e);
 }
 
 void resolve_free(struct core *c)
@@ -228,9 +353,9 @@ void resolve_free(struct core *c)
     if (r == NULL)
         return;
     size_t pos = 0;
-    struct entry *e;
+    struct resolve_entry *e;
     while ((e = map_next(&r->entries, &pos)) != NULL) {
-        MUST(!e->looking);
+        MUST(e->state == KNOWN);
         mem_free(e);
     }
     map_free(&r->entries);

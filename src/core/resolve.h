@@ -2,6 +2,10 @@
  * failures for 2 s. IP literals are answered at once. A look-up has no time limit of its own (the system's
  * resolver has); a waiter that gives up cancels its wait, the look-up itself ends when it ends.
  *
+ * The pool looks up few names at a time, and a name can take as long as its own servers like. So names that the operator has not chosen
+ * (redirects, realms) wait for each other: two of them at a time per core, and one at a time of those that the same upstream has led to.
+ * Those that wait are forgotten when nobody waits for them, and are few; a name of the operator's own is always looked up at once.
+ *
  * Thread: the core's. */
 #ifndef LARDER_CORE_RESOLVE_H
 #define LARDER_CORE_RESOLVE_H
@@ -34,8 +38,10 @@ struct resolve_answer {
 };
 
 struct resolve_wait {
-    struct list_node node; /* linked while waiting */
+    struct list_node node;       /* linked while waiting */
+    struct resolve_entry *entry; /* while waiting */
     uint16_t port;
+    uint64_t stranger; /* set by the owner. 0: the operator has chosen the name; else who has led to it */
     struct resolve_answer answer;
     void (*done)(struct resolve_wait *w);
 };

@@ -607,6 +607,8 @@ static void look_up(struct dial_state *st)
     uint16_t port = st->proxy != NULL ? st->proxy->port : d->port;
     struct resolve_answer mapped = {.n = 0};
     enum address_kind kind;
+    if (d->guarded && st->proxy == NULL)
+        st->resolve.stranger = d->how != NULL ? d->how->serial : UINT64_MAX;
     if (d->how != NULL)
         map_find(d->how, host, port, &mapped);
     if (d->guarded && st->proxy != NULL && address_kind_of_text(d->host, &kind) &&

@@ -263,7 +263,8 @@ static void raise_descriptors(const struct conf *c)
             LOG_U("descriptors", r.rlim_cur), LOG_U("max_connections", c->client.max_connections));
 }
 
-/* The pool runs disk jobs and hashing; its size is read once, at its first use. */
+/* The pool runs disk jobs, hashing and, on at most half of its threads, look-ups of names (core/resolve.c counts on it); its size is read
+ * once, at its first use. */
 static void size_threadpool(unsigned workers)
 {
     char text[16];

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from lib import paths
+from lib.client import Fetch
 from lib.images import KIB, Image, blob
 from lib.larder import REGISTRY, wait_until
 from lib.ports import free_port
@@ -396,3 +397,31 @@ def test_a_hiccup_is_not_told(larder, upstream, fault):
     assert upstream.count() == 3
     upstream.on(re.compile("/blobs/"), fault, times=2)
     assert larder.get(paths.blob("t/app", image.config)).good
+
+
+# ---- names that take long to look up ----
+
+def test_names_of_one_upstreams_redirects_keep_no_other_upstream_waiting(start_larder, upstream, faults):
+    """Forty redirects to as many names whose servers do not answer: the names that the operator has written down are looked up meanwhile."""
+    digests = [upstream.add_blob("app", blob("far away", 100 + n)) for n in range(40)]
+    names = {"far-%d.test" % n: ["wait"] for n in range(len(digests))}
+    for n, digest in enumerate(digests):
+        upstream.on(paths.blob("app", digest), Fault(redirect="http://far-%d.test:%d/x" % (n, upstream.port)))
+    with Upstream() as other:
+        image = other.add("app", Image("near", (10,)), tag="v1")
+        larder = start_larder(upstream, workers=1, resolve={}, upstreams=[
+            {"registry": REGISTRY, "endpoints": [upstream.url], "timeouts": {"connect": "10s", "first_byte": "20s"}},
+            {"registry": "other.test", "endpoints": ["http://other.test:%d" % other.port], "timeouts": {"connect": "3s"}}],
+            rules=[rule("private", REGISTRY + "/*", "t/*"), rule("public", "other.test/*", "o/*")])
+        faults.names(dict(names, **{"other.test": ["127.0.0.1"]}))
+        faults.hold("names")
+        fetches = [Fetch(larder.address, ours(digest)) for digest in digests]
+        faults.wait_held("names")
+        wait_until(lambda: upstream.count() >= len(digests), "all are redirected")
+        started = time.monotonic()
+        r = larder.get(paths.manifest("o/app", "v1"))
+        assert r.status == 200 and r.body == image.manifest
+        assert time.monotonic() - started < 2
+        for f in fetches:
+            f.leave()
+        faults.release("names")

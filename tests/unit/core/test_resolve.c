@@ -1,12 +1,15 @@
 /* Name resolution: literals at once, what is no name at once, a name that the system knows, one that nobody knows, several
- * waiters for one look-up, a cancelled wait. */
+ * waiters for one look-up, a cancelled wait, names of strangers. */
 #include "loop.h"
 
 #include "base/str.h"
 
 #include <arpa/inet.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <netdb.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -170,7 +173,7 @@ static void test_address_is_kept(void **state)
 
 /* ---- names with many addresses: the system's look-up, for names below .test ---- */
 
-/* "4464.test" has four addresses in this order: the first IPv4 one, the second, the first IPv6 one, and so on; "=": the one before once
+/* "slow..." waits for `slow_go`. "4464.test" has four addresses in this order: the first IPv4 one, the second, the first IPv6 one, and so on; "=": the one before once
  * more. */
 static struct addrinfo *made_up(char c, unsigned k)
 {
@@ -191,6 +194,9 @@ static struct addrinfo *made_up(char c, unsigned k)
     return ai;
 }
 
+static sem_t slow_go;
+static _Atomic unsigned n_slow;
+
 typedef int look_up_fn(const char *, const char *, const struct addrinfo *, struct addrinfo **);
 
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out)
@@ -204,6 +210,14 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
     unsigned k4 = 0, k6 = 0;
     char last = '4';
     *out = NULL;
+    if (strncmp(node, "slow", 4) == 0) {
+        atomic_fetch_add(&n_slow, 1);
+        while (sem_wait(&slow_go) != 0)
+            MUST(errno == EINTR);
+        sem_post(&slow_go);
+        *out = made_up('4', 1);
+        return 0;
+    }
     for (size_t i = 0; i < n; i++) {
         char c = node[i] == '=' ? last : node[i];
         unsigned *k = c == '4' ? &k4 : &k6;
@@ -363,13 +377,83 @@ static void test_room_is_made_while_waiters_are_told(void **state)
     assert_int_equal(wait[2].answer.n, 1);
 }
 
+/* ---- names of strangers ---- */
+
+#define QUEUED 70 /* more than may wait of one stranger's */
+
+static struct resolve_wait strangers[2][QUEUED];
+static unsigned n_refused[2], n_slow_found;
+
+static void on_slow(struct resolve_wait *w)
+{
+    n_slow_found += w->answer.n;
+    if (n_slow_found == 4)
+        core_quit(loop.core);
+}
+
+static bool ask_slow(unsigned stranger, unsigned i, struct resolve_wait *w)
+{
+    char name[32];
+    struct str s = STR_INIT(name);
+    str_addf(&s, "slow-%u-%u.test", stranger, i);
+    w->done = on_slow;
+    return resolve_start(loop.core, str_span(&s), 1, w);
+}
+
+/* The operator's own: one that others wait for, and one of another name. Meanwhile nothing slow has ended. */
+static void on_own(struct resolve_wait *w)
+{
+    assert_int_equal(w->answer.n, 1);
+    assert_int_equal(n_slow_found, 0);
+    assert_in_range(atomic_load(&n_slow), 1, 3);
+    for (unsigned k = 0; k < 2; k++) {
+        for (unsigned i = 2; i < QUEUED; i++)
+            resolve_cancel(&strangers[k][i]);
+    }
+    sem_post(&slow_go);
+}
+
+static void begin_strangers(void *arg)
+{
+    UNUSED(arg);
+    for (unsigned k = 0; k < 2; k++) {
+        n_refused[k] = 0;
+        for (unsigned i = 0; i < QUEUED; i++) {
+            strangers[k][i] = (struct resolve_wait){.stranger = k + 1};
+            n_refused[k] += ask_slow(k + 1, i, &strangers[k][i]);
+        }
+    }
+    MUST(!ask_slow(1, QUEUED - 10, &wait[1])); /* it waits as a stranger's, and does not now */
+    resolve_cancel(&wait[1]);
+    wait[0].done = on_own;
+    MUST(!resolve_start(loop.core, SPAN("4.test"), 1, &wait[0]));
+}
+
+/* Two of their names are looked up at a time, one of each stranger's; a few wait; the operator's own does not. */
+static void test_strangers(void **state)
+{
+    UNUSED(state);
+    sem_init(&slow_go, 0, 0);
+    n_slow_found = 0;
+    run(begin_strangers, 0);
+    assert_int_equal(n_refused[0], QUEUED - 65);
+    assert_int_equal(n_refused[1], QUEUED - 65);
+    assert_int_equal(
+        n_slow_found,
+        4); /* two of each stranger's: those whose waiters had left were not looked up any more */
+    assert_int_equal(atomic_load(&n_slow), 5);
+    assert_int_equal(wait[0].answer.n, 1);
+}
+
 int main(void)
 {
+    setenv("UV_THREADPOOL_SIZE", "8", 1); /* four of them look up names */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_at_once),         cmocka_unit_test(test_shared_and_cancelled),
         cmocka_unit_test(test_all_cancelled),   cmocka_unit_test(test_failure_is_kept),
         cmocka_unit_test(test_address_is_kept), cmocka_unit_test(test_many_addresses),
         cmocka_unit_test(test_many_names),      cmocka_unit_test(test_room_is_made_while_waiters_are_told),
+        cmocka_unit_test(test_strangers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
