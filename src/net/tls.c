@@ -31,6 +31,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "core/core.h"
 #include "net/tls_int.h"
@@ -47,6 +48,7 @@
 #define SHAKE_TURNS 16           /* reads of a handshake in one turn of the loop */
 #define SHAKE_MAX   (256u << 10) /* bytes of one: certificates, and names of those that are wanted */
 #define LINGER_MS   10000        /* for the last record of a stream that was given up */
+#define SESSION_MS  (60 * 60 * 1000)
 #define CACHE_BYTES (256u << 10) /* about 2,600 sessions */
 
 _Static_assert(IN_SIZE <= TLS_BUFFER && OUT_SIZE <= TLS_BUFFER, "TLS_BUFFER is too small");
@@ -271,22 +273,38 @@ static void handshake_ended_below(struct tls *t, ssize_t got)
     tls_broke(t, text);
 }
 
-static void handshake_done(struct tls *t)
+/* Until when the session may be offered that the handshake has made; the one that it has resumed is as old as it was. */
+static int64_t session_until(const struct tls *t)
+{
+    if (t->resumed)
+        return t->session->until_ms;
+    int64_t most = clock_wall_ms() + SESSION_MS, end = tls_check_until(t->check);
+    return end < most ? end : most;
+}
+
+static void session_keep(struct tls *t)
 {
     br_ssl_session_parameters session;
+    int64_t until = session_until(t);
+    tls_session_clear(t->session);
+    br_ssl_engine_get_session_parameters(t->eng, &session);
+    if (session.session_id_len > 0) {
+        memcpy(t->session->opaque, &session, sizeof session);
+        t->session->until_ms = until;
+    }
+    mem_wipe(&session, sizeof session);
+    t->session = NULL;
+}
+
+static void handshake_done(struct tls *t)
+{
     t->phase = OPEN;
     t->finished = true;
     t->hollow = 0;
     if (t->is_client)
         t->resumed = !tls_check_asked(t->check);
-    if (t->session != NULL) {
-        tls_session_clear(t->session);
-        br_ssl_engine_get_session_parameters(t->eng, &session);
-        if (session.session_id_len > 0)
-            memcpy(t->session->opaque, &session, sizeof session);
-        mem_wipe(&session, sizeof session);
-        t->session = NULL;
-    }
+    if (t->session != NULL)
+        session_keep(t);
     /* No certificate is looked at again: renegotiation is off. */
     tls_check_free(t->check);
     t->check = NULL;
@@ -825,13 +843,14 @@ struct stream *tls_client(struct stream *under, const struct tls_client *how)
     }
     lend_first_buffers(t);
     t->session = how->session;
-    if (t->session != NULL) {
+    bool offered = t->session != NULL && clock_wall_ms() < t->session->until_ms;
+    if (offered) {
         br_ssl_session_parameters session;
         memcpy(&session, t->session->opaque, sizeof session);
         br_ssl_engine_set_session_parameters(t->eng, &session);
         mem_wipe(&session, sizeof session);
     }
-    return tls_start(t, br_ssl_client_reset(cc, tls_check_sni(t->check), t->session != NULL));
+    return tls_start(t, br_ssl_client_reset(cc, tls_check_sni(t->check), offered));
 }
 
 struct stream *tls_server(struct stream *under, const struct identity *identity, struct tls_cache *cache)

@@ -32,10 +32,12 @@
 #include "net/trust.h"
 
 /* What of a session is kept to resume it (RFC 5246 session ids; the peer may refuse). One per origin and core; wiped by its owner
- * with tls_session_clear. All zero: nothing to resume. */
+ * with tls_session_clear. All zero: nothing to resume. No certificate is looked at when it is resumed, so it is offered for an hour after
+ * they were, at most, and not beyond the end of one of them. */
 #define TLS_SESSION_SIZE 128
 struct tls_session {
     _Alignas(8) unsigned char opaque[TLS_SESSION_SIZE];
+    int64_t until_ms; /* wall clock */
 };
 void tls_session_clear(struct tls_session *s);
 bool tls_session_is_some(const struct tls_session *s); /* there is something to resume */

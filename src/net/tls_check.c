@@ -31,7 +31,7 @@ struct tls_check {
     char host[HOST_MAX + 1];
     unsigned char addr[16];
     size_t addr_n; /* 0: a name */
-    int64_t now_ms;
+    int64_t now_ms, until_ms;
     char *der; /* what was sent, one certificate behind the other */
     size_t der_n;
     size_t at[CHAIN_MAX + 1]; /* where each begins */
@@ -294,6 +294,16 @@ static bool path_valid(struct tls_check *c, const struct path *path, const br_x5
     return err == 0;
 }
 
+static int64_t path_until(const struct tls_check *c, const struct path *path)
+{
+    int64_t until = INT64_MAX;
+    for (unsigned i = 0; i < path->n; i++) {
+        if (c->certs[path->at[i]].until_ms < until)
+            until = c->certs[path->at[i]].until_ms;
+    }
+    return until;
+}
+
 static bool path_try(struct tls_check *c, const struct path *path)
 {
     br_x509_trust_anchor anchors[ANCHORS_MAX];
@@ -303,8 +313,10 @@ static bool path_try(struct tls_check *c, const struct path *path)
     c->paths++;
     char first[TLS_WHY];
     memcpy(first, c->why, sizeof first);
-    if (path_fits(c, path) && path_valid(c, path, anchors, n))
+    if (path_fits(c, path) && path_valid(c, path, anchors, n)) {
+        c->until_ms = path_until(c, path);
         return true;
+    }
     if (first[0] != '\0')
         memcpy(c->why, first, sizeof first);
     return false;
@@ -435,4 +447,9 @@ bool tls_check_asked(const struct tls_check *c)
 const char *tls_check_why(const struct tls_check *c)
 {
     return c->why;
+}
+
+int64_t tls_check_until(const struct tls_check *c)
+{
+    return c->until_ms;
 }

@@ -25,6 +25,8 @@ const char *tls_check_sni(const struct tls_check *c);
 /* Did the peer show certificates (a resumed session does without), and what is wrong with them: "" while nothing is. */
 bool tls_check_asked(const struct tls_check *c);
 const char *tls_check_why(const struct tls_check *c);
+/* After a good verdict: when the first of the certificates that it rests on ends (wall clock). */
+int64_t tls_check_until(const struct tls_check *c);
 
 /* ---- tls_words.c ---- */
 

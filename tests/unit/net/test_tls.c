@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sys/syscall.h>
+#include <time.h>
 
 #include "base/mem.h"
 #include "net/tls_int.h"
@@ -1000,6 +1002,54 @@ static void test_sessions(void **state)
     how = before;
 }
 
+/* How far the wall clock is ahead. */
+static time_t clock_ahead;
+
+int clock_gettime(clockid_t id, struct timespec *now)
+{
+    int result = (int)syscall(SYS_clock_gettime, id, now);
+    if (id == CLOCK_REALTIME)
+        now->tv_sec += clock_ahead;
+    return result;
+}
+
+#define LAST 2051222400 /* 2035-01-01T00:00:00Z */
+
+/* However often it is resumed, a session is offered for an hour, and not longer than its certificate is good. */
+static void test_session_grows_old(void **state)
+{
+    UNUSED(state);
+    struct tls_client before = how;
+    const struct identity *leaf = server_identity;
+    how.session = &session;
+    cache = tls_cache_new();
+    shake_again(false);
+    for (clock_ahead = 0; clock_ahead < 3600; clock_ahead += 1190)
+        shake_again(true);
+    clock_ahead = 3610;
+    shake_again(false);
+    shake_again(true);
+    pki_make(&(struct pki_how){"ends", .cn = "leaf.test", .issuer = "root", .names = "DNS:leaf.test",
+                               .until = "20350101000000Z"});
+    struct identity *ends = identity_of(pki_text("ends", NULL), "ends");
+    server_identity = ends;
+    time_t now = time(NULL);
+    clock_ahead = LAST - 600 - now;
+    shake_again(false);
+    clock_ahead = LAST - 60 - now;
+    shake_again(true);
+    clock_ahead = LAST + 60 - now;
+    handshake();
+    assert_false(client.ok);
+    assert_non_null(strstr(client.why, "expired"));
+    clock_ahead = 0;
+    server_identity = leaf;
+    identity_unref(ends);
+    tls_cache_free(cache);
+    cache = NULL;
+    how = before;
+}
+
 /* A session does not outlive a failed handshake. */
 static void test_session_of_a_failure(void **state)
 {
@@ -1248,6 +1298,7 @@ int main(void)
         cmocka_unit_test(test_last_words),
         cmocka_unit_test(test_blasts),
         cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_session_grows_old),
         cmocka_unit_test(test_session_of_a_failure),
         cmocka_unit_test(test_idle_cost),
         cmocka_unit_test(test_secret),
