@@ -213,13 +213,8 @@ static enum step step_head(struct ask *a)
     enum upstream_next next = upstream_step(&a->t);
     if (next == UPSTREAM_WAIT)
         return op_wait(&a->op, ASK_O_CALL);
-    if (next == UPSTREAM_FAILED) {
-        /* Upstream that cannot be reached, or that limits us, gets no second request for it. */
-        unsigned status = a->t.failure.status;
-        if (status == 0 || status == 429 || (status >= 500 && status != 501))
-            return ask_fail(a);
-        return ask_get(a);
-    }
+    if (next == UPSTREAM_FAILED)
+        return a->t.get_decides ? ask_get(a) : ask_fail(a);
     const struct h1_head *head = a->t.call.head;
     if (a->kind == ASK_STAT && head->status == 200 && head->has_length &&
         stat_says(a, head, head->length) == STAT_YES)

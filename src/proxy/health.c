@@ -124,17 +124,32 @@ bool health_broken(const struct setup *setup, const struct conf_upstream *up)
            clock_mono_ms() - get(&h->failed_ms) < LONG_AGO_MS;
 }
 
-bool health_refuses(const struct setup *setup, const struct conf_upstream *up, struct flight_failure *f)
+bool health_refuses(const struct setup *setup, const struct conf_upstream *up, int64_t *turn,
+                    struct flight_failure *f)
 {
     struct upstream_health *h = setup_health(setup, up);
     int64_t now = clock_mono_ms();
-    if (!health_broken(setup, up) || take_turn(&h->down_until_ms, now, PROBE_MS))
+    *turn = 0;
+    if (!health_broken(setup, up))
         return false;
+    if (take_turn(&h->down_until_ms, now, PROBE_MS)) {
+        *turn = now + PROBE_MS;
+        return false;
+    }
     int64_t left = get(&h->down_until_ms) - now;
     *f = (struct flight_failure){.err = atomic_load_explicit(&h->err, memory_order_relaxed),
                                  .status = atomic_load_explicit(&h->status, memory_order_relaxed),
                                  .retry_after_ms = left > 0 ? left : 0};
     return true;
+}
+
+void health_turn_over(const struct setup *setup, const struct conf_upstream *up, int64_t turn)
+{
+    int64_t was = turn; /* another time by now: the probe has come to a result */
+    if (turn != 0)
+        (void)atomic_compare_exchange_strong_explicit(&setup_health(setup, up)->down_until_ms, &was,
+                                                      clock_mono_ms(), memory_order_relaxed,
+                                                      memory_order_relaxed);
 }
 
 void health_good(const struct setup *setup, const struct conf_upstream *up)

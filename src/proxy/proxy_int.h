@@ -99,8 +99,11 @@ void health_ratelimit(const struct setup *setup, const struct conf_upstream *up,
 
 /* Is it out of order, so that one try is enough? */
 bool health_broken(const struct setup *setup, const struct conf_upstream *up);
-/* ... and is this asker not the one who probes? Then *f is the answer. */
-bool health_refuses(const struct setup *setup, const struct conf_upstream *up, struct flight_failure *f);
+/* ... and is this asker not the one who probes? Then *f is the answer. Who probes has the turn (0: it needs none), until it is known how
+ * the upstream is, or the asker says that its turn is over. */
+bool health_refuses(const struct setup *setup, const struct conf_upstream *up, int64_t *turn,
+                    struct flight_failure *f);
+void health_turn_over(const struct setup *setup, const struct conf_upstream *up, int64_t turn);
 /* A round has ended: the upstream has answered, or it is in trouble. A failure of larder's own, as when its queue is full, is neither.
  * began_ms: when the round was begun, on the monotonic clock. own: it failed at the upstream itself, and not at its token
  * server or where it redirected to: without them some of it can still be had, so it does not count as out of order. */
@@ -162,11 +165,13 @@ struct upstream_try {
     unsigned tried; /* endpoints, a bit each, in this round */
     unsigned rounds;
     int64_t began_ms; /* monotonic */
+    int64_t turn;     /* to probe; see health_refuses */
     unsigned hops;
-    bool by_auth;              /* the failure is that of the token, or of the credentials */
-    bool answered;             /* an endpoint of this round gave an answer that means something */
-    bool sound;                /* ... and that is no sign of trouble */
-    bool heard;                /* ... or any at all */
+    bool by_auth;     /* the failure is that of the token, or of the credentials */
+    bool answered;    /* an endpoint of this round gave an answer that means something */
+    bool sound;       /* ... and that is no sign of trouble */
+    bool heard;       /* ... or any at all */
+    bool get_decides; /* ... or failed a HEAD in a way that says nothing of a GET: that may still succeed */
     struct endpoint_said said; /* what this round has come to so far */
     struct defer later;
     struct timer pause;
@@ -185,7 +190,7 @@ struct upstream_try {
 enum upstream_next {
     UPSTREAM_WAIT,   /* call.event will come */
     UPSTREAM_HEADED, /* 200 or 206: look at call.head, read the body */
-    UPSTREAM_FAILED  /* see failure and why; nothing is under way any more */
+    UPSTREAM_FAILED  /* see failure, why and get_decides; nothing is under way any more */
 };
 
 /* What a status that is no success means for whoever asked. */

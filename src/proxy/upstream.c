@@ -237,7 +237,7 @@ static void begin_round(struct upstream_try *t)
 {
     t->tried = 0;
     t->began_ms = clock_mono_ms();
-    t->answered = t->sound = t->heard = false;
+    t->answered = t->sound = t->heard = t->get_decides = false;
     t->said.word = WORD_NONE;
     t->rounds++;
     MUST(pick_endpoint(t, &t->endpoint));
@@ -266,7 +266,7 @@ void upstream_start(struct upstream_try *t, void (*event)(struct call *call))
     const char *why = NULL;
     if (upstream_limit(t->setup, t->up, t->set, t->what, &f))
         why = "not asked: upstream limits requests of this kind";
-    else if (!t->insistent && health_refuses(t->setup, t->up, &f))
+    else if (!t->insistent && health_refuses(t->setup, t->up, &t->turn, &f))
         why = "not asked: upstream is down";
     if (why == NULL) {
         begin_round(t);
@@ -285,6 +285,8 @@ void upstream_stop(struct upstream_try *t)
     t->call.authorization = SPAN_NONE;
     auth_end(&t->auth);
     FREE(t->hop);
+    health_turn_over(t->setup, t->up, t->turn);
+    t->turn = 0;
     t->phase = TRY_IDLE;
 }
 
@@ -299,6 +301,17 @@ static enum upstream_next over(struct upstream_try *t)
 static bool is_limit(const struct flight_failure *f)
 {
     return f->err == ERR_TOO_MANY || (f->status == 503 && f->retry_after_ms >= 0);
+}
+
+/* Some servers, and what stands before them, fail at each HEAD. What limits, what is not reached and what takes too long is the same for
+ * a GET; so is what a token server says. */
+static bool get_may_differ(const struct upstream_try *t)
+{
+    const struct flight_failure *f = &t->failure;
+    if (!t->head_only || is_limit(f) || (t->by_auth && f->status >= 500) ||
+        core_now(t->px->core) >= t->deadline)
+        return false;
+    return f->status != 0 || f->err == ERR_UP_CLOSED || f->err == ERR_UP_PROTOCOL;
 }
 
 /* The only endpoint was not there for a moment: once more, and once again, while a client waits for it. */
@@ -370,6 +383,8 @@ static void settle(struct upstream_try *t)
 static enum upstream_next round_over(struct upstream_try *t)
 {
     settle(t);
+    if (t->get_decides) /* also about the upstream's health */
+        return over(t);
     int64_t pause = (t->rounds == 1 ? 200 : 800) + clock_mono_ns() / 1000 % 100; /* not all at once */
     if (worth_another(t) && core_now(t->px->core) + pause < t->deadline) {
         COUNT(core_counters(t->px->core), upstream_retries, 1);
@@ -408,6 +423,7 @@ static enum upstream_next next_endpoint(struct upstream_try *t)
     unsigned next;
     defer_cancel(&t->later);
     call_end(&t->call);
+    t->get_decides = t->get_decides || get_may_differ(t);
     if (about_credentials(f->err))
         return over(t);
     bool meant = !(health_outage(f) || is_limit(f) || own_failure(f));
@@ -545,6 +561,7 @@ static enum upstream_next follow(struct upstream_try *t)
         fail(t, ERR_UP_REDIRECT, status, -1, "a redirect of HEAD to another host: GET decides");
         call_end(&t->call);
         health_good(t->setup, t->up);
+        t->get_decides = true;
         return over(t);
     }
     struct upstream_hop *hop = hop_new(&to);

@@ -406,7 +406,8 @@ def test_what_the_other_repository_has_too_is_served_without_a_second_transfer(p
     assert larder.get(paths.blob("public/app", image.config)).good, "the answer is remembered"
 
 
-@pytest.mark.parametrize("fault", [Fault(status=405), Fault(status=404), Fault(status=400)], ids=["405", "404", "400"])
+@pytest.mark.parametrize("fault", [Fault(status=405), Fault(status=404), Fault(status=400), Fault(status=500), Fault(status=503), Fault(drop=True)],
+                         ids=["405", "404", "400", "500", "503", "closed"])
 def test_when_head_is_of_no_use_one_byte_is_asked_for(private, other, fault):
     larder, image = private
     other.add("app", image, tag="v1")
