@@ -41,8 +41,8 @@ struct ask {
     struct proxy *px;
     struct flight *flight;
     enum ask_kind kind;
-    bool manifest, referrers, ended, again;
-    struct digest wanted, known;
+    bool manifest, referrers, kept, ended, again;
+    struct digest wanted;
     int64_t negative_ttl_ms;
     char repo_key[REPO_KEY_MAX];
     char tag[STORE_TAG_MAX + 1];
@@ -89,7 +89,7 @@ static void verdict_failed(struct ask *a)
     if (not_there(f))
         verdict_put(a->px->shared->verdicts, flight_key(a->flight), f, a->negative_ttl_ms,
                     a->negative_ttl_ms);
-    else if (a->known.alg != DIGEST_NONE)
+    else if (a->kept)
         verdict_put(a->px->shared->verdicts, flight_key(a->flight), f, CHECK_AGAIN_MS, CHECK_AGAIN_MAX_MS);
 }
 
@@ -678,7 +678,7 @@ void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
     a->manifest = w->manifest;
     a->referrers = w->referrers;
     a->wanted = w->digest;
-    a->known = w->known;
+    a->kept = w->kept;
     a->negative_ttl_ms = w->negative_ttl_ms;
     a->write_err = -1;
     a->answer.length = FLIGHT_UNKNOWN;
@@ -690,7 +690,7 @@ void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w)
     a->t.up = w->up;
     a->t.set = w->set;
     a->t.repo_n = w->repo.n;
-    a->t.patient = w->known.alg == DIGEST_NONE;
+    a->t.patient = !w->kept;
     a->t.what = w->kind == ASK_LIST                   ? WHAT_LIST
                 : w->kind == ASK_STAT && !w->manifest ? WHAT_BLOB
                                                       : WHAT_MANIFEST;

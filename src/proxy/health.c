@@ -1,7 +1,8 @@
 /* What is known of upstreams' health: advice that all cores share. Relaxed atomics, for a lost update costs a request at most; where one
  * asker of many is let through, the exchange of a time decides who.
  *
- *   down      the last round failed, for a pause that doubles: what is cached is not checked meanwhile
+ *   down      the last round failed, for a pause that doubles; or somebody has the turn to find out, and has had no answer yet: what is
+ *             cached is not checked meanwhile
  *   broken    some rounds in a row found nothing there: nothing is asked during the pause, but for one probe after each. A failure that
  *             is long ago means nothing
  *   limited   by account and kind of request: the server said 429, or 503 with a time
@@ -14,7 +15,6 @@
 #define DOWN_MAX_MS   30000
 #define BROKEN_ROUNDS 3
 #define LONG_AGO_MS   (2 * DOWN_MAX_MS)
-#define PROBE_MS      5000 /* whoever probes has that long before the next one does */
 
 static int64_t get(const _Atomic int64_t *v)
 {
@@ -103,11 +103,12 @@ void health_ratelimit(const struct setup *setup, const struct conf_upstream *up,
 /* ---- the upstream ---- */
 
 bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up,
-                      const struct conf_credential_set *set, int *err, unsigned *status)
+                      const struct conf_credential_set *set, enum upstream_what what, int *err,
+                      unsigned *status)
 {
     struct upstream_health *h = setup_health(setup, up);
     struct flight_failure f;
-    if (upstream_limit(setup, up, set, WHAT_MANIFEST, &f)) {
+    if (upstream_limit(setup, up, set, what, &f)) {
         *err = f.err;
         *status = f.status;
         return true;
@@ -117,6 +118,11 @@ bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up,
     return get(&h->down_until_ms) > clock_mono_ms();
 }
 
+bool health_in_trouble(const struct setup *setup, const struct conf_upstream *up)
+{
+    return atomic_load_explicit(&setup_health(setup, up)->failures, memory_order_relaxed) != 0;
+}
+
 bool health_broken(const struct setup *setup, const struct conf_upstream *up)
 {
     struct upstream_health *h = setup_health(setup, up);
@@ -124,7 +130,20 @@ bool health_broken(const struct setup *setup, const struct conf_upstream *up)
            clock_mono_ms() - get(&h->failed_ms) < LONG_AGO_MS;
 }
 
-bool health_refuses(const struct setup *setup, const struct conf_upstream *up, int64_t *turn,
+int64_t health_turn(const struct setup *setup, const struct conf_upstream *up, int64_t ms)
+{
+    struct upstream_health *h = setup_health(setup, up);
+    int64_t now = clock_mono_ms();
+    if (!take_turn(&h->down_until_ms, now, ms))
+        return 0;
+    if (!health_in_trouble(setup, up)) { /* what is known of it is that it does not answer */
+        atomic_store_explicit(&h->err, ERR_UP_TIMEOUT, memory_order_relaxed);
+        atomic_store_explicit(&h->status, 0, memory_order_relaxed);
+    }
+    return now + ms;
+}
+
+bool health_refuses(const struct setup *setup, const struct conf_upstream *up, int64_t ms, int64_t *turn,
                     struct flight_failure *f)
 {
     struct upstream_health *h = setup_health(setup, up);
@@ -132,10 +151,9 @@ bool health_refuses(const struct setup *setup, const struct conf_upstream *up, i
     *turn = 0;
     if (!health_broken(setup, up))
         return false;
-    if (take_turn(&h->down_until_ms, now, PROBE_MS)) {
-        *turn = now + PROBE_MS;
+    *turn = health_turn(setup, up, ms);
+    if (*turn != 0)
         return false;
-    }
     int64_t left = get(&h->down_until_ms) - now;
     *f = (struct flight_failure){.err = atomic_load_explicit(&h->err, memory_order_relaxed),
                                  .status = atomic_load_explicit(&h->status, memory_order_relaxed),
@@ -145,7 +163,7 @@ bool health_refuses(const struct setup *setup, const struct conf_upstream *up, i
 
 void health_turn_over(const struct setup *setup, const struct conf_upstream *up, int64_t turn)
 {
-    int64_t was = turn; /* another time by now: the probe has come to a result */
+    int64_t was = turn; /* another time by now: it has come to a result */
     if (turn != 0)
         (void)atomic_compare_exchange_strong_explicit(&setup_health(setup, up)->down_until_ms, &was,
                                                       clock_mono_ms(), memory_order_relaxed,
@@ -155,7 +173,7 @@ void health_turn_over(const struct setup *setup, const struct conf_upstream *up,
 void health_good(const struct setup *setup, const struct conf_upstream *up)
 {
     struct upstream_health *h = setup_health(setup, up);
-    if (atomic_load_explicit(&h->failures, memory_order_relaxed) == 0)
+    if (atomic_load_explicit(&h->failures, memory_order_relaxed) == 0 && get(&h->down_until_ms) == 0)
         return;
     atomic_store_explicit(&h->failures, 0, memory_order_relaxed);
     atomic_store_explicit(&h->outages, 0, memory_order_relaxed);
@@ -213,20 +231,20 @@ static bool rests(const struct endpoint_health *e)
            clock_mono_ms() < get(&e->bad_until_ms);
 }
 
-static bool usable(struct endpoint_health *e)
+static bool usable(struct endpoint_health *e, int64_t ms)
 {
     return atomic_load_explicit(&e->failures, memory_order_relaxed) == 0 ||
-           take_turn(&e->bad_until_ms, clock_mono_ms(), PROBE_MS);
+           take_turn(&e->bad_until_ms, clock_mono_ms(), ms);
 }
 
 bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up,
-                            const struct conf_credential_set *set, unsigned endpoint)
+                            const struct conf_credential_set *set, unsigned endpoint, int64_t ms)
 {
     struct endpoint_health *limit = endpoint_limit(setup, up, set, endpoint),
                            *health = endpoint_health(setup, up, endpoint);
     if (rests(limit) || rests(health)) /* no turn is taken at one that the other does not let be used */
         return false;
-    return usable(limit) && usable(health);
+    return usable(limit, ms) && usable(health, ms);
 }
 
 static bool failure_of(struct endpoint_health *e, struct flight_failure *f)

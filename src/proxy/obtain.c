@@ -113,8 +113,10 @@ static void ask(struct obtain *o, enum ask_kind kind, const struct digest *known
         w.tag = o->tag;
     else
         w.digest = o->digest;
-    if (known != NULL)
+    if (known != NULL) {
         w.known = *known;
+        w.kept = true;
+    }
     struct join j = join_of(o, answered_by_now);
     o->asked = kind;
     joined(o, join_ask(&j, &w), &j.lately, PHASE_ASK);

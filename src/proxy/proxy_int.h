@@ -78,9 +78,10 @@ const struct conf_rule *proxy_match(const struct conf *conf, struct span ns, str
 
 /* ---- health.c: what is known of upstreams ---- */
 
-/* Is it known to be down, so that what is cached is not checked now? And how did it fail last? */
+/* Is it known to be down, or to limit such requests, so that what is cached is not checked now? And how did it fail last? */
 bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up,
-                      const struct conf_credential_set *set, int *err, unsigned *status);
+                      const struct conf_credential_set *set, enum upstream_what what, int *err,
+                      unsigned *status);
 
 /* Limits are an account's own; set: whose, NULL: anonymous. Does it limit requests of this kind now? Then *f says how, and for how long
  * still. */
@@ -99,10 +100,15 @@ void health_ratelimit(const struct setup *setup, const struct conf_upstream *up,
 
 /* Is it out of order, so that one try is enough? */
 bool health_broken(const struct setup *setup, const struct conf_upstream *up);
-/* ... and is this asker not the one who probes? Then *f is the answer. Who probes has the turn (0: it needs none), until it is known how
- * the upstream is, or the asker says that its turn is over. */
-bool health_refuses(const struct setup *setup, const struct conf_upstream *up, int64_t *turn,
+/* ... and is this asker not the one who probes? Then *f is the answer. ms: how long the asker may take; *turn: its turn, or 0, if it needs
+ * none. */
+bool health_refuses(const struct setup *setup, const struct conf_upstream *up, int64_t ms, int64_t *turn,
                     struct flight_failure *f);
+/* Has its last round failed? */
+bool health_in_trouble(const struct setup *setup, const struct conf_upstream *up);
+/* One of all gets the turn to find out how the upstream is. It is down for the others until that is known, or the turn is over. 0: it is
+ * somebody else's. */
+int64_t health_turn(const struct setup *setup, const struct conf_upstream *up, int64_t ms);
 void health_turn_over(const struct setup *setup, const struct conf_upstream *up, int64_t turn);
 /* A round has ended: the upstream has answered, or it is in trouble. A failure of larder's own, as when its queue is full, is neither.
  * began_ms: when the round was begun, on the monotonic clock. own: it failed at the upstream itself, and not at its token
@@ -114,9 +120,10 @@ void health_bad(const struct setup *setup, const struct conf_upstream *up, const
 bool health_outage(const struct flight_failure *f);
 bool health_trouble(const struct flight_failure *f);
 
-/* May this endpoint be asked before those that are known to be bad? True once after each pause of a bad one. */
+/* May this endpoint be asked before those that are known to be bad? True once after each pause of a bad one, and then for nobody else
+ * while the asker may take, ms. */
 bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up,
-                            const struct conf_credential_set *set, unsigned endpoint);
+                            const struct conf_credential_set *set, unsigned endpoint, int64_t ms);
 /* How it failed last, and for how long it will be left alone still. False: it did not. */
 bool health_endpoint_failure(const struct setup *setup, const struct conf_upstream *up,
                              const struct conf_credential_set *set, unsigned endpoint,
@@ -165,7 +172,7 @@ struct upstream_try {
     unsigned tried; /* endpoints, a bit each, in this round */
     unsigned rounds;
     int64_t began_ms; /* monotonic */
-    int64_t turn;     /* to probe; see health_refuses */
+    int64_t turn;     /* see health_turn; 0: not its own */
     unsigned hops;
     bool by_auth;     /* the failure is that of the token, or of the credentials */
     bool answered;    /* an endpoint of this round gave an answer that means something */
@@ -174,7 +181,7 @@ struct upstream_try {
     bool get_decides; /* ... or failed a HEAD in a way that says nothing of a GET: that may still succeed */
     struct endpoint_said said; /* what this round has come to so far */
     struct defer later;
-    struct timer pause;
+    struct timer pause, silence;
     struct auth auth;
     struct upstream_hop *hop;      /* where a redirect has led; NULL: at the endpoint */
     enum address_kind own;         /* of the endpoint's address */
@@ -225,6 +232,7 @@ struct ask_what {
     struct digest digest; /* asked for, or DIGEST_NONE */
     struct digest known;  /* what the index says the tag is, or DIGEST_NONE */
     bool manifest;        /* ASK_STAT: in manifests/, not blobs/ */
+    bool kept;            /* the asker has what was said before, and waits little: a failure is remembered */
     bool referrers;       /* ASK_LIST */
     struct span query;    /* ASK_LIST */
     int64_t negative_ttl_ms;

@@ -64,7 +64,7 @@ static void one_upstream(const struct setup *setup, const struct conf_upstream *
     first_text_field(out, "registry", up->registry);
     str_addf(out, ",\"available\":%s,\"failures\":%d,\"retry_in_ms\":%lld", left <= 0 ? "true" : "false",
              failures, (long long)(left > 0 ? left : 0));
-    text_field(out, "last_error", failures > 0 ? span_str(err_words(err)) : SPAN_NONE);
+    text_field(out, "last_error", failures > 0 || left > 0 ? span_str(err_words(err)) : SPAN_NONE);
     str_addc(out, '}');
 }
 
@@ -102,7 +102,7 @@ void report_troubles(struct proxy_shared *s, struct str *out)
     bool *down = mem_zalloc(conf->n_upstreams + 1);
     for (size_t i = 0; i < conf->n_rules; i++) {
         const struct conf_rule *r = &conf->rules[i];
-        if (upstream_is_down(setup, r->upstream, r->credential_set, &(int){0}, &(unsigned){0}))
+        if (upstream_is_down(setup, r->upstream, r->credential_set, WHAT_MANIFEST, &(int){0}, &(unsigned){0}))
             down[r->upstream->index] = true;
     }
     str_add(out, SPAN("\"upstreams_down\":["));

@@ -25,6 +25,10 @@
 #define ROUNDS_MAX  4
 #define SERVES_KEPT 64
 
+/* Whoever has something that may be served stale waits for upstream so long, and so long if that failed last. */
+#define PATIENCE_MS         2000
+#define PATIENCE_TROUBLE_MS 250
+
 static struct span repo_key(const struct serve *s)
 {
     return span_of(s->repo_key, s->repo_key_n);
@@ -134,6 +138,37 @@ static bool stale_allowed(const struct serve *s)
     return s->has_tag && -s->ttl_ms < s->rule->policy.stale_if_error_ms;
 }
 
+/* Not the time to check it. */
+static bool stale_for_now(struct serve *s, enum upstream_what what)
+{
+    if (!stale_allowed(s) || !upstream_is_down(s->setup, s->rule->upstream, s->rule->credential_set, what,
+                                               &s->stale_err, &s->upstream_status)) {
+        s->upstream_status = 0;
+        return false;
+    }
+    s->result = RESULT_STALE;
+    return true;
+}
+
+static void on_patience(struct timer *t)
+{
+    struct serve *s = CONTAINER_OF(t, struct serve, patience);
+    on_seat(&s->seat);
+}
+
+static void be_patient(struct serve *s, int64_t ms)
+{
+    if (s->patience.fire == NULL)
+        timer_init(&s->patience, on_patience);
+    timer_arm(s->op.core, &s->patience, ms);
+}
+
+/* Upstream may be silent for long. The check goes on without this request. */
+static bool waited_enough(const struct serve *s)
+{
+    return s->asked != ASK_STAT && stale_allowed(s) && s->patience.due == 0;
+}
+
 static enum step open_tag(struct serve *s);
 static enum step pass_begin(struct serve *s, uint64_t length);
 
@@ -196,8 +231,9 @@ static enum step ask(struct serve *s, enum ask_kind kind)
     if (kind == ASK_MANIFEST && s->has_tag)
         w.known = s->tag.digest;
     s->asked = kind;
-    if (kind == ASK_LIST && list_fresh(s, &w))
+    if (kind == ASK_LIST && (list_fresh(s, &w) || stale_for_now(s, WHAT_LIST)))
         return send_kept(s);
+    w.kept = kind != ASK_STAT && stale_allowed(s);
     struct join j = join_of(s, answered_by_now);
     switch (join_ask(&j, &w)) {
     case JOINED_LATELY:
@@ -211,6 +247,8 @@ static enum step ask(struct serve *s, enum ask_kind kind)
     case JOINED_LEAD:
         break;
     }
+    if (w.kept)
+        be_patient(s, health_in_trouble(s->setup, w.up) ? PATIENCE_TROUBLE_MS : PATIENCE_MS);
     return op_go(&s->op, SERVE_ASK);
 }
 
@@ -221,6 +259,10 @@ static enum step step_ask(struct serve *s)
         struct flight_failure f = *flight_failure(&s->seat);
         leave(s);
         return ask_failed(s, &f);
+    }
+    if (state != FLIGHT_VERIFIED && state != FLIGHT_DONE && waited_enough(s)) {
+        leave(s);
+        return ask_failed(s, &(struct flight_failure){.err = ERR_UP_TIMEOUT, .retry_after_ms = -1});
     }
     if (state != FLIGHT_VERIFIED && state != FLIGHT_DONE)
         return op_wait(&s->op, SERVE_O_SEAT);
@@ -368,14 +410,7 @@ static enum step lookup_tag(struct serve *s)
         s->has_tag = false; /* its manifest is gone: there is nothing that could be stale */
         return ask(s, ASK_MANIFEST);
     }
-    if (upstream_is_down(s->setup, s->rule->upstream, s->rule->credential_set, &s->stale_err,
-                         &s->upstream_status) &&
-        stale_allowed(s)) {
-        s->result = RESULT_STALE;
-        return open_tag(s);
-    }
-    s->upstream_status = 0;
-    return ask(s, ASK_MANIFEST);
+    return stale_for_now(s, WHAT_MANIFEST) ? open_tag(s) : ask(s, ASK_MANIFEST);
 }
 
 /* flight_join's second look, under the table's lock. */
@@ -517,12 +552,6 @@ static bool not_ours(const struct serve *s, uint64_t length)
            (length == FLIGHT_UNKNOWN || length != s->told_length);
 }
 
-static void on_patience(struct timer *t)
-{
-    struct serve *s = CONTAINER_OF(t, struct serve, patience);
-    on_seat(&s->seat);
-}
-
 /* What a range is cannot be said before the length is known, and if upstream does not say that, only when all is here. That is waited for as
  * long as a head may take; after that the client gets the whole instead. */
 static bool waits_for_length(struct serve *s)
@@ -531,10 +560,8 @@ static bool waits_for_length(struct serve *s)
     if (x->req.method != H1_GET || h1_get(&x->req, SPAN("range")).p == NULL)
         return false;
     int64_t left = s->rule->upstream->timeouts.first_byte_ms - (clock_mono_ns() - x->began_ns) / 1000000;
-    if (s->patience.fire == NULL)
-        timer_init(&s->patience, on_patience);
     if (left > 0)
-        timer_arm(s->op.core, &s->patience, left);
+        be_patient(s, left);
     return left > 0;
 }
 

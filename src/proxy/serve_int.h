@@ -60,7 +60,7 @@ struct serve {
     struct open_object *object;
     struct open_wait open;
     struct flight_seat seat;
-    struct timer patience; /* for a blob's length */
+    struct timer patience; /* for a blob's length, or for an answer while there is a stale one */
     struct content content;
     struct pass_what alone; /* how to fetch it without the store */
 

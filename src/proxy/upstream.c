@@ -27,6 +27,7 @@
 #define HEAD_BUDGET_MS 28000
 #define REDIRECTS_MAX  5
 #define ROUNDS_MAX     3
+#define SILENCE_MS     1000 /* a check without an answer: others need not begin one until it has ended */
 
 enum try_phase { TRY_IDLE, TRY_REFUSED, TRY_AUTH, TRY_CALL, TRY_PAUSE };
 
@@ -175,6 +176,18 @@ static void on_pause(struct timer *timer)
     t->call.event(&t->call);
 }
 
+static int64_t left_ms(const struct upstream_try *t)
+{
+    return t->deadline - core_now(t->px->core);
+}
+
+static void on_silence(struct timer *timer)
+{
+    struct upstream_try *t = CONTAINER_OF(timer, struct upstream_try, silence);
+    if (left_ms(t) > 0)
+        t->turn = health_turn(t->setup, t->up, left_ms(t));
+}
+
 /* Sends the request with what it may carry. An event follows. */
 static void go(struct upstream_try *t)
 {
@@ -224,7 +237,7 @@ static bool pick_endpoint(struct upstream_try *t, unsigned *endpoint)
         for (unsigned i = 0; i < n; i++) {
             unsigned e = (t->endpoint + i) % n;
             if ((t->tried & 1u << e) == 0 &&
-                (pass == 1 || health_endpoint_usable(t->setup, t->up, t->set, e))) {
+                (pass == 1 || health_endpoint_usable(t->setup, t->up, t->set, e, left_ms(t)))) {
                 *endpoint = e;
                 return true;
             }
@@ -251,6 +264,17 @@ int64_t upstream_deadline(struct proxy *px, const struct conf_upstream *up)
     return core_now(px->core) + (budget < HEAD_BUDGET_MS ? budget : HEAD_BUDGET_MS);
 }
 
+/* While a check finds out how the upstream is, others leave it alone. */
+static void begin_check(struct upstream_try *t)
+{
+    if (t->patient || t->insistent || t->turn != 0)
+        return;
+    if (health_in_trouble(t->setup, t->up))
+        t->turn = health_turn(t->setup, t->up, left_ms(t));
+    else
+        timer_arm(t->px->core, &t->silence, SILENCE_MS);
+}
+
 void upstream_start(struct upstream_try *t, void (*event)(struct call *call))
 {
     MUST(t->phase == TRY_IDLE);
@@ -260,15 +284,17 @@ void upstream_start(struct upstream_try *t, void (*event)(struct call *call))
     t->failure = (struct flight_failure){.retry_after_ms = -1};
     defer_init(&t->later, on_later);
     timer_init(&t->pause, on_pause);
+    timer_init(&t->silence, on_silence);
     if (t->deadline == 0)
         t->deadline = upstream_deadline(t->px, t->up);
     struct flight_failure f;
     const char *why = NULL;
     if (upstream_limit(t->setup, t->up, t->set, t->what, &f))
         why = "not asked: upstream limits requests of this kind";
-    else if (!t->insistent && health_refuses(t->setup, t->up, &t->turn, &f))
+    else if (!t->insistent && health_refuses(t->setup, t->up, left_ms(t), &t->turn, &f))
         why = "not asked: upstream is down";
     if (why == NULL) {
+        begin_check(t);
         begin_round(t);
         return;
     }
@@ -281,6 +307,7 @@ void upstream_stop(struct upstream_try *t)
 {
     defer_cancel(&t->later);
     timer_disarm(&t->pause);
+    timer_disarm(&t->silence);
     call_end(&t->call);
     t->call.authorization = SPAN_NONE;
     auth_end(&t->auth);
@@ -294,6 +321,7 @@ void upstream_stop(struct upstream_try *t)
 
 static enum upstream_next over(struct upstream_try *t)
 {
+    timer_disarm(&t->silence);
     t->phase = TRY_IDLE;
     return UPSTREAM_FAILED;
 }
@@ -620,6 +648,7 @@ static bool is_redirect(unsigned status)
 
 static enum upstream_next good(struct upstream_try *t)
 {
+    timer_disarm(&t->silence);
     health_good(t->setup, t->up);
     health_endpoint_good(t->setup, t->up, t->set, t->endpoint);
     upstream_unlimited(t->setup, t->up, t->set, t->what);

@@ -2,13 +2,14 @@
 ever, and everything back at the idle level afterwards."""
 
 import re
+import time
 
 import pytest
 
 from lib import paths
 from lib.client import Fetch
 from lib.images import KIB, Image, blob
-from lib.larder import REGISTRY, wait_until
+from lib.larder import REGISTRY, cache_status, wait_until
 from lib.ports import port_that_drops_syns
 from lib.upstream import Fault
 
@@ -346,6 +347,29 @@ def test_the_number_of_connections_is_the_same_after_a_reload(upstream, start_la
     for f, thing in zip(fetches, things + more):
         assert f.result().body == thing.data
     assert max(counts) <= 4, counts
+
+
+def test_what_is_cached_waits_little_for_a_silent_upstream(start_larder, upstream, image):
+    """A check has much time; who has something stale does not wait for its end, and while one check is under way no other is begun."""
+    upstream.add("app", image, tag="v2")
+    larder = start_larder(upstream, defaults={"tag_ttl": "0s"}, timeouts={"connect": "2s", "first_byte": "6s", "idle": "6s"})
+    targets = [paths.manifest(APP, "v1"), paths.manifest(APP, "v2"), paths.tags(APP), paths.tags(APP) + "?n=1"]
+    for target in targets:
+        assert larder.get(target).good
+    upstream.on(re.compile("."), Fault(silent="request"))
+    upstream.forget()
+    took, began = [], time.monotonic()
+    while time.monotonic() - began < 15:
+        for target in targets:
+            at = time.monotonic()
+            r = larder.get(target)
+            took.append(time.monotonic() - at)
+            assert r.good and cache_status(r)[1].get("detail") == "stale-upstream-timeout", cache_status(r)
+            time.sleep(0.1)
+    assert max(took) < 3 and sum(t > 1 for t in took) <= 2, took
+    assert upstream.count() <= 4, upstream.requests()
+    upstream.clear()
+    wait_until(lambda: "detail" not in cache_status(larder.get(targets[0]))[1], "it answers again")
 
 
 def test_start_up_asks_upstream_nothing(start_larder, upstream, image):
