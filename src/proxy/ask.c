@@ -75,7 +75,7 @@ static void on_call(struct call *call)
 }
 
 /* Whatever the status was: also another one may have said that there is no referrers API. */
-static bool not_there(const struct flight_failure *f)
+bool ask_not_there(const struct flight_failure *f)
 {
     return f->status == 404 || f->status == 410 || f->err == ERR_MANIFEST_UNKNOWN;
 }
@@ -86,7 +86,7 @@ static void verdict_failed(struct ask *a)
     const struct flight_failure *f = &a->t.failure;
     if (f->err == ERR_STOPPING)
         return;
-    if (not_there(f))
+    if (ask_not_there(f))
         verdict_put(a->px->shared->verdicts, flight_key(a->flight), f, a->negative_ttl_ms,
                     a->negative_ttl_ms);
     else if (a->kept)
@@ -95,7 +95,7 @@ static void verdict_failed(struct ask *a)
 
 static enum step ask_fail(struct ask *a)
 {
-    upstream_log(&a->t, not_there(&a->t.failure) ? LOG_DEBUG : LOG_WARN, "asked without success");
+    upstream_log(&a->t, ask_not_there(&a->t.failure) ? LOG_DEBUG : LOG_WARN, "asked without success");
     upstream_stop(&a->t);
     verdict_failed(a);
     flight_fail(a->flight, &a->t.failure);

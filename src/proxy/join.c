@@ -3,7 +3,8 @@
 
 static enum joined take_seat(struct join *j, struct span verdict_key, struct span key, struct span repo)
 {
-    if (verdict_get(j->px->shared->verdicts, verdict_key, &j->lately))
+    if (verdict_get(j->px->shared->verdicts, verdict_key, &j->lately) &&
+        !(j->anew && !ask_not_there(&j->lately)))
         return JOINED_LATELY;
     switch (flight_join(j->px->core, key, repo, !j->only_join, j->recheck, j->arg, j->seat)) {
     case FLIGHT_NONE:

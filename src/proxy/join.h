@@ -21,6 +21,7 @@ struct join {
     bool (*recheck)(void *arg);
     void *arg;
     bool only_join;
+    bool anew; /* whatever failed lately is asked for again, unless it was that there is no such thing */
     struct flight_failure lately;
 };
 

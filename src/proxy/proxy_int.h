@@ -239,6 +239,8 @@ struct ask_what {
 };
 
 void ask_key(const struct ask_what *w, struct str *out);
+/* Does the failure say that there is no such thing? */
+bool ask_not_there(const struct flight_failure *f);
 /* Leads the flight that flight_join has just made. Takes a reference of its own. */
 void ask_lead(struct proxy *px, struct flight *flight, const struct ask_what *w);
 

@@ -235,6 +235,7 @@ static enum step ask(struct serve *s, enum ask_kind kind)
         return send_kept(s);
     w.kept = kind != ASK_STAT && stale_allowed(s);
     struct join j = join_of(s, answered_by_now);
+    j.anew = !w.kept; /* the pause after a failure is for those who have something meanwhile */
     switch (join_ask(&j, &w)) {
     case JOINED_LATELY:
         return ask_failed(s, &j.lately);

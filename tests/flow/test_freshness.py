@@ -205,6 +205,28 @@ def test_outside_the_stale_window_the_error_is_told(upstream, start_larder, imag
     r = larder.get(OURS)
     assert r.status in ((502, 503) if status == 502 else (status,)), r
     assert larder.get(paths.manifest(APP, image.digest)).good, "pulls by digest are not affected"
+    for _ in range(4):
+        assert larder.get(OURS).status == r.status
+    upstream.clear()
+    if what != "429":
+        assert larder.get(OURS).body == image.manifest, "and it is asked again at once"
+
+
+def test_who_has_nothing_stale_does_not_wait_for_the_next_check(upstream, start_larder, image):
+    """The pause after a failed check is for those who are served stale meanwhile."""
+    larder = start_larder(upstream, defaults={"tag_ttl": "0s"}, rules=[
+        {"name": "stale", "source": REGISTRY + "/*", "target": "stale/*"},
+        {"name": "strict", "source": REGISTRY + "/*", "target": "strict/*", "stale_if_error": "0s"}])
+    stale, strict = paths.manifest("stale/app", "v1"), paths.manifest("strict/app", "v1")
+    assert larder.get(stale).good
+    larder.wait_stored(image.digest)
+    upstream.on(re.compile("."), Fault(status=403))
+    upstream.forget()
+    wait_until(lambda: assert_stale(larder.get(stale), image) and upstream.count("HEAD") >= 3, "the pause has become longer")
+    assert larder.get(strict).status == 403
+    upstream.clear()
+    assert_stale(larder.get(stale), image)
+    assert larder.get(strict).body == image.manifest
 
 
 def test_a_deleted_tag_is_served_if_the_rule_says_so(stale_larder, upstream, image):
