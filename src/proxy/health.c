@@ -280,8 +280,7 @@ void health_endpoint_good(const struct setup *setup, const struct conf_upstream 
 }
 
 void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *up,
-                         const struct conf_credential_set *set, unsigned endpoint,
-                         const struct flight_failure *f)
+                         const struct conf_credential_set *set, unsigned endpoint, struct flight_failure *f)
 {
     bool limit = f->err == ERR_TOO_MANY;
     struct endpoint_health *e =
@@ -291,5 +290,9 @@ void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *
     int64_t pause = doubled(atomic_fetch_add_explicit(&e->failures, 1, memory_order_relaxed));
     atomic_store_explicit(&e->err, f->err, memory_order_relaxed);
     atomic_store_explicit(&e->status, f->status, memory_order_relaxed);
-    put(&e->bad_until_ms, clock_mono_ms() + (f->retry_after_ms > pause ? f->retry_after_ms : pause));
+    if (f->retry_after_ms > pause)
+        pause = f->retry_after_ms;
+    if (limit && f->retry_after_ms < 0)
+        f->retry_after_ms = pause; /* clients are told a time, too */
+    put(&e->bad_until_ms, clock_mono_ms() + pause);
 }

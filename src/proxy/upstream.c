@@ -447,7 +447,7 @@ static bool own_failure(const struct flight_failure *f)
 /* The endpoint failed; goes to the next one if the round has one. */
 static enum upstream_next next_endpoint(struct upstream_try *t)
 {
-    const struct flight_failure *f = &t->failure;
+    struct flight_failure *f = &t->failure;
     unsigned next;
     defer_cancel(&t->later);
     call_end(&t->call);
@@ -457,8 +457,8 @@ static enum upstream_next next_endpoint(struct upstream_try *t)
     bool meant = !(health_outage(f) || is_limit(f) || own_failure(f));
     t->answered = t->answered || meant;
     t->sound = t->sound || (meant && !health_trouble(f));
-    weigh(t, meant);
     health_endpoint_bad(t->setup, t->up, t->set, t->endpoint, f);
+    weigh(t, meant);
     if (core_now(t->px->core) >= t->deadline || !pick_endpoint(t, &next))
         return round_over(t);
     upstream_log(t, LOG_WARN, "endpoint failed, trying the next");

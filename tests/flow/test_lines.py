@@ -135,6 +135,15 @@ def test_what_a_mirror_lacks_while_its_registry_limits_requests(order, upstream,
     assert larder.get(paths.manifest(APP, "v1")).good
 
 
+@pytest.mark.parametrize("order", ["mirror first", "mirror last"])
+def test_a_limit_of_one_endpoint_that_says_no_time_is_told_with_one(order, upstream, second, start_larder):
+    larder = lacking(start_larder, upstream, second, order)
+    second.on(re.compile("."), Fault(status=429))
+    for _ in range(3):
+        r = larder.get(paths.manifest(APP, "v2"))
+        assert r.status == 429 and 1 <= int(r.header("Retry-After")) <= 30
+
+
 def test_a_tag_that_a_mirror_lacks_is_served_stale_while_its_registry_is_down(upstream, second, start_larder):
     larder = lacking(start_larder, upstream, second, "mirror last", defaults={"tag_ttl": "0s", "on_upstream_404": "refuse"})
     image = larder.get(paths.manifest(APP, "v2")).body
