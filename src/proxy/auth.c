@@ -773,7 +773,7 @@ bool auth_forbidden(struct auth *a)
 void auth_accepted(struct auth *a)
 {
     if (a->phase == PHASE_BASIC)
-        credential_accepted(setup_secrets(a->setup), a->set, a->state->fingerprint);
+        credential_accepted(setup_secrets(a->setup), a->set, a->state->fingerprint, a->repo);
 }
 
 void auth_end(struct auth *a)

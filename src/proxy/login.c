@@ -114,7 +114,7 @@ static enum step done(struct login *l, const struct token_answer *a)
     count(l, TOKENS_OK);
     upstream_unlimited(l->setup, l->up, l->set, WHAT_TOKEN);
     if (l->set != NULL)
-        credential_accepted(setup_secrets(l->setup), l->set, l->credential.fingerprint);
+        credential_accepted(setup_secrets(l->setup), l->set, l->credential.fingerprint, span_str(l->repo));
     tokens_put(l->px->shared->tokens, flight_key(l->flight), span_str(a->token), a->life_ms, clock_mono_ms());
     log_debug("auth", "token", LOG_SP("registry", l->up->registry), LOG_SP("server", l->url.host),
               LOG_S("repository", l->repo),

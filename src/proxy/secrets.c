@@ -9,7 +9,9 @@
  *                    then, and while that fails, what they said last is used
  *   !value->good     a source gave nothing: askers fail with the reason, until the pause is over and one of them loads again
  *   refusal != NULL  a server has refused the value SECRET_REFUSALS times in a row: askers fail, until the pause is over and one of them
- *                    probes with it. Another value, or a server that accepts it, ends that
+ *                    probes with it. Another value, or a server that accepts it, ends that. What is refused to a good account, however
+ *                    often and in whatever order, is no reason: while the value was taken lately, only a refusal for a repository
+ *                    that it was taken for counts, once
  *
  * A credential_wait is idle, listed, or posted, and goes from one to the next under the lock; who withdraws a listed one frees it, a
  * posted one frees itself when it runs. */
@@ -22,8 +24,10 @@
 
 #define PAUSE_FIRST_MS  1000
 #define PAUSE_MAX_MS    (5 * 60 * 1000)
-#define FORCED_AGAIN_MS 10000            /* however many refusals come */
-#define ACCEPTED_MS     (15 * 60 * 1000) /* so long one repository does not make a set bad that was taken */
+#define FORCED_AGAIN_MS 10000 /* however many refusals come */
+#define ACCEPTED_MS                                                                                          \
+    (15 * 60 *                                                                                               \
+     1000) /* so long a set that was taken is not bad for repositories that it was never taken for */
 
 struct credential_wait {
     struct list_node node;
@@ -217,7 +221,42 @@ static void heal(struct secret_set *set)
     set->until_ms = set->pause_ms = 0;
 }
 
-void credential_accepted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint)
+/* 0 is nobody's. */
+static uint64_t repo_hash(struct span repo)
+{
+    return map_hash(repo) | 1;
+}
+
+/* Under the lock. SECRET_REPOS: it is not there. */
+static unsigned taken_at(const struct secret_set *set, uint64_t repo)
+{
+    unsigned i = 0;
+    while (i < SECRET_REPOS && set->taken_for[i] != repo)
+        i++;
+    return i;
+}
+
+/* Under the lock. The oldest gives way. */
+static void taken_put(struct secret_set *set, uint64_t repo)
+{
+    if (taken_at(set, repo) < SECRET_REPOS)
+        return;
+    set->taken_for[set->next_taken] = repo;
+    set->next_taken = (set->next_taken + 1) % SECRET_REPOS;
+}
+
+/* Under the lock. Was it there? */
+static bool taken_drop(struct secret_set *set, uint64_t repo)
+{
+    unsigned i = taken_at(set, repo);
+    if (i == SECRET_REPOS)
+        return false;
+    set->taken_for[i] = 0;
+    return true;
+}
+
+void credential_accepted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint,
+                         struct span repo)
 {
     struct secret_set *set = s->sets[conf->index];
     pthread_mutex_lock(&set->lock);
@@ -225,7 +264,7 @@ void credential_accepted(struct secrets *s, const struct conf_credential_set *co
     if (set->value != NULL && set->value->good && set->value->fingerprint == fingerprint) {
         set->checked_ms = clock_wall_ms();
         set->accepted_ms = clock_mono_ms();
-        set->refused_for = 0;
+        taken_put(set, repo_hash(repo));
         if (was || set->refusals > 0)
             heal(set);
     }
@@ -235,11 +274,12 @@ void credential_accepted(struct secrets *s, const struct conf_credential_set *co
         log_info("secrets", "credential set is accepted again", LOG_SP("credential_set", set->name));
 }
 
-/* Under the lock. */
-static bool about_repo(const struct secret_set *set, uint64_t repo)
+/* Under the lock. Is the refusal about that repository, rather than about the credentials? */
+static bool about_repo(struct secret_set *set, uint64_t repo)
 {
-    return set->accepted_ms != 0 && clock_mono_ms() - set->accepted_ms < ACCEPTED_MS &&
-           set->refused_for == repo;
+    bool taken = taken_drop(set, repo);
+    return !taken && set->refusal == NULL && set->accepted_ms != 0 &&
+           clock_mono_ms() - set->accepted_ms < ACCEPTED_MS;
 }
 
 /* Under the lock. True: the set is refused from now on. */
@@ -263,7 +303,6 @@ bool credential_refused(struct secrets *s, const struct conf_credential_set *con
 {
     struct secret_set *set = s->sets[conf->index];
     bool began = false, counts = true;
-    uint64_t for_repo = map_hash(repo);
     char why[256];
     struct str w = STR_INIT(why);
     str_addf(&w, "refused by " SPAN_FMT " with status %u: check user name and password", SPAN_ARG(where),
@@ -274,9 +313,8 @@ bool credential_refused(struct secrets *s, const struct conf_credential_set *con
         set->checked_ms = clock_wall_ms();
         if (clock_mono_ms() >= set->forced_ms) /* it may have been replaced where it is kept */
             set->forced = true;
-        counts = !about_repo(set, for_repo);
+        counts = !about_repo(set, repo_hash(repo));
         began = counts && count_refusal(set, why);
-        set->refused_for = for_repo;
     }
     pthread_mutex_unlock(&set->lock);
     if (began)
@@ -366,6 +404,7 @@ static void take_value(struct secret_set *set, struct credential_value *v)
     int64_t pause = old != NULL && !old->good && !only_fast(set) ? set->pause_ms : 0;
     heal(set);
     set->accepted_ms = 0;
+    memset(set->taken_for, 0, sizeof set->taken_for);
     set->value = v;
     credential_value_unref(old);
     if (!v->good) { /* a file is tried again every second; what is slow, after longer and longer pauses */

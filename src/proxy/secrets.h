@@ -48,13 +48,14 @@ enum credential_state credential_get(struct proxy *px, struct secrets *s,
 void credential_release(struct credential *c); /* also cancels a wait; a no-op on all zero */
 
 /* What a server said to these credentials; fingerprint is that of the credential used, so that a late answer about an old password
- * counts for nothing. */
-void credential_accepted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint);
+ * counts for nothing; repo: what was asked for. */
+void credential_accepted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint,
+                         struct span repo);
 /* A server that knows the account said no, which may mean that the password has ended (Amazon ECR): programs and vaults are asked again.
  * True: they will be, or have been, so that it may be worth another try. */
 bool credential_doubted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint);
-/* repo: what was asked for. False: the refusal is about that repository, as far as can be told: it is refused once more, and the same
- * credentials were accepted for another one a while ago. Some servers say 401 for that, too. */
+/* False: the refusal is about that repository, as far as can be told: the same credentials were accepted a while ago, but not for this
+ * one. Some servers say 401 for that, too. */
 bool credential_refused(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint,
                         unsigned status, struct span where, struct span repo);
 

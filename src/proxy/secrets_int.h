@@ -23,6 +23,8 @@ struct credential_value {
 };
 void credential_value_unref(struct credential_value *v); /* NULL is a no-op */
 
+#define SECRET_REPOS 64
+
 struct secret_set {
     struct ref ref;
     struct span name, registry;
@@ -46,11 +48,13 @@ struct secret_set {
     int64_t until_ms, pause_ms;       /* bad, or refused: not tried again before then */
     bool probing;                     /* refused, and one asker has been let through since */
     unsigned refusals;                /* in a row */
-    uint64_t refused_for;             /* hash of the repository of the last one */
     int64_t accepted_ms;              /* monotonic: when a server last took the value; 0: none has */
-    bool kept;                        /* a source failed, and what it said before is used */
-    int64_t since_ms, checked_ms;     /* wall clock */
-    uint64_t refused;                 /* counter */
+    uint64_t
+        taken_for[SECRET_REPOS];  /* hashes of repositories that it was taken for, and not refused since */
+    unsigned next_taken;          /* where the next one is put */
+    bool kept;                    /* a source failed, and what it said before is used */
+    int64_t since_ms, checked_ms; /* wall clock */
+    uint64_t refused;             /* counter */
 };
 
 struct secrets {

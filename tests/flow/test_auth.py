@@ -1,6 +1,7 @@
 """Authorisation at upstreams: tokens, Basic, who may see credentials, and what a refusal leads to."""
 
 import base64
+import contextlib
 import json
 import re
 import time
@@ -506,19 +507,40 @@ def test_a_repository_that_the_account_does_not_see_by_basic(with_account, image
         larder = with_account(up)
         assert larder.get(OURS).good
         ask_often(larder, "t/typo")
-        assert len([s for s in up.contents(path=re.compile("/typo/")) if "authorization" in s.headers]) == 2
+        assert len([s for s in up.contents(path=re.compile("/typo/")) if "authorization" in s.headers]) == 1
         assert larder.get(paths.manifest("t/other", "v1")).good
         assert larder.metrics()[HEALTHY] == 1
 
 
+@pytest.mark.parametrize("way", ["token", "basic"])
+def test_repositories_that_the_account_does_not_see_asked_for_in_turn(way, private, with_account, image, password):
+    """They make nothing of a good password, also while nothing else is asked for."""
+    with contextlib.ExitStack() as stack:
+        up = private if way == "token" else stack.enter_context(TokenRegistry(basic=("someone", password)))
+        for name in ("app", "other"):
+            up.add(name, image, tag="v1")
+        up.on(lambda s: "typo" in s.path + s.query, Fault(status=401, headers={"WWW-Authenticate": None if way == "token" else 'Basic realm="registry.test"'}))
+        larder = with_account(up)
+        assert larder.get(OURS).good
+        for n in range(24):
+            assert larder.get(paths.manifest("t/typo-%d" % (n % 6), "v1")).status == 403
+        assert larder.metrics()[HEALTHY] == 1
+        assert larder.get(paths.manifest("t/other", "v1")).good
+
+
 def test_tokens_outlive_the_password_that_they_were_got_with(private, with_account, image):
-    later = Image("later", (1_000,))
+    later, names = Image("later", (1_000,)), ["n%d" % n for n in range(3)]
     private.add("app", later, tag="v2")
     larder = with_account(private)
+    for name in names:
+        private.add(name, image, tag="v1")
+        assert larder.get(paths.manifest("t/" + name, "v1")).good
+    private.server.expire()
     assert larder.get(OURS).good
     private.server.accounts.clear()
-    names = ("t/n%d" % n for n in range(10 ** 6))
-    wait_until(lambda: larder.get(paths.manifest(next(names), "v1")).status == 403 and larder.metrics()[HEALTHY] == 0, "the set is refused")
+    for name in names:
+        assert larder.get(paths.manifest("t/" + name, "v2")).status == 403
+    assert larder.metrics()[HEALTHY] == 0, "the set is refused"
     assert larder.get(paths.manifest("t/app", "v2")).body == later.manifest
 
 

@@ -480,6 +480,11 @@ static bool refuse_for(struct rig *r, uint64_t fingerprint, const char *repo)
                               span_str(repo));
 }
 
+static void accept_for(struct rig *r, uint64_t fingerprint, const char *repo)
+{
+    credential_accepted(secrets_of(r), &sets[0], fingerprint, span_str(repo));
+}
+
 static void refuse(struct rig *r, uint64_t fingerprint)
 {
     assert_true(refuse_for(r, fingerprint, "app"));
@@ -504,39 +509,73 @@ static void test_refused(void **state)
     refuse(r, fp + 1); /* about other credentials */
     refuse(r, fp);
     assert_true(health(r).healthy);
-    credential_accepted(secrets_of(r), &sets[0], fp);
+    accept_for(r, fp, "app");
+    accept_for(r, fp, "b");
+    accept_for(r, fp, "c");
     refuse(r, fp);
     assert_true(refuse_for(r, fp, "b"));
     expect_ready(r, 0, "u", "wrong");
-    refuse(r, fp);
+    assert_true(refuse_for(r, fp, "c"));
     struct credential_health h = health(r);
     assert_false(h.healthy);
     assert_non_null(strstr(h.why, "refused by auth.example with status 401"));
     assert_int_equal(h.refused, 6);
     expect_failed(r, 0, "refused by auth.example with status 401");
-    assert_true(ask(r, 0).fingerprint == fp);         /* for the tokens that were got with it */
-    credential_accepted(secrets_of(r), &sets[0], fp); /* a late good answer */
+    assert_true(ask(r, 0).fingerprint == fp); /* for the tokens that were got with it */
+    accept_for(r, fp, "app");                 /* a late good answer */
     assert_true(health(r).healthy);
     expect_ready(r, 0, "u", "wrong");
     rig_stop(r);
 }
 
-/* What was accepted a while ago is not wrong because it is refused for one repository again and again. */
-static void test_refused_for_one_repository(void **state)
+/* What was accepted a while ago is not wrong because it is refused for what it was never good for, again and again and in turn. */
+static void test_refused_for_some_repositories(void **state)
 {
     struct rig *r = *state;
     add_set("a", "r.example", "env:TEST_USER", "env:TEST_PASSWORD");
     rig_start(r, make_setup(r, NULL));
     uint64_t fp = ask(r, 0).fingerprint;
-    credential_accepted(secrets_of(r), &sets[0], fp);
-    assert_true(refuse_for(r, fp, "typo"));
-    for (int i = 0; i < 10; i++)
-        assert_false(refuse_for(r, fp, "typo"));
+    accept_for(r, fp, "app");
+    for (int i = 0; i < 100; i++) {
+        char name[16];
+        struct str s = STR_INIT(name);
+        str_addf(&s, "typo%d", i);
+        assert_false(refuse_for(r, fp, name));
+        assert_false(refuse_for(r, fp, "x"));
+    }
     assert_true(health(r).healthy);
-    assert_int_equal(health(r).refused, 11);
+    assert_int_equal(health(r).refused, 200);
+    assert_true(refuse_for(r, fp, "app")); /* it may not be read any more: that counts once */
+    for (int i = 0; i < 10; i++)
+        assert_false(refuse_for(r, fp, "app"));
+    accept_for(r, fp, "b");
+    accept_for(r, fp, "c");
+    accept_for(r, fp, "app");
     assert_true(refuse_for(r, fp, "b"));
     assert_true(refuse_for(r, fp, "c"));
+    assert_false(refuse_for(r, fp, "x"));
+    assert_true(health(r).healthy);
+    assert_true(refuse_for(r, fp, "app"));
     assert_false(health(r).healthy);
+    rig_stop(r);
+}
+
+/* The oldest of those that it was taken for are forgotten. */
+static void test_taken_for_many_repositories(void **state)
+{
+    struct rig *r = *state;
+    add_set("a", "r.example", "env:TEST_USER", "env:TEST_PASSWORD");
+    rig_start(r, make_setup(r, NULL));
+    uint64_t fp = ask(r, 0).fingerprint;
+    for (int i = 0; i < SECRET_REPOS + 1; i++) {
+        char name[16];
+        struct str s = STR_INIT(name);
+        str_addf(&s, "n%d", i);
+        accept_for(r, fp, name);
+        accept_for(r, fp, name);
+    }
+    assert_false(refuse_for(r, fp, "n0"));
+    assert_true(refuse_for(r, fp, "n1"));
     rig_stop(r);
 }
 
@@ -648,7 +687,8 @@ int main(void)
         TEST(test_leaves_while_it_is_woken),
         TEST(test_stops_while_waiting),
         TEST(test_refused),
-        TEST(test_refused_for_one_repository),
+        TEST(test_refused_for_some_repositories),
+        TEST(test_taken_for_many_repositories),
         TEST(test_another_value_heals),
         TEST(test_one_probes),
         TEST(test_follows),
