@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Holds the #include lines to the architecture: which room may include which, and which file may include a library's header.
+"""Holds the #include lines to the architecture: which room may include which, and which file may include a library's header; and the
+packages that a build installs to the libraries that are included.
 
 A room is a folder under src/. It may include the rooms it has an arrow to, and what those may include. A header named *_int.h is for
 its own room only, also in tests.
@@ -23,18 +24,18 @@ ARROWS = {
     "main": ["base", "registry", "conf", "core", "net", "http", "store", "flight", "proxy", "admin", "cli"],
 }
 
-# A library's header: where it may be included, as a room or as one file, and in how many files at most.
+# A library's header: where it may be included, as a room or as one file, in how many files at most, and which package it is from.
 LIBRARIES = [
-    (r"uv\.h", ["core", "net"], None),
-    (r"llhttp\.h", ["http"], 1),
-    (r"yaml\.h", ["conf"], 1),
-    (r"lmdb\.h", ["store"], 1),
-    (r"nettle/.*", ["base/digest.c"], None),
-    (r"xxhash\.h", ["base/map.c", "store"], None),
-    (r"bearssl.*\.h", ["net"], None),
-    (r"jansson\.h", ["registry", "admin", "cli"], None),
-    (r"crypt\.h", ["proxy"], 1),
+    (r"uv\.h", ["core", "net"], None, "libuv1-dev"),
+    (r"llhttp\.h", ["http"], 1, "node-llhttp"),
+    (r"yaml\.h", ["conf"], 1, "libyaml-dev"),
+    (r"lmdb\.h", ["store"], 1, "liblmdb-dev"),
+    (r"nettle/.*", ["base/digest.c"], None, "nettle-dev"),
+    (r"xxhash\.h", ["base/map.c", "store"], None, "libxxhash-dev"),
+    (r"bearssl.*\.h", ["net"], None, "libbearssl-dev"),
+    (r"jansson\.h", ["registry", "admin", "cli"], None, "libjansson-dev"),
 ]
+TOOLS = {"gcc", "libc6-dev", "cmake", "ninja-build", "ca-certificates"}
 
 # The C library and the kernel. What is neither here nor above is a new dependency, and wants a decision.
 SYSTEM = re.compile(
@@ -80,7 +81,7 @@ def check_own(root, report, path, line, room, name):
 
 
 def check_library(report, path, line, room, place, name, users):
-    for pattern, allowed, limit in LIBRARIES:
+    for pattern, allowed, limit, _ in LIBRARIES:
         if re.fullmatch(pattern, name):
             if room not in allowed and place not in allowed:
                 report.add(path, line, f"<{name}> may be included in {', '.join(allowed)} only")
@@ -112,6 +113,26 @@ def check_test(root, report, path):
             report.add(path, line, f'"{name}": only tests of that room may look inside it')
 
 
+def installed(path):
+    """(line, package) of the group `build` of deps/install.sh."""
+    text = path.read_text(encoding="utf-8")
+    group = re.search(r"^build=\(([^)]*)\)", text, re.M)
+    for m in re.finditer(r"\S+", group.group(1) if group else ""):
+        yield text.count("\n", 0, group.start(1) + m.start()) + 1, m.group(0)
+
+
+def check_packages(root, report, users):
+    """What is installed is used, and what is used is installed."""
+    used = {package for pattern, _, limit, package in LIBRARIES if (pattern, limit) in users}
+    path = root / "deps" / "install.sh"
+    packages = list(installed(path))
+    for line, package in packages:
+        if package not in used | TOOLS:
+            report.add(path, line, f"{package}: no source includes a header of it; a build does not need it")
+    for package in sorted((used | TOOLS) - {package for _, package in packages}):
+        report.add(path, 1, f"{package}: a build needs it, and it is not installed")
+
+
 def check(root, report):
     sources = lint.c_files(root, "src")
     others = lint.c_files(root, "tests", "bench")
@@ -124,6 +145,8 @@ def check(root, report):
         if limit is not None and len(files) > limit:
             for path, line in files.items():
                 report.add(path, line, f"{pattern.replace(chr(92), '')} is included in {len(files)} files; {limit} may")
+    if sources:
+        check_packages(root, report, users)
     return len(sources) + len(others)
 
 
