@@ -16,11 +16,11 @@ int cli_check(const char *config_file, const struct cli_program *program)
     if (c == NULL)
         return 1;
     references_check(c, &warnings);
-    config_warnings_say(&warnings, path);
     char text[1024];
     struct str why = STR_INIT(text);
-    log_setup(LOG_WARN, LOG_FORMAT_TEXT); /* for people */
-    bool good = program->takes(c, &why);
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT); /* what serving would warn of is among the warnings */
+    bool good = program->takes(c, &warnings, &why);
+    config_warnings_say(&warnings, path);
     if (good)
         printf("%s: good: %zu rules, %zu upstreams\n", path, c->n_rules, c->n_upstreams);
     else

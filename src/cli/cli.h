@@ -6,14 +6,15 @@
 #include <stdbool.h>
 
 struct conf;
+struct config_warnings;
 struct str;
 
 /* What another room gives to the commands. */
 struct cli_program {
     const char *version;
-    /* Would serving take this configuration? It reads the certificates, roots and proxies that it names. False: *why says which is wrong, with
-     * its place. */
-    bool (*takes)(struct conf *conf, struct str *why);
+    /* Would serving take this configuration? It reads the certificates, roots, proxies and secrets that it names. False: *why says which is
+     * wrong, with its place. What serving could do without is added to the warnings. */
+    bool (*takes)(struct conf *conf, struct config_warnings *warnings, struct str *why);
     /* Runs the cache to its end; the process's exit code. config_file may be NULL: not given. */
     int (*serve)(const char *config_file, const char *version);
 };

@@ -1,6 +1,7 @@
 /* See config_file.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -53,6 +54,29 @@ bool config_read_text(int fd, char **text, size_t *n, const char **why)
         }
         *n += got > 0 ? (size_t)got : 0;
     }
+}
+
+void config_warn(struct config_warnings *w, struct conf_mark mark, const char *fmt, ...)
+{
+    if (w->n == ARRAY_LEN(w->list)) {
+        w->left_out++;
+        return;
+    }
+    struct conf_error *e = &w->list[w->n++];
+    e->mark = mark;
+    va_list ap;
+    va_start(ap, fmt);
+    MUST(vsnprintf(e->text, sizeof e->text, fmt, ap) >= 0);
+    va_end(ap);
+}
+
+bool config_warned(const struct config_warnings *w, struct conf_mark mark)
+{
+    for (size_t i = 0; i < w->n; i++) {
+        if (w->list[i].mark.line == mark.line && w->list[i].mark.column == mark.column)
+            return true;
+    }
+    return false;
 }
 
 /* Lines on standard error, each with `prefix` before it. */

@@ -15,6 +15,10 @@ struct config_warnings {
     size_t left_out; /* so many others there were */
 };
 
+/* Adds one. */
+void config_warn(struct config_warnings *w, struct conf_mark mark, const char *fmt, ...) PRINTF(3, 4);
+/* Has something at this place been warned of? */
+bool config_warned(const struct config_warnings *w, struct conf_mark mark);
 /* On standard error, one line each; those that were left out are counted. */
 void config_errors_say(const struct conf_errors *errors, const char *path);
 void config_warnings_say(const struct config_warnings *w, const char *path);

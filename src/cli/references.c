@@ -12,14 +12,7 @@
 static void warn(struct config_warnings *out, struct conf_mark mark, const char *key, const char *text,
                  const char *why)
 {
-    if (out->n == ARRAY_LEN(out->list)) {
-        out->left_out++;
-        return;
-    }
-    struct conf_error *e = &out->list[out->n++];
-    struct str s = STR_INIT(e->text);
-    e->mark = mark;
-    str_addf(&s, "%s: %s: %s", key, text, why);
+    config_warn(out, mark, "%s: %s: %s", key, text, why);
 }
 
 static void check_variable(struct config_warnings *out, const struct conf_secret *ref, const char *key)

@@ -28,6 +28,7 @@
 #include "main/sockets.h"
 #include "net/listen.h"
 #include "proxy/proxy.h"
+#include "proxy/secrets.h"
 #include "proxy/setup.h"
 #include "store/evict.h"
 
@@ -377,11 +378,26 @@ static void take_apart(struct main *mn)
     store_close(mn->store);
 }
 
-bool serve_takes(struct conf *conf, struct str *why)
+static void warn_of_secrets(struct setup *setup, const struct conf *conf, struct config_warnings *warnings)
+{
+    for (size_t i = 0; i < conf->n_credential_sets; i++) {
+        const struct conf_credential_set *set = &conf->credential_sets[i];
+        struct credential_health health;
+        credential_health(setup_secrets(setup), set, &health);
+        if (!health.healthy && !config_warned(warnings, set->username.mark) &&
+            !config_warned(warnings, set->password.mark))
+            config_warn(warnings, set->password.mark, "credential_sets[].password: %s", health.why);
+    }
+}
+
+bool serve_takes(struct conf *conf, struct config_warnings *warnings, struct str *why)
 {
     struct setup *setup = setup_new(conf, NULL, 1, why);
+    if (setup == NULL)
+        return false;
+    warn_of_secrets(setup, conf, warnings);
     setup_unref(setup);
-    return setup != NULL;
+    return true;
 }
 
 int serve_run(const char *config_file, const char *version)

@@ -330,3 +330,14 @@ def test_check_warns(corp, tmp_path):
     assert done.returncode == 0
     assert re.search(r"warning: .*config.yaml:\d+:\d+: credential_sets\[\].username: NOT_SET_ANYWHERE", done.stderr)
     assert re.search(r"warning: .*config.yaml:\d+:\d+: credential_sets\[\].password: %s/missing: No such file" % tmp_path, done.stderr)
+    assert len(done.stderr.splitlines()) == 2, "each is said once"
+
+
+def test_check_warns_of_what_is_in_a_file(corp, tmp_path):
+    file = tmp_path / "config.yaml"
+    config = config_of(corp, tmp_path, None, "dockerconfig:pull.json")
+    (tmp_path / "pull.json").write_text('{"auths": {}}')
+    file.write_text(yaml_text(config))
+    done = run("check", "-f", str(file))
+    assert done.returncode == 0
+    assert re.fullmatch(r"warning: %s:\d+:\d+: credential_sets\[\].password: %s/pull.json: it has no entry for .*\n" % (file, tmp_path), done.stderr)
