@@ -48,30 +48,6 @@ static struct span without_version(struct span s)
     return colon >= 0 && !registry_alone ? span_sub(s, 0, (size_t)colon) : s;
 }
 
-/* The source as it would be right, as far as that can be guessed. */
-static void add_corrected_source(struct str *out, struct span s)
-{
-    s = without_version(without_scheme(s));
-    while (span_ends(s, SPAN("/")))
-        s.n--;
-    bool registry = looks_like_registry(first_part(s));
-    if (!registry)
-        str_addz(out, span_find(s, '/') < 0 && !span_eq(s, SPAN("*")) ? "docker.io/library/" : "docker.io/");
-    str_add(out, s);
-    if (registry && span_find(s, '/') < 0)
-        str_addz(out, "/*");
-}
-
-static void complain_source(struct conf_loader *l, const char *wrong)
-{
-    const struct schema_value *v = &l->value[KEY_RULE_source];
-    char buf[TEXT_MAX];
-    struct str right = STR_INIT(buf);
-    add_corrected_source(&right, v->text);
-    complain(l->errors, v->mark, "rules[].source: '%.*s' %s; write 'source: %.*s'", SHOW(v->text), wrong,
-             SHOW(str_span(&right)));
-}
-
 /* NULL: registry and path are there and there is nothing else. */
 static const char *source_shape(struct span s)
 {
@@ -105,6 +81,65 @@ static bool prefix_ok(struct span prefix, bool wildcard)
     if (!wildcard)
         return name_repo_ok(prefix);
     return prefix.n == 0 || (prefix.n < NAME_REPO_MAX && name_repo_ok(span_sub(prefix, 0, prefix.n - 1)));
+}
+
+/* The source as it would be right, as far as that can be guessed. */
+static void add_corrected_source(struct str *out, struct span s)
+{
+    s = without_version(without_scheme(s));
+    while (span_ends(s, SPAN("/")))
+        s.n--;
+    bool alone = span_find(s, '/') < 0;
+    if (alone && s.n > 1 && span_ends(s, SPAN("*")) && looks_like_registry(s)) /* "docker.io*" */
+        s.n--;
+    bool registry = looks_like_registry(first_part(s));
+    if (!registry)
+        str_addz(out, alone && !span_eq(s, SPAN("*")) ? "docker.io/library/" : "docker.io/");
+    str_add(out, s);
+    if (registry && alone)
+        str_addz(out, "/*");
+}
+
+/* What is shown as an example has to be taken as it stands. */
+static bool path_fit(struct span path)
+{
+    struct span prefix;
+    bool wildcard;
+    return split_star(path, &prefix, &wildcard) && prefix_ok(prefix, wildcard);
+}
+
+static bool source_fit(struct span s)
+{
+    struct span host = first_part(s);
+    char registry[NAME_REGISTRY_MAX + 1], full[NAME_REPO_MAX + sizeof "library/"];
+    struct str canonical = STR_INIT(registry), repo = STR_INIT(full);
+    if (source_shape(s) != NULL || !name_registry_canonical(host, &canonical))
+        return false;
+    struct span path = span_from(s, host.n + 1);
+    if (!path_fit(path) || span_ends(path, SPAN("*")))
+        return path_fit(path);
+    name_repo_canonical(str_span(&canonical), path, &repo);
+    return name_repo_ok(str_span(&repo));
+}
+
+static bool shown_whole(struct span s)
+{
+    return (size_t)complain_show_len(s) == s.n;
+}
+
+static void complain_source(struct conf_loader *l, const char *wrong)
+{
+    const struct schema_value *v = &l->value[KEY_RULE_source];
+    char buf[TEXT_MAX];
+    struct str right = STR_INIT(buf);
+    add_corrected_source(&right, v->text);
+    if (shown_whole(str_span(&right)) && source_fit(str_span(&right)))
+        complain(l->errors, v->mark, "rules[].source: '%.*s' %s; write 'source: %.*s'", SHOW(v->text), wrong,
+                 SHOW(str_span(&right)));
+    else
+        complain(l->errors, v->mark,
+                 "rules[].source: '%.*s' %s; write registry/repository, or registry/path/* for all below",
+                 SHOW(v->text), wrong);
 }
 
 /* Reads the path of a source or target; `v` is the whole value. */
@@ -199,7 +234,7 @@ static bool read_target(struct conf_loader *l, struct conf_rule *r, bool *wildca
         right = span_from(right, 1);
     while (span_ends(right, SPAN("/")))
         right.n--;
-    if (right.n != v->text.n && right.n > 0) {
+    if (right.n != v->text.n && shown_whole(right) && path_fit(right)) {
         complain(l->errors, v->mark,
                  "rules[].target: '%.*s' is no repository path: no scheme, tag, digest, or '/' at an end; "
                  "write 'target: %.*s'",

@@ -3,12 +3,32 @@
 
 #include "registry/name.h"
 
+#define X64 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+
 static void expect_rule(const char *source, const char *target, const char *want)
 {
     char text[2048];
     struct str t = STR_INIT(text);
     str_addf(&t, "# \xe2\x82\xac\nrules:\n  - {name: r, source: '%s',\n     target: '%s'}\n", source, target);
     EXPECT(text, want);
+}
+
+/* What a complaint says to write, "write 'KEY: VALUE'", is taken when it is written. */
+static void expect_hint_taken(const char *complaint, const char *key)
+{
+    char begin[32], text[2048];
+    struct str b = STR_INIT(begin), t = STR_INIT(text);
+    str_addf(&b, "write '%s: ", key);
+    const char *hint = strstr(complaint, begin);
+    if (hint == NULL)
+        return;
+    struct span value = span_str(hint + b.n);
+    value.n = (size_t)span_find(value, '\'');
+    const char *star = span_find(value, '*') >= 0 ? "x/*" : "x";
+    bool source = strcmp(key, "source") == 0;
+    str_addf(&t, "rules: [{name: r, %s: '" SPAN_FMT "', %s: '%s%s'}]\n", key, SPAN_ARG(value),
+             source ? "target" : "source", source ? "" : "a.io/", star);
+    conf_unref(load_good(text));
 }
 
 static void wrong_sources(void **state)
@@ -50,12 +70,23 @@ static void wrong_sources(void **state)
         {"docker.io/", "names a registry and no repository; write 'source: docker.io/*'"},
         {"localhost:5000", "names a registry and no repository; write 'source: localhost:5000/*'"},
         {"localhost", "names a registry and no repository; write 'source: localhost/*'"},
+        {"docker.io*", "names a registry and no repository; write 'source: docker.io/*'"},
+        {"*/library", "does not begin with a registry's host name; write registry/repository"},
+        {"a*/b", "does not begin with a registry's host name; write registry/repository"},
+        {"Nginx", "does not begin with a registry's host name; write registry/repository"},
+        {"docker.io/a*:b",
+         "ends in a tag, but a rule is for a repository with all its tags; write registry/r"},
+        {"docker_.io/a:b",
+         "ends in a tag, but a rule is for a repository with all its tags; write registry/r"},
+        {"seventy/" X64 X64,
+         "does not begin with a registry's host name; write registry/repository, or registry/path/* for"},
     };
     for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
         char want[512];
         struct str w = STR_INIT(want);
-        str_addf(&w, "3:23: rules[].source: '%s' %s", wrong[i].source, wrong[i].why);
+        str_addf(&w, "3:23: rules[].source: '%.80s' %s", wrong[i].source, wrong[i].why);
         expect_rule(wrong[i].source, "t", want);
+        expect_hint_taken(want, "source");
     }
     expect_rule("docker_.io/a", "t", "3:23: rules[].source: 'docker_.io' is no registry; write a host name");
     expect_rule("docker.io:0/a", "t", "3:23: rules[].source: 'docker.io:0' is no registry");
@@ -99,6 +130,8 @@ static void wrong_paths(void **state)
     expect_rule("a.io/b/", "t", "3:23: rules[].source: 'a.io/b/' is no repository path");
     expect_rule("a.io/b", "/", "4:14: rules[].target: '/' is no repository path");
     expect_rule("a.io/b", "x.io:5000/a", "4:14: rules[].target: 'x.io:5000/a' is no repository path");
+    expect_rule("a.io/b", "/A:b", "4:14: rules[].target: '/A:b' is no repository path; write parts of a-z");
+    expect_rule("a.io/b", "/a*/b", "4:14: rules[].target: in '/a*/b' the '*' is misplaced");
     static const struct {
         const char *target, *right;
     } ends[] = {{"/a", "a"},       {"a/", "a"},      {"a:latest", "a"},    {"a@sha256:ab", "a"},
@@ -112,6 +145,7 @@ static void wrong_paths(void **state)
                  "'target: %s'",
                  ends[i].target, ends[i].right);
         expect_rule("a.io/b", ends[i].target, want);
+        expect_hint_taken(want, "target");
     }
 }
 
