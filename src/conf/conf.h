@@ -3,7 +3,7 @@
  *
  * A snapshot is built by one thread, then read by all; whoever holds a reference may read everything in it. A
  * running exchange keeps the snapshot it started with. Names of keys: design of the configuration file in
- * README.md; types, limits and defaults: schema.def, from which the loader, `larder check --print-schema` and
+ * README.md; types, limits and defaults: schema.def, from which the loader, `larder check --schema` and
  * the documentation are made. */
 #ifndef LARDER_CONF_CONF_H
 #define LARDER_CONF_CONF_H
