@@ -301,9 +301,20 @@ static void warn_anonymous(const struct collect *k, const struct conf_rule *r, s
             SHOW(r->name), buf, SHOW(known->title), SHOW(r->registry), SHOW(known->anonymous_limit));
 }
 
+static void warn_unlogged(const struct conf_loader *l)
+{
+    const struct schema_value *access = &l->value[KEY_LOG_access];
+    if (access->state == VALUE_SET && l->conf->log_access && l->conf->log_level < LOG_INFO)
+        complain_warn(l->errors, access->mark,
+                      "log.access: requests are logged at level info, which log.level leaves out; write "
+                      "'level: info' if "
+                      "they are wanted, or 'access: false'");
+}
+
 static void warn(const struct collect *k)
 {
     const struct conf *c = k->l->conf;
+    warn_unlogged(k->l);
     struct anonymous {
         const struct conf_rule *first;
         size_t n;

@@ -1,6 +1,8 @@
 /* Keys, types and limits: every kind of mistake in a value, with its place. */
 #include "conf_test.h"
 
+#define RULES "rules: [{name: a, source: a.io/a, target: a}]\n"
+
 static void unknown_keys(void **state)
 {
     UNUSED(state);
@@ -184,6 +186,13 @@ static void numbers_and_words(void **state)
            "1:14: log.level: 'warning' is not one of error|warn|info|debug; write one of them");
     EXPECT("log: {level: inof}\n",
            "1:14: log.level: 'inof' is not one of error|warn|info|debug; did you mean 'info'?");
+    EXPECT_WARNINGS(RULES "log: {level: warn, access: true}\n",
+                    "2:28: log.access: requests are logged at level info");
+    EXPECT_WARNINGS(RULES "log:\n  access: true\n  level: error\n",
+                    "3:11: log.access: requests are logged at");
+    EXPECT_WARNINGS(RULES "log: {level: debug, access: true}\n", NULL);
+    EXPECT_WARNINGS(RULES "log: {level: warn}\n", NULL);
+    EXPECT_WARNINGS(RULES "log: {level: warn, access: false}\n", NULL);
     EXPECT("log: {format: JSON}\n", "1:15: log.format: 'JSON' is not one of json|text");
     EXPECT("defaults: {on_upstream_404: keep}\n",
            "1:29: defaults.on_upstream_404: 'keep' is not one of serve|refuse");
