@@ -150,9 +150,10 @@ static bool file_find(struct file *f, const char *name)
 {
     f->name = name;
     if (realpath(name, f->path) == NULL) {
+        const char *hint = errno == ENOENT ? ", or make an empty one first" : "";
         fprintf(stderr,
-                "%s: cannot read the configuration: %s; name the file with -f FILE or $LARDER_CONFIG\n", name,
-                strerror(errno));
+                "%s: cannot read the configuration: %s; name the file with -f FILE or $LARDER_CONFIG%s\n",
+                name, strerror(errno), hint);
         return false;
     }
     if (in_kubernetes_volume(f->path)) {

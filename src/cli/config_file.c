@@ -154,7 +154,12 @@ static struct conf *read_file(const char *path, struct config_warnings *warnings
         return NULL;
     }
     struct conf *c = NULL;
-    if (config_read_text(fd, &text, &n, &why))
+    bool ok = config_read_text(fd, &text, &n, &why);
+    if (ok && n == 0 && !admin) {
+        ok = false;
+        why = CONFIG_EMPTY;
+    }
+    if (ok)
         c = load(span_of(text, n), path, warnings, admin);
     else
         fprintf(stderr, "%s: cannot read the configuration: %s\n", path, why);

@@ -25,6 +25,9 @@ void config_warnings_say(const struct config_warnings *w, const char *path);
 /* Into the log, one record each. */
 void config_warnings_log(const struct config_warnings *w, struct span file);
 
+/* A file without a byte is refused: somebody is about to write it, or has lost it. (A command may write its first rule into it.) */
+#define CONFIG_EMPTY "it is empty"
+
 /* Reads and validates. NULL: everything that is wrong has been written to standard error, one line each, and there are no warnings. */
 struct conf *config_read(const char *path, struct config_warnings *warnings);
 

@@ -311,9 +311,20 @@ static void warn_unlogged(const struct conf_loader *l)
                       "they are wanted, or 'access: false'");
 }
 
+static void warn_no_rules(const struct conf_loader *l)
+{
+    const struct schema_value *rules = &l->value[KEY_ROOT_rules];
+    complain_warn(
+        l->errors, rules->state == VALUE_SET ? rules->mark : (struct conf_mark){1, 1},
+        "there are no rules: every pull is answered with 404; add one under 'rules:', or with 'larder "
+        "cache create'");
+}
+
 static void warn(const struct collect *k)
 {
     const struct conf *c = k->l->conf;
+    if (c->n_rules == 0)
+        warn_no_rules(k->l);
     warn_unlogged(k->l);
     struct anonymous {
         const struct conf_rule *first;

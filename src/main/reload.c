@@ -98,9 +98,9 @@ static bool read_text(struct reload *r, char **text, size_t *n)
     } else {
         why = strerror(errno);
     }
-    if (ok && *n == 0) { /* somebody is about to write it; or has lost it */
+    if (ok && *n == 0) {
         ok = false;
-        why = "it is empty";
+        why = CONFIG_EMPTY;
     }
     if (!ok)
         str_addf(&r->next.complaints, "%s: cannot read the configuration: %s", r->c.path, why);

@@ -108,7 +108,7 @@ def test_credential_sets_show_references_and_no_secret(config, monkeypatch):
 
 def test_nothing_to_list(tmp_path):
     file = tmp_path / "c.yaml"
-    file.write_text("")
+    file.write_text("rules:\n")
     for what, keys in (("cache", "NAME  SOURCE  TARGET  CREDENTIAL_SET"), ("credential-set", "NAME  LOGIN_SERVER  USERNAME  PASSWORD  HEALTH  HEALTH_REASON")):
         assert done(file, what, "list") == keys + "\n"
         assert done(file, what, "list", "-o", "json") == "[]\n"
@@ -429,7 +429,15 @@ def test_what_a_folder_grants_to_new_files_is_not_added(config):
 
 def test_a_file_that_is_not_there(tmp_path):
     r = run("cache", "create", "-n", "x", "-s", "quay.io/x", "-t", "x", "-f", str(tmp_path / "none.yaml"))
-    assert r.returncode == 1 and "No such file" in r.stderr and os.listdir(tmp_path) == []
+    assert r.returncode == 1 and "No such file" in r.stderr and "make an empty one first" in r.stderr and os.listdir(tmp_path) == []
+
+
+def test_an_empty_file_gets_its_first_rule(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("")
+    assert "it is empty" in refused(file, "cache", "list")
+    done(file, "cache", "create", "-n", "x", "-s", "quay.io/x", "-t", "x")
+    assert done(file, "cache", "list", "-o", "tsv") == "x\tquay.io/x\tx\t\n"
 
 
 def test_a_folder_is_no_file(tmp_path):

@@ -137,10 +137,22 @@ def test_what_is_left_out_is_counted(tmp_path, good):
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "- a\n", "just text\n", "{", "\0", "a: b: c", "[" * 10000, "rules: " + "[" * 1000])
 def test_files_that_are_no_configuration(tmp_path, text):
-    """An empty file is either the defaults or refused; all others are refused."""
+    """Without a byte it is refused, as with a mistake in it; without a word it is all defaults, and no rules."""
     _, r = check(tmp_path, text)
-    assert r.returncode == 1 or r.returncode == 0 and not text.strip("# nothing\n"), r
+    assert r.returncode == (0 if text in ("\n", "# nothing\n") else 1), r
     assert "Sanitizer" not in r.stderr
+
+
+@pytest.mark.parametrize("text,place", [("\n", "1:1"), ("# nothing\n", "1:1"), ("store: {path: /x}\nrules:\n", "1:1"), ("store: {path: /x}\nrules: []\n", "2:8")])
+def test_no_rules_are_warned_of(tmp_path, text, place):
+    file, r = check(tmp_path, text)
+    assert r.returncode == 0 and r.stderr.startswith("warning: %s:%s: there are no rules: every pull is answered with 404" % (file, place))
+
+
+def test_an_empty_file_is_refused(start_larder, upstream, tmp_path):
+    file, r = check(tmp_path, "")
+    assert (r.returncode, r.stderr) == (1, "%s: cannot read the configuration: it is empty\n" % file)
+    assert run("serve", "-f", str(file)).stderr == r.stderr
 
 
 def test_a_warning_refuses_nothing(tmp_path, good):

@@ -182,7 +182,8 @@ static void warnings(void **state)
     EXPECT_WARNINGS("upstreams: [{registry: docker.io, endpoints: [http://127.0.0.1:5002, "
                     "https://registry-1.docker.io]}]\nrules:\n" RULE("a", "docker.io/a", "a"),
                     "3:5: rule 'a' without credential_set");
-    EXPECT_WARNINGS("upstreams: [{registry: docker.io}]\n", NULL);
+    EXPECT_WARNINGS("upstreams: [{registry: docker.io}]\n", "1:1: there are no rules");
+    EXPECT_WARNINGS("rules: []\n", "1:8: there are no rules: every pull is answered with 404; add one");
     EXPECT_WARNINGS("rules:\n" RULE("a", "quay.io/a", "a") RULE("b", "corp.azurecr.io/b", "b")
                         RULE("c", "registry.corp.example/c", "c"),
                     NULL);
@@ -206,7 +207,7 @@ static void warnings_may_be_unwanted_or_many(void **state)
     assert_int_equal(errors.n_warnings, 1);
     assert_int_equal(warnings[0].mark.line, 2); /* the first of the file */
     conf_unref(c);
-    c = conf_load(SPAN(""), SPAN("f"), &errors);
+    c = conf_load(SPAN("rules: [{name: a, source: a.io/a, target: a}]"), SPAN("f"), &errors);
     assert_int_equal(errors.n_warnings, 0);
     conf_unref(c);
 }
