@@ -172,11 +172,9 @@ static bool file_find(struct file *f, const char *name)
 static bool file_read(struct file *f)
 {
     const char *why = NULL;
-    int fd = open(f->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &f->st) != 0)
+    int fd = config_open(f->path, &why);
+    if (fd >= 0 && fstat(fd, &f->st) != 0)
         why = strerror(errno);
-    else if (!S_ISREG(f->st.st_mode))
-        why = "it is not a regular file";
     if (why == NULL)
         (void)config_read_text(fd, &f->text, &f->n, &why);
     if (fd >= 0)

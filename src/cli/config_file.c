@@ -22,6 +22,18 @@ const char *config_path(const char *given)
     return env != NULL && env[0] != 0 ? env : CONFIG_DEFAULT;
 }
 
+int config_open(const char *path, const char **why)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+        return fd;
+    *why = fd < 0 ? strerror(errno) : "it is not a regular file";
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
 bool config_read_text(int fd, char **text, size_t *n, const char **why)
 {
     struct stat st;

@@ -35,6 +35,8 @@ struct conf *config_read(const char *path, struct config_warnings *warnings);
  * result is good for then, can be read all the same. */
 struct conf *config_read_admin(const char *path);
 
+/* Opens a file that can be read again, so a regular one; it does not wait for whoever would write to a pipe. -1: *why says why. */
+int config_open(const char *path, const char **why);
 /* Reads all of an open file. *text is the caller's to free, also when it fails (then *why says why). */
 bool config_read_text(int fd, char **text, size_t *n, const char **why);
 /* Validates a text; as config_read. */

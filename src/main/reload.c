@@ -1,8 +1,7 @@
 /* See reload.h. A round's job owns what it makes (`next`) until it is done; the core looks at it only then. */
 #include "main/reload.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/map.h"
@@ -31,7 +30,7 @@ struct reload {
     struct conf *conf; /* the one that is in force: a reference */
     enum reload_state state;
     bool again, forced, stopping;
-    struct file_watch *watch;
+    struct file_watch *watch; /* NULL: the file is none that can be read again */
     struct named named[WATCHES_MAX];
     size_t n_named;
     bool crowded; /* there was no room for all: as of the last round */
@@ -91,12 +90,10 @@ static bool read_text(struct reload *r, char **text, size_t *n)
     const char *why = NULL;
     bool ok = false;
     *text = NULL;
-    int fd = open(r->c.path, O_RDONLY | O_CLOEXEC);
+    int fd = config_open(r->c.path, &why);
     if (fd >= 0) {
         ok = config_read_text(fd, text, n, &why);
         close(fd);
-    } else {
-        why = strerror(errno);
     }
     if (ok && *n == 0) {
         ok = false;
@@ -406,6 +403,13 @@ void reload_spread(struct reload *r)
     round_end(r);
 }
 
+/* What was read from a pipe, as of a shell's <(command), is not there a second time. */
+static bool can_be_read_again(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) != 0 || S_ISREG(st.st_mode);
+}
+
 struct reload *reload_start(const struct reload_config *config)
 {
     struct reload *r;
@@ -418,14 +422,19 @@ struct reload *reload_start(const struct reload_config *config)
     r->good_ms = clock_wall_ms();
     r->next.complaints = str_init(mem_alloc(COMPLAINTS_MAX), COMPLAINTS_MAX);
     timer_init(&r->waiting.tick, on_tick);
-    r->watch = file_watch_new(config->core, config->path, true, on_changed, r);
+    if (can_be_read_again(config->path))
+        r->watch = file_watch_new(config->core, config->path, true, on_changed, r);
+    else
+        log_info("main", "the configuration is no regular file, and is not watched",
+                 LOG_S("file", config->path));
     watch_named(r, NULL);
     return r;
 }
 
 void reload_stop(struct reload *r)
 {
-    file_watch_free(r->watch);
+    if (r->watch != NULL)
+        file_watch_free(r->watch);
     while (r->n_named > 0)
         unwatch(r, &r->named[0]);
     waiting_drop(r);

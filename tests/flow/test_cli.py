@@ -446,6 +446,12 @@ def test_a_folder_is_no_file(tmp_path):
     assert os.listdir(tmp_path.parent).count(tmp_path.name + ".lock") == 0
 
 
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    r = run("cache", "create", "-n", "x", "-s", "quay.io/x", "-t", "x", "-f", str(tmp_path / "pipe"))
+    assert r.returncode == 1 and "not a regular file" in r.stderr
+
+
 def test_a_volume_of_kubernetes_is_changed_elsewhere(tmp_path):
     """A ConfigMap in a pod: config.yaml -> ..data/config.yaml, ..data -> ..2026_01_01_00_00_00.123."""
     folder = tmp_path / "..2026_01_01_00_00_00.123"

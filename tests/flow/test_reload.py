@@ -201,6 +201,44 @@ def test_a_file_that_is_gone(upstream, larder):
     taken(larder, 1)
 
 
+def test_a_pipe_in_its_place(upstream, larder):
+    """It is refused and not waited for, a stop neither waits, and a file after it is taken."""
+    image_on(upstream)
+    os.rename(larder.file, larder.file + ".away")
+    os.mkfifo(larder.file)
+    refused(larder)
+    assert said(larder, level="error", text="cannot read the configuration: it is not a regular file")
+    os.kill(larder.pid, signal.SIGHUP)
+    refused(larder, 2)
+    assert larder.get("/v2/t/app/manifests/v1").status == 200
+    larder.config["rules"] = [RULE, OTHER]
+    os.unlink(larder.file)
+    write(larder)
+    taken(larder, 1)
+    os.unlink(larder.file)
+    os.mkfifo(larder.file)
+    os.kill(larder.pid, signal.SIGHUP)
+    larder.stop()
+
+
+def test_a_start_with_a_pipe(upstream, start_larder, tmp_path):
+    """As the shell's <(command): it is read once, and that it is empty afterwards is no change."""
+    image_on(upstream)
+    larder = start_larder(upstream, run=False)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = yaml_text(larder.config)
+    threading.Thread(target=lambda: pipe.write_text(text), daemon=True).start()
+    larder.file, larder.write_config = str(pipe), lambda: None
+    larder.start()
+    assert said(larder, level="info", text="not watched")
+    assert larder.get("/v2/t/app/manifests/v1").status == 200
+    os.kill(larder.pid, signal.SIGHUP)
+    refused(larder)
+    larder.stop()
+    assert len(larder.logged(level="error")) == 1
+
+
 def test_more_files_than_can_be_watched(upstream, start_larder, root, tmp_path):
     larder = start_larder(upstream, run=False)
     for i in range(513):
