@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -241,6 +240,12 @@ static void on_main_start(struct core_msg *m)
 
 /* ---- start ---- */
 
+/* The configuration is read, so it is known how the log looks. */
+static void refuse(const char *why)
+{
+    log_error("main", "cannot start", LOG_S("why", why));
+}
+
 static unsigned worker_count(const struct conf *c)
 {
     if (c->workers > 0)
@@ -295,7 +300,7 @@ static bool open_sockets(struct main *mn)
     if (ok)
         log_address("admin listening", mn->conf->admin.host, port);
     else
-        fprintf(stderr, "larder: %s\n", text);
+        refuse(text);
     return ok;
 }
 
@@ -306,7 +311,7 @@ static bool make_workers(struct main *mn)
     for (unsigned i = 0; i <= mn->n_workers; i++) {
         struct core *c = core_new(i);
         if (c == NULL) {
-            fprintf(stderr, "larder: cannot make an event loop: out of descriptors\n");
+            refuse("cannot make an event loop: out of descriptors");
             return false;
         }
         if (i == mn->n_workers) {
@@ -422,12 +427,12 @@ int serve_run(const char *config_file, const char *version)
     struct str why = STR_INIT(text);
     mn.store = store_open(mn.conf->store_path, &why);
     if (mn.store == NULL) {
-        fprintf(stderr, "larder: %s\n", text);
+        refuse(text);
         return 1;
     }
     struct setup *setup = setup_new(mn.conf, NULL, mn.n_workers, &why);
     if (setup == NULL) {
-        fprintf(stderr, "larder: %s\n", text);
+        refuse(text);
         return 1;
     }
     if (!make_workers(&mn) || !open_sockets(&mn)) {

@@ -1,5 +1,6 @@
 """The program as an operator meets it: commands, messages, exit codes, start and end, health and metrics."""
 
+import json
 import os
 import re
 import signal
@@ -184,8 +185,9 @@ def refused(larder):
     larder.write_config()
     r = run("serve", "-f", larder.file)
     assert r.returncode == 1, r.stderr
-    assert "Sanitizer" not in r.stderr
-    return r.stderr
+    records = [json.loads(line) for line in r.stderr.splitlines()]
+    assert records[-1]["level"] == "error" and records[-1]["msg"] == "cannot start"
+    return records[-1]["why"]
 
 
 @pytest.mark.parametrize("which", ["listen", "admin"])
