@@ -8,6 +8,29 @@
 
 #define SCHEMA_MAX 65536
 
+static bool is_loopback(const struct conf_listen *l)
+{
+    return span_starts(l->host, SPAN("127.")) || span_eq(l->host, SPAN("::1"));
+}
+
+/* What is right in one network and wrong in another, so it is no warning and not in the log. */
+static void note_reach(const struct conf *c, const char *path)
+{
+    size_t rule = 0, address = 0;
+    while (rule < c->n_rules && c->rules[rule].credential_set == NULL)
+        rule++;
+    while (address < c->n_listen && is_loopback(&c->listen[address]))
+        address++;
+    if (rule == c->n_rules || address == c->n_listen)
+        return;
+    fprintf(stderr,
+            "note: %s:%u:%u: larder does not ask its clients who they are: whoever reaches " SPAN_FMT
+            " may pull what the account of rule '" SPAN_FMT
+            "' may; if that is more than should, listen on 127.0.0.1, or filter\n",
+            path, c->rules[rule].mark.line, c->rules[rule].mark.column, SPAN_ARG(c->listen[address].address),
+            SPAN_ARG(c->rules[rule].name));
+}
+
 int cli_check(const char *config_file, const struct cli_program *program)
 {
     const char *path = config_path(config_file);
@@ -21,6 +44,7 @@ int cli_check(const char *config_file, const struct cli_program *program)
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT); /* what serving would warn of is among the warnings */
     bool good = program->takes(c, &warnings, &why);
     config_warnings_say(&warnings, path);
+    note_reach(c, path);
     if (good)
         printf("%s: good: %zu rules, %zu upstreams\n", path, c->n_rules, c->n_upstreams);
     else

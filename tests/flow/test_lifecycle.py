@@ -164,6 +164,22 @@ def test_a_warning_refuses_nothing(tmp_path, good):
     assert re.fullmatch(r"warning: %s:15:5: rule 'hub' .*Docker Hub.* 100 pulls in 6 hours .*\n" % re.escape(str(file)), r.stderr)
 
 
+@pytest.mark.parametrize("listen,reached", [("", "0.0.0.0:5000"), ("listen: [{address: '127.0.0.1:5000'}, {address: '[::1]:5000'}]\n", None),
+                                            ("listen: [{address: '127.0.0.1:5000'}, {address: ':5002'}]\n", ":5002")])
+def test_who_may_pull_with_an_account_is_noted(tmp_path, listen, reached):
+    rules = "rules:\n  - {name: open, source: up.test/*, target: o/*}\n  - {name: t, source: corp.test/*, target: t/*%s}\n"
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    sets = "credential_sets:\n  - {name: c, login_server: corp.test, username: u, password: 'file:%s'}\n" % secret
+    file, r = check(tmp_path, sets + rules % ", credential_set: c" + listen)
+    assert r.returncode == 0
+    if reached is None:
+        assert r.stderr == ""
+    else:
+        assert re.fullmatch(r"note: %s:5:5: larder does not ask .* whoever reaches %s may pull what the account of rule 't' may.*\n" % (file, re.escape(reached)), r.stderr)
+    assert check(tmp_path, rules % "" + listen)[1].stderr == ""
+
+
 def test_the_log_has_the_warnings(start_larder, upstream):
     larder = start_larder(upstream, rules=[{"name": "hub", "source": "docker.io/*", "target": "hub/*"}])
     larder.stop()
