@@ -434,8 +434,8 @@ static void front_work(struct job *j)
         size_t n = ring_stretch(from, to);
         if (n == 0)
             return;
-        if (n > PIECE)
-            n = PIECE;
+        if (n > PIECE - from % PIECE) /* each but the last ends on a block: see partial_write */
+            n = PIECE - (size_t)(from % PIECE);
         const char *bytes = f->ring + from % RING;
         f->job_err =
             is_too_large(f, to) ? ERR_STORE : partial_write(flight_partial(f->flight), from, bytes, n, &why);

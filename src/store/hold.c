@@ -200,6 +200,14 @@ void hold_fill_from(struct store *s, struct store_hold *h, uint64_t bytes)
     pthread_mutex_unlock(&s->holds_lock);
 }
 
+bool hold_fill_alone(struct store *s, struct store_hold *h)
+{
+    pthread_mutex_lock(&s->holds_lock);
+    bool alone = h->fills == 1;
+    pthread_mutex_unlock(&s->holds_lock);
+    return alone;
+}
+
 void hold_fill_is(struct store *s, struct store_hold *h, uint64_t bytes)
 {
     pthread_mutex_lock(&s->holds_lock);

@@ -4,7 +4,7 @@
  * A fill in order leaves a file without holes, and its size is the front. A fill with extents ahead leaves holes, which
  * SEEK_HOLE tells in whole blocks; the front's last block may be partly written, so it is not believed. What makes that
  * enough is the rule of partial_write: an end in mid-block right below an extent ahead would leave a gap that is no
- * hole. */
+ * hole. The next fill knows nothing of these extents, so partial_open cuts them off before it writes. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -81,6 +81,17 @@ static int open_file(struct partial *p, const char *name)
     return fd;
 }
 
+/* Finds the front, and leaves nothing behind it. Where an earlier flight still reads the file, that has cut it at its end. 0 or errno. */
+static int believe(struct partial *p, int fd, const struct stat *st)
+{
+    uint64_t size = (uint64_t)st->st_size, block = hole_block((uint64_t)st->st_blksize);
+    p->front = find_front(fd, size, block);
+    p->block = block < BLOCK_MAX ? block : BLOCK_MAX;
+    if (p->front < size && hold_fill_alone(p->store, p->hold) && ftruncate(fd, (off_t)p->front) != 0)
+        return errno;
+    return 0;
+}
+
 static int not_opened(struct partial *p, int fd, int error, struct str *why)
 {
     if (fd >= 0)
@@ -108,13 +119,12 @@ int partial_open(struct store *s, const struct digest *d, struct partial *out, s
     error = fstat(fd, &st) != 0 ? errno : 0;
     if (error == 0 && !S_ISREG(st.st_mode))
         error = EEXIST;
+    if (error == 0)
+        error = believe(out, fd, &st);
     if (error != 0)
         return not_opened(out, fd, error, why);
-    out->block = hole_block((uint64_t)st.st_blksize);
-    out->front = find_front(fd, (uint64_t)st.st_size, out->block);
-    if (out->block > BLOCK_MAX)
-        out->block = BLOCK_MAX;
     out->fd = fd;
+    count(out);
     return 0;
 }
 

@@ -178,7 +178,7 @@ struct partial {
 };
 
 /* Opens what an earlier fill left, or creates. The front after a kill is found with SEEK_HOLE and rounded down so
- * that no byte that was never written counts. 0 or an ERR_ code, errno text in `why`. */
+ * that no byte that was never written counts; what lies behind it is cut off. 0 or an ERR_ code, errno text in `why`. */
 int partial_open(struct store *s, const struct digest *d, struct partial *out, struct str *why) MUSTCHECK;
 /* The file will have so many bytes, or (of an unknown length) has as many by now, as far as is known. False: together with the other fills
  * under way that is more than the limits (evict.h) leave when all that may be evicted has gone: the fill should end, and not be kept.

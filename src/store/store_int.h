@@ -162,6 +162,8 @@ void hold_unclaim(struct store *s, const struct digest *d, bool removed);
 struct store_hold *hold_fill(struct store *s, const struct digest *d);
 void hold_fill_from(struct store *s, struct store_hold *h, uint64_t bytes);
 void hold_fill_is(struct store *s, struct store_hold *h, uint64_t bytes);
+/* Does no reader of an earlier fill have the file? */
+bool hold_fill_alone(struct store *s, struct store_hold *h) MUSTCHECK;
 void hold_fill_end(struct store *s, struct store_hold *h);
 /* All fills together may take `room`. False: they would not, and nothing is changed. */
 bool hold_fill_expects(struct store *s, struct store_hold *h, uint64_t bytes, uint64_t room) MUSTCHECK;

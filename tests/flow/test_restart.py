@@ -128,6 +128,31 @@ def test_a_partial_file_that_is_all(larder, upstream):
     larder.wait_stored(thing.digest)
 
 
+def test_what_lay_ahead_of_a_killed_fill_leaves_no_gap(larder, upstream):
+    """Killed with an extent ahead of its front, and killed again while the front stands in the block below it."""
+    thing = Thing(upstream)
+    killed(larder, upstream, thing, MIB // 2)
+    with open(larder.partial_path(thing.digest), "r+b") as file:
+        block = max(4096, os.fstat(file.fileno()).st_blksize)
+        file.seek(MIB)
+        file.write(thing.data[MIB:MIB + 512 * KIB])
+    larder.start()
+    front, gap = MIB // 2 - block, MIB - 1000
+    gate = upstream.hold(lambda s: s.range == "bytes=%d-" % front, at=gap - front)
+    f = Fetch(larder.address, thing.ours)
+    f.wait_got(gap)
+    larder.kill()
+    gate.release()
+    assert not f.result().good
+    larder.start()
+    r = larder.get(thing.ours, {"Range": "bytes=%d-%d" % (gap - 500, MIB + 500)})
+    assert r.status == 206 and r.body == thing.data[gap - 500:MIB + 501]
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data
+    larder.wait_stored(thing.digest)
+    assert larder.metric("digest_mismatches_total") == 0
+
+
 def test_a_large_partial_file_does_not_keep_upstream_waiting(larder, upstream):
     thing = Thing(upstream, 72 * MIB, "large")
     killed(larder, upstream, thing, 66 * MIB)

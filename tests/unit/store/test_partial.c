@@ -132,17 +132,54 @@ static void test_the_front_ends_below_a_hole(void **state)
     if (!tells_holes(&p))
         skip();
     assert_int_equal(front_after(r, &p), 0);
-    fill(&p, 0, 1);
-    assert_int_equal(front_after(r, &p), 0);
-    fill(&p, 0, p.block + 1); /* the second block is begun, so the first is all that may be believed */
-    assert_int_equal(front_after(r, &p), p.block);
-    fill(&p, 0, 3 * p.block);
-    assert_int_equal(front_after(r, &p), 2 * p.block);
-    fill(&p, 0, ahead - p.block);
-    assert_int_equal(front_after(r, &p), ahead - 2 * p.block);
-    fill(&p, 0, ahead); /* the hole is closed */
-    assert_int_equal(front_after(r, &p), ahead + 4096);
+    struct {
+        uint64_t filled, front;
+    } const cases[] = {
+        {1, 0},
+        {p.block + 1, p.block}, /* the second block is begun, so the first is all that may be believed */
+        {3 * p.block, 2 * p.block},
+        {ahead - p.block, ahead - 2 * p.block},
+        {ahead, ahead + 4096}, /* the hole is closed */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        fill(&p, ahead, 4096);
+        fill(&p, 0, cases[i].filled);
+        assert_int_equal(front_after(r, &p), cases[i].front);
+        assert_int_equal(lseek(p.fd, 0, SEEK_END), cases[i].front);
+    }
     partial_close(&p);
+}
+
+/* A fill that is resumed does not know what an earlier one had ahead, and ends anywhere. */
+static void test_what_lay_ahead_of_a_killed_fill_is_no_part_of_the_next(void **state)
+{
+    struct rig *r = *state;
+    struct partial p;
+    open_partial(r, &p);
+    uint64_t ahead = 16 * (p.block > 65536 ? p.block : 65536);
+    fill(&p, ahead, 65536);
+    fill(&p, 0, 3 * p.block);
+    uint64_t from = front_after(r, &p);
+    fill(&p, from, ahead - 1000 - from);
+    assert_int_equal(front_after(r, &p), ahead - 1000);
+    struct store_totals t;
+    store_totals(r->store, &t);
+    assert_in_range(t.partial_bytes, 1, ahead);
+    partial_close(&p);
+}
+
+/* They have it from a flight that is over, and stand anywhere. */
+static void test_readers_keep_what_they_have(void **state)
+{
+    struct rig *r = *state;
+    struct partial p, next;
+    open_partial(r, &p);
+    uint64_t ahead = 16 * (p.block > 65536 ? p.block : 65536);
+    fill(&p, ahead, 65536);
+    open_partial(r, &next);
+    assert_int_equal(lseek(p.fd, 0, SEEK_END), ahead + 65536);
+    partial_close(&p);
+    partial_close(&next);
 }
 
 /* What a fill does that is killed: writes in order by odd pieces, and extents ahead by the rule of partial_write. */
@@ -237,6 +274,8 @@ int main(void)
         RIG_TEST(test_commit_that_cannot_move),
         RIG_TEST(test_keep_and_discard),
         RIG_TEST(test_the_front_ends_below_a_hole),
+        RIG_TEST(test_what_lay_ahead_of_a_killed_fill_is_no_part_of_the_next),
+        RIG_TEST(test_readers_keep_what_they_have),
         RIG_TEST(test_killed_at_any_moment),
         RIG_TEST(test_what_is_no_file_is_refused),
     };
