@@ -81,9 +81,10 @@ struct fetch {
     char repo_key[REPO_KEY_MAX];
     const struct conf_policy *policy; /* of the rule; in the setup */
     bool ended;
-    bool has_partial, discard, tidied, paused;
-    bool unkept; /* the store takes no more: its readers go on alone */
-    bool sided;  /* there may be extents ahead of the front: see partial_write */
+    bool has_partial, tidied, paused;
+    bool discard; /* what the file has is worthless, if it fails now */
+    bool unkept;  /* the store takes no more: its readers go on alone */
+    bool sided;   /* there may be extents ahead of the front: see partial_write */
     bool eof;
     bool hung_up;      /* for the time of REHASH */
     struct transfer x; /* its front: see the invariants */
@@ -480,6 +481,7 @@ static void front_push(struct fetch *f)
     if (to > f->x.front && !side_in_the_way(f, f->x.front, to)) {
         f->x.front = to;
         f->x.progress_ms = core_now(f->op.core);
+        f->discard = false; /* upstream has all of what was there */
     }
     atomic_store_explicit(&f->granted, f->x.front, memory_order_release);
     if (done_upto(f) < f->x.front && !op_expects(&f->op, FETCH_O_JOB))
@@ -530,8 +532,21 @@ static enum step fetch_give_up(struct fetch *f, int err, const char *why)
     return op_go(&f->op, FETCH_FAIL);
 }
 
+/* The answer has ended before what is there does, and says no length. It is cut off, where only its connection's end is its end; or
+ * what is there is no part of the blob, which another answer shows. */
+static enum step ended_below(struct fetch *f)
+{
+    const char *why = "the answer ends before what has been got of the blob";
+    if (f->discard)
+        return fetch_give_up(f, ERR_UP_CONTENT, why);
+    f->discard = true;
+    return fetch_reject(f, ERR_UP_SHORT, why);
+}
+
 static enum step body_finished(struct fetch *f)
 {
+    if (f->x.skip > 0 && !f->x.length_known)
+        return ended_below(f);
     if (f->x.skip > 0 || (f->x.length_known && f->got < f->x.length))
         return fetch_reject(f, ERR_UP_SHORT, "the answer ended early");
     call_stop(f);

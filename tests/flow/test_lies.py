@@ -67,6 +67,29 @@ def test_right_length_wrong_bytes(larder, upstream, thing, fault, computed):
     larder.wait_stored(thing.digest)
 
 
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+@pytest.mark.parametrize("left", [False, True], ids=["in one transfer", "left over"])
+def test_what_is_longer_than_the_blob_does_not_stand_in_its_way(larder, upstream, thing, framing, left):
+    """A page was cut off behind the place where the blob ends, and an upstream that says neither lengths nor ranges is right from then on."""
+    fault = Fault(framing=framing, range="ignore", body=blob("page", 2 * SIZE), hold={SIZE + 100 * KIB: Gate()} if left else {},
+                  cut_at=SIZE + 100 * KIB)
+    upstream.on(thing.theirs, fault, nth=1)
+    upstream.on(thing.theirs, Fault(framing=framing, range="ignore"))
+    f = Fetch(larder.address, thing.ours)
+    if left:
+        f.wait_got(SIZE)
+        larder.kill()
+        assert not f.result().good
+        larder.start()
+        f = Fetch(larder.address, thing.ours)
+    assert not f.result().good
+    larder.wait_idle()
+    assert upstream.count() <= 4, "it is no use to ask again and again"
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data
+    larder.wait_stored(thing.digest)
+
+
 @pytest.mark.parametrize("size", [1, 1000, 32 * KIB, 32 * KIB + 1])
 def test_a_small_blob_with_wrong_bytes_is_an_error_or_short(larder, upstream, size):
     """All of it lies in the tail that is withheld, so not a byte of it goes out."""
