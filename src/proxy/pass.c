@@ -42,6 +42,7 @@ struct pass {
     uint64_t from, taken;
     bool seen; /* upstream has answered with the blob */
     bool verify, verified, failed;
+    bool beyond; /* the answer goes on behind what was asked for */
     bool paused;
     struct hasher hasher;
     struct timer pause;
@@ -177,8 +178,10 @@ static bool take_in(struct pass *p, size_t n)
     n = transfer_skip(x, p->buf + p->n, n);
     if (x->length_known && n > x->length - x->front)
         return false;
-    if (n > x->end - x->front)
+    if (n > x->end - x->front) {
         n = (size_t)(x->end - x->front);
+        p->beyond = true;
+    }
     if (p->verify)
         hasher_update(&p->hasher, p->buf + p->n, n);
     p->n += n;
@@ -187,10 +190,10 @@ static bool take_in(struct pass *p, size_t n)
     return true;
 }
 
-/* An answer to Range ends where the range does; one that did not honour it is cut there. */
+/* An answer to Range ends where the range does; one that did not honour it, or goes on, is cut there. */
 static bool has_part(const struct pass *p)
 {
-    return p->x.front == p->x.end && p->x.t.call.head->status != 206;
+    return p->x.front == p->x.end && (p->beyond || p->x.t.call.head->status != 206);
 }
 
 static enum step step_body(struct pass *p)

@@ -116,6 +116,7 @@ size_t transfer_skip(struct transfer *x, char *buf, size_t got)
         return got;
     size_t drop = x->skip < got ? (size_t)x->skip : got;
     x->skip -= drop;
+    x->progress_ms = core_now(x->t.px->core); /* it is what it takes to come to new ones */
     memmove(buf, buf + drop, got - drop);
     return got - drop;
 }

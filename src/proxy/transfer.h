@@ -23,9 +23,11 @@ struct transfer {
     uint64_t length; /* of the blob, once length_known */
     uint64_t skip;   /* bytes to throw away: upstream ignored Range */
     bool length_known;
-    bool headed;         /* the owner's: a client has been told the length, or that there is a blob */
-    bool no_range;       /* upstream refused Range: read over what is there instead */
-    int64_t progress_ms; /* the owner's: core_now of the last new byte, or when it began to want more */
+    bool headed;   /* the owner's: a client has been told the length, or that there is a blob */
+    bool no_range; /* upstream refused Range: read over what is there instead */
+    int64_t
+        progress_ms; /* core_now of the last byte that was thrown away; the owner's: of the last new one, or when it
+                            began to want more */
 
     /* its own */
     unsigned tries;    /* since the last progress: upstream was there in vain */

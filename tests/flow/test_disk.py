@@ -264,6 +264,18 @@ def test_ranges_without_a_store(disk, start_larder, upstream, after):
     assert [p for p in (thing.data[:10], thing.data[5000000:5000010], thing.data[-10:]) if p not in r.body] == []
 
 
+def test_an_answer_that_goes_on_behind_the_range_is_cut_there(disk, start_larder, upstream):
+    larder = start_larder(upstream)
+    disk.fail("openat", errno.ENOSPC)
+    thing = Thing(upstream, 64 * MIB)
+    upstream.on(lambda s: s.range, Fault(range="ignore", status=206, headers={"Content-Range": "bytes 100-%d/%d" % (64 * MIB - 1, 64 * MIB)},
+                                    body=thing.data[100:]))
+    r = larder.get(thing.ours, part(100, 199))
+    assert r.status == 206 and r.clean and r.body == thing.data[100:200]
+    larder.wait_idle()
+    assert larder.metric("upstream_received_bytes_total") < 2 * MIB
+
+
 @pytest.mark.parametrize("after", [0, 4])
 @pytest.mark.parametrize("place", [0, 1000 * KIB, -1])
 def test_wrong_bytes_are_never_whole_without_a_store(disk, start_larder, upstream, after, place):

@@ -155,7 +155,7 @@ struct asked {
     struct call call;
     bool read; /* the body, too */
     bool ended, pattern_ok, stop_at_head;
-    uint64_t body;
+    uint64_t body, most; /* most: in one event */
     unsigned status, events;
     bool reused;
     int err;
@@ -171,7 +171,7 @@ static unsigned max_connections;
 static int64_t connect_ms, first_byte_ms, idle_ms;
 static const char *host;
 static size_t read_size;
-static bool end_with_first, secret, bulk;
+static bool end_with_first, secret, bulk, slow;
 static struct span authorization, body;
 static enum call_method method;
 static struct dial_how how;
@@ -210,10 +210,14 @@ static void on_event(struct call *call)
         asked_over(a);
         return;
     }
-    for (;;) {
+    for (uint64_t before = a->body;;) {
+        if (slow) /* the peer is ahead */
+            usleep(2000);
         ssize_t n = call_read(call, buf, read_size);
         if (n == CALL_AGAIN)
             return;
+        if (n > 0 && a->body + (uint64_t)n - before > a->most)
+            a->most = a->body + (uint64_t)n - before;
         for (ssize_t i = 0; i < n; i++)
             a->pattern_ok = a->pattern_ok && buf[i] == pattern(a->body + (uint64_t)i);
         if (n > 0)
@@ -327,7 +331,7 @@ static int setup(void **state)
     connect_ms = first_byte_ms = idle_ms = 20000;
     host = "127.0.0.1";
     read_size = 65536;
-    end_with_first = secret = bulk = use_tls = false;
+    end_with_first = secret = bulk = slow = use_tls = false;
     authorization = body = SPAN_NONE;
     method = CALL_GET;
     use_how = NULL;
@@ -482,6 +486,24 @@ static void test_until_the_end(void **state)
         assert_false(asked[i].reused);
     }
     played(3, 3);
+}
+
+/* There is always more to read, and yet the loop has others. */
+static void test_much_at_once(void **state)
+{
+    (void)state;
+    static const struct act script[] = {{.does = NEXT},           {.does = READ}, {SAY, LENGTH(3000000), 0},
+                                        {PATTERN, NULL, 3000000}, {.does = READ}, {SAY, LENGTH(2) "ab", 0},
+                                        {.does = END_OF_SCRIPT}};
+    slow = true;
+    play(script);
+    struct asked *a = get(0);
+    assert_int_equal(a->err, 0);
+    assert_int_equal(a->body, 3000000);
+    assert_true(a->pattern_ok);
+    assert_in_range(a->most, 100000, 400000);
+    assert_int_equal(get(1)->body, 2);
+    played(1, 2);
 }
 
 /* A head and a binary body cut where it hurts. */
@@ -1548,6 +1570,7 @@ int main(void)
         TEST(test_head),
         TEST(test_body_with_the_head),
         TEST(test_until_the_end),
+        TEST(test_much_at_once),
         TEST(test_cut_at_the_heads_end),
         TEST(test_faults),
         TEST(test_reset_in_the_body),
