@@ -46,6 +46,7 @@ void transfer_send(struct transfer *x, void (*event)(struct call *call))
     x->t.patient = !x->headed;
     x->t.insistent = x->headed;
     x->skip = 0;
+    x->rejected = false;
     x->tried_at = x->front;
     upstream_start(&x->t, event);
 }
@@ -53,6 +54,7 @@ void transfer_send(struct transfer *x, void (*event)(struct call *call))
 static enum transfer_next reject(struct transfer *x, const char *why)
 {
     upstream_reject(&x->t, ERR_UP_CONTENT, why);
+    x->rejected = true;
     return TRANSFER_BROKEN;
 }
 
@@ -127,14 +129,25 @@ static int64_t patience_ms(const struct transfer *x)
     return 2 * (t->first_byte_ms > t->idle_ms ? t->first_byte_ms : t->idle_ms);
 }
 
+/* The next request begins its round at the next endpoint: what is wrong behind a head is not seen by a round, which ends with the head. */
+static void turn_away(struct transfer *x)
+{
+    x->t.endpoint = (x->t.endpoint + 1) % (unsigned)x->t.up->n_endpoints;
+}
+
 /* From the front. An upstream that is not there, or says when it wants to be asked again, is worth all the patience: it may just be
  * restarting. One that is there and gives nothing new is worth few attempts. Before a head the client is still waiting for a status: the
- * round over the endpoints was all there is. */
+ * round over the endpoints was all there is, but for those behind one whose head is of no use. */
 bool transfer_again(struct transfer *x)
 {
     const struct flight_failure *f = &x->t.failure;
     if (wants_part(x) && (f->err == ERR_UP_CONTENT || f->status == 400 || f->status == 416)) {
         x->no_range = true;
+        return true;
+    }
+    if (!x->headed && x->rejected && ++x->n_rejected < x->t.up->n_endpoints) {
+        upstream_log(&x->t, LOG_WARN, "endpoint failed, trying the next");
+        turn_away(x);
         return true;
     }
     if (x->front >= x->tried_at + PROGRESS_MIN)
@@ -147,6 +160,7 @@ bool transfer_again(struct transfer *x)
     if (!x->headed || x->tries >= TRANSFER_TRIES || since + transfer_pause_ms(x) > patience_ms(x))
         return false;
     upstream_log(&x->t, LOG_WARN, "transfer broke, resuming");
+    turn_away(x);
     return true;
 }
 

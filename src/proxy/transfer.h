@@ -1,5 +1,5 @@
 /* A transfer: the bytes of one blob, in order, over as many requests as it takes. When upstream breaks off it goes on with Range; when
- * upstream does not honour Range it reads over what is there. What is done with the bytes is the owner's: fetch.c writes
+ * upstream does not honour Range it reads over what is there; of several endpoints the next one is asked. What is done with the bytes is the owner's: fetch.c writes
  * them into a partial file, pass.c hands them to one client.
  *
  *   transfer_send      a request for what lies from `front` on
@@ -33,6 +33,8 @@ struct transfer {
     unsigned tries;    /* since the last progress: upstream was there in vain */
     unsigned waits;    /* ... it was not there, or wanted to be asked later */
     uint64_t tried_at; /* front at the last attempt */
+    bool rejected;     /* upstream has answered, with a head that is of no use */
+    size_t n_rejected; /* endpoints that have done so before there was a head */
 };
 
 /* The owner holds `setup`, which has the rule. */

@@ -389,6 +389,34 @@ def test_resumed_at_the_second_endpoint(upstream, second, start_larder):
     assert second.requests()[-1].range == "bytes=%d-" % (200 * KIB)
 
 
+@pytest.mark.parametrize("fault", [dict(cut_at=0), dict(cut_at=0, cut="rst"), dict(silent=0), dict(length=1000), dict(framing="chunked", cut_at=0)],
+                         ids=["ends", "resets", "stalls", "another length", "ends in a chunk"])
+def test_resumed_at_the_second_endpoint_when_the_first_breaks_each_time(upstream, second, start_larder, fault):
+    thing, _ = Thing(upstream), Thing(second)
+    larder = two_endpoints(start_larder, upstream, second)
+    upstream.on(thing.theirs, Fault(cut_at=200 * KIB), nth=1)
+    upstream.on(thing.theirs, Fault(range="ignore", **fault))
+    assert_good(larder.get(thing.ours), thing)
+    assert second.requests()[-1].range == "bytes=%d-" % (200 * KIB)
+
+
+@pytest.mark.parametrize("fault", [Fault(body=b""), Fault(range="unasked"), Fault(headers={"Content-Encoding": "gzip"})],
+                         ids=["empty", "an unasked part", "a coding"])
+def test_the_second_endpoint_when_what_the_first_says_is_of_no_use(upstream, second, start_larder, fault):
+    thing, _ = Thing(upstream), Thing(second)
+    larder = two_endpoints(start_larder, upstream, second)
+    upstream.on(thing.theirs, fault)
+    assert_good(larder.get(thing.ours), thing)
+    assert (upstream.count(), second.count()) == (1, 1)
+    other = Thing(upstream, name="other")
+    second.add_blob("app", other.data)
+    for up in (upstream, second):
+        up.forget()
+        up.on(other.theirs, fault)
+    assert larder.get(other.ours).status == 502
+    assert (upstream.count(), second.count()) == (1, 1)
+
+
 def test_metrics_tell_of_breaks(larder, upstream, thing):
     upstream.on(thing.theirs, Fault(cut_at=1000), nth=1)
     assert_good(larder.get(thing.ours), thing)
