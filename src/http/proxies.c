@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 
 #include "base/mem.h"
+#include "base/secret_mem.h"
 #include "http/url.h"
 
 #define PROXY_URL_MAX  4096
@@ -35,7 +36,6 @@ struct proxy_own {
     bool set;
     struct http_proxy proxy;
     char *text;
-    size_t text_n;
 };
 
 struct proxies {
@@ -166,7 +166,7 @@ static const char *split_url(struct span text, struct span *userinfo, struct str
     return plain->cut ? "too long" : NULL;
 }
 
-/* Builds "http://host:port" and "Basic ..." one behind the other in memory of its own, and points into it. */
+/* Builds "http://host:port" and "Basic ..." one behind the other in secret memory, and points into it. */
 static void proxy_make(struct proxy_own *own, const struct url *u, struct span authorization)
 {
     char shown[PROXY_URL_MAX];
@@ -178,8 +178,7 @@ static void proxy_make(struct proxy_own *own, const struct url *u, struct span a
     str_addz(&s, u->ipv6 ? "]:" : ":");
     str_addu(&s, u->port);
     MUST(!s.cut);
-    own->text_n = s.n + authorization.n;
-    own->text = mem_alloc(own->text_n);
+    own->text = secret_alloc(s.n + authorization.n);
     for (size_t i = 0; i < s.n; i++)
         own->text[i] = lower(shown[i]);
     struct http_proxy *p = &own->proxy;
@@ -219,9 +218,8 @@ static const char *proxy_parse(struct span text, struct proxy_own *own)
 
 static void proxy_drop(struct proxy_own *own)
 {
-    if (own->text != NULL)
-        mem_wipe(own->text, own->text_n);
-    FREE(own->text);
+    secret_free(own->text);
+    own->text = NULL;
 }
 
 /* ---- NO_PROXY ---- */

@@ -9,6 +9,7 @@
 #include "net/trust.h"
 
 #include "base/mem.h"
+#include "base/secret_mem.h"
 #include "net/cert.h"
 #include "net/trust_int.h"
 
@@ -454,8 +455,7 @@ static bool identity_check(struct identity_build *b)
 
 struct identity *identity_new(struct span certificate, struct span key, struct str *why)
 {
-    struct identity *i;
-    NEW(i);
+    struct identity *i = secret_alloc(sizeof *i);
     ref_init(&i->ref);
     struct identity_build b = {.i = i, .why = why};
     bool ok = pem_each(certificate, identity_certificate, &b);
@@ -490,8 +490,7 @@ void identity_unref(const struct identity *i)
         return;
     for (size_t k = 0; k < mine->n; k++)
         mem_free(mine->chain[k].data);
-    mem_wipe(mine, sizeof *mine);
-    mem_free(mine);
+    secret_free(mine);
 }
 
 int64_t identity_expires_ms(const struct identity *i)

@@ -16,6 +16,7 @@ struct trust {
 
 #define IDENTITY_CHAIN_MAX 16
 
+/* In secret memory. */
 struct identity {
     struct ref ref;
     br_x509_certificate chain[IDENTITY_CHAIN_MAX];

@@ -17,6 +17,7 @@
 #include "proxy/auth.h"
 
 #include "base/mem.h"
+#include "base/secret_mem.h"
 #include "http/retry.h"
 #include "proxy/login.h"
 #include "proxy/secrets.h"
@@ -272,9 +273,8 @@ static void make_key(struct auth *a)
 
 static void basic_wipe(struct auth_state *s)
 {
-    if (s->basic != NULL)
-        mem_wipe(s->basic, s->basic_n);
-    FREE(s->basic);
+    secret_free(s->basic);
+    s->basic = NULL;
     s->basic_n = 0;
 }
 
@@ -285,7 +285,7 @@ static void basic_make(struct auth *a)
     struct span password = c->password.n > 0 ? c->password : c->refresh_token;
     basic_wipe(s);
     s->basic_n = 16 + (c->user.n + password.n + 3) / 3 * 4;
-    s->basic = mem_alloc(s->basic_n);
+    s->basic = secret_alloc(s->basic_n);
     struct str b = str_init(s->basic, s->basic_n);
     token_basic(c->user, password, &b);
     MUST(!b.cut);
@@ -429,7 +429,7 @@ static void token(struct auth *a)
     struct auth_state *s = a->state;
     struct flight_failure f;
     make_key(a);
-    token_wipe(&s->token);
+    token_release(&s->token);
     if (tokens_get(a->px->shared->tokens, span_str(s->key), clock_mono_ms(), &s->token)) {
         if (s->token.renew && !upstream_limit(a->setup, a->up, s->set, WHAT_TOKEN, &f))
             renew(a);
@@ -784,7 +784,7 @@ void auth_end(struct auth *a)
         flight_leave(&s->seat);
         call_end(&s->ping);
         credential_release(&s->credential);
-        token_wipe(&s->token);
+        token_release(&s->token);
         basic_wipe(s);
         mem_free(s);
     }

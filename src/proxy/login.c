@@ -11,7 +11,7 @@
 
 #include "base/mem.h"
 #include "http/retry.h"
-#include "proxy/secret_mem.h"
+#include "base/secret_mem.h"
 #include "proxy/secrets.h"
 #include "proxy/tokens.h"
 #include "registry/challenge.h"

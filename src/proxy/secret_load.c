@@ -9,7 +9,7 @@
  * The sources belong to the load: the job and the steps write to them in turn, nobody else looks. */
 #include "base/mem.h"
 #include "proxy/helper_turn.h"
-#include "proxy/secret_mem.h"
+#include "base/secret_mem.h"
 #include "proxy/secret_vault.h"
 #include "proxy/secrets_int.h"
 

@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "proxy/secret_mem.h"
+#include "base/secret_mem.h"
 
 #define FILE_MAX_BYTES   (64u << 10)
 #define CONFIG_MAX_BYTES (1u << 20)

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
-#include "proxy/secret_mem.h"
+#include "base/secret_mem.h"
 
 #define METADATA_URL "http://169.254.169.254"
 

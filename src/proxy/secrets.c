@@ -19,7 +19,7 @@
 
 #include "base/map.h"
 #include "base/mem.h"
-#include "proxy/secret_mem.h"
+#include "base/secret_mem.h"
 #include "proxy/secrets_int.h"
 
 #define PAUSE_FIRST_MS  1000

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 
 #include "base/mem.h"
-#include "proxy/secret_mem.h"
+#include "base/secret_mem.h"
 #include "proxy/secret_source.h"
 
 #define ROOTS_FILE "/etc/ssl/certs/ca-certificates.crt"

@@ -6,7 +6,8 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/mem.h"
-#include "proxy/secret_mem.h"
+#include "base/ref.h"
+#include "base/secret_mem.h"
 
 #define TOKENS_MAX     2048
 #define TOKENS_BYTES   (16u << 20)
@@ -15,11 +16,16 @@
 #define END_MARGIN_MS  5000 /* a token is not used that would end on its way */
 #define RENEW_AGAIN_MS 5000 /* if nothing has come of a renewal */
 
+struct token_text {
+    struct ref ref;
+    size_t n;
+    char bytes[];
+};
+
 struct entry {
     struct list_node node;
-    size_t size; /* of value */
     /* a token */
-    char *value; /* in secret memory */
+    struct token_text *text;
     uint64_t serial;
     int64_t until_ms, renew_ms;
     /* a challenge */
@@ -53,12 +59,18 @@ static void table_init(struct table *t, size_t max, size_t max_bytes)
     t->max_bytes = max_bytes;
 }
 
+static void text_unref(struct token_text *text)
+{
+    if (text != NULL && ref_drop(&text->ref))
+        secret_free(text);
+}
+
 static void entry_clear(struct table *t, struct entry *e)
 {
-    t->bytes -= e->size;
-    e->size = 0;
-    secret_free(e->value);
-    e->value = NULL;
+    if (e->text != NULL)
+        t->bytes -= e->text->n;
+    text_unref(e->text);
+    e->text = NULL;
 }
 
 static void entry_remove(struct table *t, struct entry *e)
@@ -129,12 +141,9 @@ void tokens_free(struct tokens *t)
     mem_free(t);
 }
 
-void token_wipe(struct token *t)
+void token_release(struct token *t)
 {
-    if (t->value != NULL) {
-        mem_wipe(t->value, t->n);
-        mem_free(t->value);
-    }
+    text_unref(t->text);
     *t = (struct token){0};
 }
 
@@ -151,9 +160,10 @@ bool tokens_get(struct tokens *t, struct span key, int64_t now_ms, struct token 
     }
     if (e != NULL) {
         entry_used(&t->tokens, e);
-        out->value = mem_alloc(e->size);
-        memcpy(out->value, e->value, e->size);
-        out->n = e->size;
+        ref_take(&e->text->ref);
+        out->text = e->text;
+        out->value = e->text->bytes;
+        out->n = e->text->n;
         out->serial = e->serial;
         out->renew = now_ms >= e->renew_ms;
         if (out->renew)
@@ -176,14 +186,15 @@ void tokens_put(struct tokens *t, struct span key, struct span token, int64_t li
 {
     static const char scheme[] = "Bearer ";
     size_t n = sizeof scheme - 1 + token.n;
-    char *value = secret_alloc(n);
-    memcpy(value, scheme, sizeof scheme - 1);
-    memcpy(value + sizeof scheme - 1, token.p, token.n);
+    struct token_text *text = secret_alloc(sizeof *text + n);
+    ref_init(&text->ref);
+    text->n = n;
+    memcpy(text->bytes, scheme, sizeof scheme - 1);
+    memcpy(text->bytes + sizeof scheme - 1, token.p, token.n);
     pthread_mutex_lock(&t->lock);
     struct entry *e = entry_for(&t->tokens, key);
     entry_clear(&t->tokens, e);
-    e->value = value;
-    e->size = n;
+    e->text = text;
     t->tokens.bytes += n;
     e->serial = ++t->serial;
     e->renew_ms = now_ms + life_ms / 4 * 3;

@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+#include "../base/dumped.h"
+
 #include "http/proxies.h"
 
 static struct proxies *from_environment(const char *https, const char *http, const char *no)
@@ -68,6 +70,8 @@ static void check_good(const char *url, const struct http_proxy *p, size_t row)
     assert_span(url, p->host, good_urls[row].host);
     assert_span(url, p->authorization, good_urls[row].authorization);
     assert_span(url, p->shown, good_urls[row].shown);
+    if (p->authorization.p != NULL)
+        assert_true(is_left_out(p->authorization.p));
 }
 
 static void test_good_urls(void **state)

@@ -1,6 +1,8 @@
 /* Trust anchors and identities from PEM texts: what is taken, and which block is named when it is not. */
 #include "../core/loop.h"
 
+#include "../base/dumped.h"
+
 #include "pki.h"
 
 #include "base/clock.h"
@@ -201,6 +203,9 @@ static void test_identities(void **state)
          format_of("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" SPAN_FMT,
                    SPAN_ARG(pki_key("leaf"))));
     identity_unref(NULL);
+    struct identity *i = identity_try(pki_text("leaf", NULL), pki_key("leaf"));
+    assert_true(is_left_out(i)); /* it holds the key */
+    identity_unref(i);
 }
 
 static void test_identities_refused(void **state)

@@ -1,5 +1,6 @@
 #include "proxy/tokens.h"
 
+#include "../base/dumped.h"
 #include "../base/test.h"
 #include "base/str.h"
 
@@ -35,9 +36,26 @@ static uint64_t get(const char *key, int64_t now, const char *value, bool *renew
     }
     if (renew != NULL)
         *renew = token.renew;
-    token_wipe(&token);
+    token_release(&token);
     assert_null(token.value);
     return serial;
+}
+
+/* Who has it keeps it, and it is in no core dump. */
+static void test_held(void **state)
+{
+    UNUSED(state);
+    struct token first, second;
+    tokens_put(t, SPAN("a"), SPAN("one"), 60 * SECOND, 0);
+    assert_true(tokens_get(t, SPAN("a"), 0, &first));
+    assert_true(tokens_get(t, SPAN("a"), 0, &second));
+    assert_true(is_left_out(first.value));
+    tokens_put(t, SPAN("a"), SPAN("two"), 60 * SECOND, 0);
+    token_release(&second);
+    assert_memory_equal(first.value, "Bearer one", first.n);
+    tokens_drop(t, SPAN("a"), get("a", 0, "Bearer two", NULL));
+    assert_memory_equal(first.value, "Bearer one", first.n);
+    token_release(&first);
 }
 
 static void test_put_get_drop(void **state)
@@ -118,7 +136,7 @@ static void test_bounded_in_number(void **state)
         put_nth(i, 1);
         struct token token; /* the first one is in use, and stays */
         assert_true(tokens_get(t, SPAN("0"), 0, &token));
-        token_wipe(&token);
+        token_release(&token);
     }
     assert_int_equal(count(3000), 2048);
     assert_true(tokens_have(t, SPAN("0"), 0));
@@ -184,13 +202,10 @@ static void test_challenges_are_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_put_get_drop),
-        TEST(test_ends_a_little_early),
-        TEST(test_renewed_by_one_at_a_time),
-        TEST(test_bounded_in_number),
-        TEST(test_bounded_in_bytes),
-        TEST(test_challenges),
-        TEST(test_challenges_are_bounded),
+        TEST(test_put_get_drop),        TEST(test_held),
+        TEST(test_ends_a_little_early), TEST(test_renewed_by_one_at_a_time),
+        TEST(test_bounded_in_number),   TEST(test_bounded_in_bytes),
+        TEST(test_challenges),          TEST(test_challenges_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

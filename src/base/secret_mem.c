@@ -1,6 +1,6 @@
 /* See secret_mem.h. A mapping for each piece, with its size in front. Under address sanitizer a piece is an allocation, so that
  * overruns and leaks are seen. */
-#include "proxy/secret_mem.h"
+#include "base/secret_mem.h"
 
 #include <sys/mman.h>
 
