@@ -2,7 +2,8 @@
  * on standard output (the protocol of docker/docker-credential-helpers).
  *
  * A helper gets a process group of its own, no descriptor but its three, and a time limit after which the group is killed. It is told
- * nothing secret. What it prints when it succeeds is secret, and goes from the pipe into the caller's memory only. */
+ * nothing secret: its environment is ours (it may need a proxy, or a cloud's account) without the variables in which the configuration has
+ * passwords of credential sets. What it prints when it succeeds is secret, and goes from the pipe into the caller's memory only. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "proxy/secret_source.h"
 
 #define SLICE_MS 100
@@ -32,7 +34,33 @@ static void close_end(int *fd)
     *fd = -1;
 }
 
-static int spawn(pid_t *pid, const char *program, int in, int out)
+static bool is_password(const struct conf *conf, struct span variable)
+{
+    for (size_t i = 0; i < conf->n_credential_sets; i++) {
+        const struct conf_secret *p = &conf->credential_sets[i].password;
+        if (p->kind == SECRET_ENV && span_starts(variable, p->arg) && variable.n > p->arg.n &&
+            variable.p[p->arg.n] == '=')
+            return true;
+    }
+    return false;
+}
+
+/* The variables are environ's own; the list is mem_alloc'ed. */
+static char **environment_for(const struct conf *conf)
+{
+    size_t n = 0, kept = 0;
+    while (environ[n] != NULL)
+        n++;
+    char **list = mem_alloc((n + 1) * sizeof *list);
+    for (size_t i = 0; i < n; i++) {
+        if (!is_password(conf, span_str(environ[i])))
+            list[kept++] = environ[i];
+    }
+    list[kept] = NULL;
+    return list;
+}
+
+static int spawn(pid_t *pid, const struct conf *conf, const char *program, int in, int out)
 {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
@@ -50,13 +78,15 @@ static int spawn(pid_t *pid, const char *program, int in, int out)
     MUST(posix_spawnattr_setpgroup(&attr, 0) == 0);
     MUST(posix_spawnattr_setsigmask(&attr, &none) == 0);
     MUST(posix_spawnattr_setsigdefault(&attr, &all) == 0);
-    int err = posix_spawnp(pid, program, &files, &attr, arguments, environ);
+    char **environment = environment_for(conf);
+    int err = posix_spawnp(pid, program, &files, &attr, arguments, environment);
+    mem_free(environment);
     posix_spawn_file_actions_destroy(&files);
     posix_spawnattr_destroy(&attr);
     return err;
 }
 
-static bool start(struct run *r, const char *program, struct str *why)
+static bool start(struct run *r, const struct conf *conf, const char *program, struct str *why)
 {
     int in[2], out[2]; /* sockets, so that a helper which does not read brings no SIGPIPE */
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, in) != 0) {
@@ -69,7 +99,7 @@ static bool start(struct run *r, const char *program, struct str *why)
         close(in[1]);
         return false;
     }
-    int err = spawn(&r->pid, program, in[1], out[1]);
+    int err = spawn(&r->pid, conf, program, in[1], out[1]);
     close(in[1]);
     close(out[1]);
     r->to = in[0];
@@ -155,8 +185,8 @@ static void add_said(struct span text, struct str *why)
         str_addf(why, ": %s", said);
 }
 
-bool secret_exec(struct span helper, struct span registry, int64_t limit_ms, const atomic_bool *stop,
-                 struct str *room, struct str *why)
+bool secret_exec(const struct conf *conf, struct span helper, struct span registry, int64_t limit_ms,
+                 const atomic_bool *stop, struct str *room, struct str *why)
 {
     char program[DOCKER_HELPER_MAX + 32], line[300];
     struct str p = STR_INIT(program), l = STR_INIT(line);
@@ -170,7 +200,7 @@ bool secret_exec(struct span helper, struct span registry, int64_t limit_ms, con
     str_addc(&l, '\n');
     MUST(!p.cut && !l.cut);
     struct run r = {.end_ms = clock_mono_ms() + limit_ms, .stop = stop};
-    if (!start(&r, program, why))
+    if (!start(&r, conf, program, why))
         return false;
     (void)send(r.to, l.p, l.n, MSG_NOSIGNAL); /* fits; and what if it does not read, it may still answer */
     close_end(&r.to);

@@ -88,7 +88,8 @@ static void run_helpers(struct secret_load *l)
         struct secret_source *s = &l->set->source[i];
         char why[256];
         struct str w = STR_INIT(why);
-        if (source_needs_helper(s, clock_mono_ms()) && !source_run_helper(s, clock_mono_ms(), &l->stop, &w))
+        if (source_needs_helper(s, clock_mono_ms()) &&
+            !source_run_helper(s, setup_conf(l->setup), clock_mono_ms(), &l->stop, &w))
             load_failed(l, s, why);
     }
 }

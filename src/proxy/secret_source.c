@@ -178,14 +178,15 @@ bool source_needs_helper(const struct secret_source *s, int64_t now_ms)
     return helper_of(s).n > 0 && (s->answer.room == NULL || now_ms >= s->due_ms);
 }
 
-bool source_run_helper(struct secret_source *s, int64_t now_ms, const atomic_bool *stop, struct str *why)
+bool source_run_helper(struct secret_source *s, const struct conf *conf, int64_t now_ms,
+                       const atomic_bool *stop, struct str *why)
 {
     struct span helper = helper_of(s);
     char *printed = secret_alloc(HELPER_MAX_BYTES + 1), *text = secret_alloc(HELPER_MAX_BYTES + 1);
     struct str doc = str_init(printed, HELPER_MAX_BYTES + 1), room = str_init(text, HELPER_MAX_BYTES + 1);
     struct docker_credentials found;
     str_addf(why, "docker-credential-" SPAN_FMT ": ", SPAN_ARG(helper));
-    bool ok = secret_exec(helper, s->registry, HELPER_LIMIT_MS, stop, &doc, why) &&
+    bool ok = secret_exec(conf, helper, s->registry, HELPER_LIMIT_MS, stop, &doc, why) &&
               docker_helper_read(str_span(&doc), &room, &found, why);
     secret_free(printed);
     if (!ok) {

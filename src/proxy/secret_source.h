@@ -52,17 +52,18 @@ bool source_is_slow(const struct secret_source *s);
 bool source_read(struct secret_source *s, struct str *why) MUSTCHECK;
 /* After source_read: does it take a program to know the answer? */
 bool source_needs_helper(const struct secret_source *s, int64_t now_ms);
-/* Runs it; blocks. stop: set from another thread, ends it. False: *why; the answer is what it was. */
-bool source_run_helper(struct secret_source *s, int64_t now_ms, const atomic_bool *stop,
-                       struct str *why) MUSTCHECK;
+/* Runs it; blocks. conf: see secret_exec. stop: set from another thread, ends it. False: *why; the answer is what it was. */
+bool source_run_helper(struct secret_source *s, const struct conf *conf, int64_t now_ms,
+                       const atomic_bool *stop, struct str *why) MUSTCHECK;
 
 /* SECRET_VAULT: what the vault said. due_ms: when it is asked again. */
 void source_take(struct secret_source *s, struct span value, int64_t due_ms);
 
-/* Runs docker-credential-HELPER get with the registry's address on its standard input. What it printed is written to room. After limit_ms, or when stop is set from another
- * thread, it is killed with all that it has started. False: *why. secret_exec.c */
-bool secret_exec(struct span helper, struct span registry, int64_t limit_ms, const atomic_bool *stop,
-                 struct str *room, struct str *why) MUSTCHECK;
+/* Runs docker-credential-HELPER get with the registry's address on its standard input. What it printed is written to room. After limit_ms,
+ * or when stop is set from another thread, it is killed with all that it has started. The environment variables that are passwords in conf are
+ * not passed on to it. False: *why. secret_exec.c */
+bool secret_exec(const struct conf *conf, struct span helper, struct span registry, int64_t limit_ms,
+                 const atomic_bool *stop, struct str *room, struct str *why) MUSTCHECK;
 
 /* The bytes of a regular file of at most `max` bytes, secret_alloc'ed, a 0 behind them. NULL: *why. */
 char *secret_file_read(const char *path, size_t max, size_t *n, struct stat *seen, struct str *why) MUSTCHECK;

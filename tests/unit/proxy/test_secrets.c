@@ -245,12 +245,31 @@ static void test_exec_fails(void **state)
     rig_stop(r);
 }
 
+/* It has our environment, but for what is a password. */
+static void test_exec_environment(void **state)
+{
+    struct rig *r = *state;
+    rig_write(r, "docker-credential-env",
+              "#!/bin/sh\nprintf '{\"Username\":\"%s\",\"Secret\":\"%s %s\"}' "
+              "\"$TEST_USER\" \"${TEST_PASSWORD-none}\" \"${TEST_PASSWORD_FILE-none}\"\n",
+              0700);
+    MUST(setenv("TEST_PASSWORD_FILE", "another", 1) == 0);
+    add_set("env", "r.example", "env:TEST_USER", "env:TEST_PASSWORD");
+    add_set("helper", "r.example", NULL, "exec:env");
+    rig_start(r, make_setup(r, NULL));
+    expect_ready(r, 0, "alice", "s3cret");
+    expect_ready(r, 1, "alice", "none another");
+    rig_stop(r);
+    MUST(unsetenv("TEST_PASSWORD_FILE") == 0);
+}
+
 static bool exec_direct(const char *helper, int64_t limit_ms, const atomic_bool *stop, char *why_text,
                         size_t n)
 {
     char text[256];
     struct str room = STR_INIT(text), why = str_init(why_text, n);
-    return secret_exec(span_str(helper), SPAN("r.example"), limit_ms, stop, &room, &why);
+    static const struct conf none;
+    return secret_exec(&none, span_str(helper), SPAN("r.example"), limit_ms, stop, &room, &why);
 }
 
 /* A helper that hangs is ended, and so is what it has started. */
@@ -679,6 +698,7 @@ int main(void)
         TEST(test_a_file_that_is_away),
         TEST(test_exec),
         TEST(test_exec_fails),
+        TEST(test_exec_environment),
         TEST(test_exec_hangs),
         TEST(test_many_helpers_hang),
         TEST(test_dockerconfig),
