@@ -5,7 +5,7 @@
  *                                                             -> GET   (anything else: GET alone decides)
  *   GET     a GET request is out                              -> BODY
  *   BODY    its body is gathered in memory, bounded           -> JUDGE
- *   JUDGE   is it what was asked for? digest, type            -> WRITE (a manifest) | STORE | END
+ *   JUDGE   is it what was asked for? digest, type            -> WRITE (a manifest) | STORE | END | GET (the next endpoint)
  *   WRITE   a job writes the manifest into blobs/             -> STORE
  *   STORE   the index's writer makes tag, link, object durable -> END
  *   END     flight_done or flight_fail has been called
@@ -105,8 +105,11 @@ static enum step ask_fail(struct ask *a)
 
 static enum step ask_reject(struct ask *a, int err, const char *why)
 {
-    upstream_reject(&a->t, err, why);
-    return ask_fail(a);
+    if (upstream_pass_over(&a->t, err, why) == UPSTREAM_FAILED)
+        return ask_fail(a);
+    a->n = 0;
+    a->answer = (struct flight_answer){.length = FLIGHT_UNKNOWN};
+    return op_go(&a->op, ASK_GET);
 }
 
 static enum step ask_done(struct ask *a)
@@ -571,7 +574,8 @@ static enum step ask_step(struct op *op)
     if (op->closing != 0 && op->state <= ASK_BODY && !a->ended) {
         if (op_expects(op, ASK_O_CALL))
             op_clear(op, ASK_O_CALL);
-        return ask_reject(a, op->closing, "stopping");
+        upstream_reject(&a->t, op->closing, "stopping");
+        return ask_fail(a);
     }
     switch ((enum ask_state)op->state) {
     case ASK_HEAD:

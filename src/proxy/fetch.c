@@ -630,12 +630,9 @@ static enum step step_verify(struct fetch *f)
     if (!digest_eq(&got, &f->x.digest) && !f->x.headed)
         return op_go(&f->op, FETCH_RESTART); /* nobody has seen a byte of it */
     if (!digest_eq(&got, &f->x.digest)) {
-        COUNT(core_counters(f->px->core), digest_mismatches, 1);
-        log_error("upstream", "blob does not match its digest", LOG_SP("registry", f->x.t.up->registry),
-                  LOG_S("path", f->x.t.path), LOG_D("wanted", &f->x.digest), LOG_D("computed", &got),
-                  LOG_U("bytes", f->x.front));
+        transfer_mismatch(&f->x, &got);
         f->discard = true;
-        return fetch_fail(f, ERR_UP_DIGEST, 0, -1);
+        return op_go(&f->op, FETCH_FAIL);
     }
     if (!f->x.headed) {
         f->x.headed = true;

@@ -140,16 +140,6 @@ static uint64_t wanted_end(const struct pass *p)
     return x->length_known && x->length < x->end ? x->length : x->end;
 }
 
-static enum step mismatch(struct pass *p, const struct digest *got)
-{
-    COUNT(core_counters(p->px->core), digest_mismatches, 1);
-    log_error("upstream", "blob does not match its digest", LOG_SP("registry", p->x.t.up->registry),
-              LOG_S("path", p->x.t.path), LOG_D("wanted", &p->x.digest), LOG_D("computed", got),
-              LOG_U("bytes", p->x.front));
-    p->x.t.failure = (struct flight_failure){.err = ERR_UP_DIGEST, .retry_after_ms = -1};
-    return over(p, true);
-}
-
 static enum step finished(struct pass *p)
 {
     uint64_t end = wanted_end(p);
@@ -160,8 +150,10 @@ static enum step finished(struct pass *p)
     if (p->verify) {
         struct digest got;
         hasher_finish(&p->hasher, &got);
-        if (!digest_eq(&got, &p->x.digest))
-            return mismatch(p, &got);
+        if (!digest_eq(&got, &p->x.digest)) {
+            transfer_mismatch(&p->x, &got);
+            return over(p, true);
+        }
         p->verified = true;
     }
     if (!p->x.length_known && p->x.end == UINT64_MAX) {

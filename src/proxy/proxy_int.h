@@ -211,6 +211,10 @@ enum upstream_next upstream_step(struct upstream_try *t);
 void upstream_stop(struct upstream_try *t); /* whatever is under way; a no-op otherwise */
 /* The caller found that the answer is no good: the failure that says so, also for the upstream's health. */
 void upstream_reject(struct upstream_try *t, int err, const char *why);
+/* Likewise, and the round goes on with the next endpoint, if it has one: as upstream_step. */
+enum upstream_next upstream_pass_over(struct upstream_try *t, int err, const char *why) MUSTCHECK;
+/* All of what t->endpoint gave is wrong (t->failure says how): for a while the others are asked first for it. */
+void upstream_lied(const struct upstream_try *t);
 void upstream_log(const struct upstream_try *t, enum log_level level, const char *msg);
 
 /* ---- ask.c ---- */

@@ -540,7 +540,8 @@ static enum step join_failed(struct serve *s)
     if (f.err == ERR_STORE)
         return pass_begin(s, LENGTH_UNKNOWN);
     bool ours = span_eq(flight_repo(&s->seat), repo_key(s));
-    if ((!ours || f.err == ERR_CLIENT_GONE) && s->rounds < ROUNDS_MAX)
+    bool another = f.err == ERR_UP_DIGEST && s->rounds + 1 < s->rule->upstream->n_endpoints;
+    if ((!ours || another || f.err == ERR_CLIENT_GONE) && s->rounds < ROUNDS_MAX)
         return again(s);
     leave(s);
     return respond_failure(s, &f);

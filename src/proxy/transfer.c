@@ -51,11 +51,26 @@ void transfer_send(struct transfer *x, void (*event)(struct call *call))
     upstream_start(&x->t, event);
 }
 
+/* Another endpoint may do better, and nobody has seen anything of this one. */
 static enum transfer_next reject(struct transfer *x, const char *why)
 {
+    if (!x->headed)
+        return upstream_pass_over(&x->t, ERR_UP_CONTENT, why) == UPSTREAM_WAIT ? TRANSFER_WAIT
+                                                                               : TRANSFER_BROKEN;
     upstream_reject(&x->t, ERR_UP_CONTENT, why);
     x->rejected = true;
     return TRANSFER_BROKEN;
+}
+
+void transfer_mismatch(struct transfer *x, const struct digest *got)
+{
+    COUNT(core_counters(x->t.px->core), digest_mismatches, 1);
+    log_error("upstream", "blob does not match its digest", LOG_SP("registry", x->t.up->registry),
+              LOG_S("path", x->t.path), LOG_D("wanted", &x->digest), LOG_D("computed", got),
+              LOG_U("bytes", x->front));
+    x->t.failure = (struct flight_failure){.err = ERR_UP_DIGEST, .retry_after_ms = -1};
+    if (x->tried_at == 0) /* else some of it is another's */
+        upstream_lied(&x->t);
 }
 
 static bool length_agrees(struct transfer *x, bool known, uint64_t total)

@@ -53,6 +53,8 @@ enum transfer_next {
 enum transfer_next transfer_head(struct transfer *x);
 /* Of `got` bytes that were read into buf: how many are new; they are moved to its beginning. */
 size_t transfer_skip(struct transfer *x, char *buf, size_t got);
+/* All that has come, from the beginning of the blob, has that digest and not the wanted one. */
+void transfer_mismatch(struct transfer *x, const struct digest *got);
 bool transfer_again(struct transfer *x);
 int64_t transfer_pause_ms(const struct transfer *x); /* to wait before that */
 

@@ -8,9 +8,10 @@
  *
  * A round asks each endpoint at most once, in their order, beginning with the one that worked last; those that were bad lately come last,
  * and only if none of the others gave an answer that means something. What an endpoint says wrong (no connection, no answer, an error
- * status) sends the round to the next one. Of several failures the last one is reported, but for "not there": a mirror may lack what its
- * registry has, so that counts only if it is what the registry itself says, or what all of them say. A mirror that is down takes nothing
- * from the registry's own word.
+ * status) sends the round to the next one, and so does an answer that its owner finds to be no good (upstream_pass_over). Of several
+ * failures the last one is reported, but for "not there": a mirror may lack what its registry has, so that counts only if it is what the
+ * registry itself says, or what all of them say. A mirror that is down takes nothing from the registry's own word. An endpoint that gave
+ * wrong content is, for some time and for what was asked for, among those that come last.
  *
  * Redirects are followed wherever they lead, but the request carries its Authorization only to the origin that it was made for. A target
  * that the operator has not named is `guarded`: dialling refuses addresses that the endpoint's own address does not reach. When the target
@@ -27,6 +28,7 @@
 #define HEAD_BUDGET_MS 28000
 #define REDIRECTS_MAX  5
 #define ROUNDS_MAX     3
+#define LIE_MS         (5 * 60 * 1000)
 #define SILENCE_MS     1000 /* a check without an answer: others need not begin one until it has ended */
 
 enum try_phase { TRY_IDLE, TRY_REFUSED, TRY_AUTH, TRY_CALL, TRY_PAUSE };
@@ -229,15 +231,51 @@ static void begin_endpoint(struct upstream_try *t)
     go(t);
 }
 
+/* ---- wrong content ---- */
+
+static bool is_lie(const struct flight_failure *f)
+{
+    return f->err == ERR_UP_DIGEST || f->err == ERR_UP_CONTENT;
+}
+
+static void lie_key(const struct upstream_try *t, unsigned endpoint, struct str *out)
+{
+    str_add(out, SPAN("E "));
+    str_add(out, t->up->endpoints[endpoint].url);
+    str_addc(out, ' ');
+    str_addz(out, t->path);
+}
+
+static bool has_lied(const struct upstream_try *t, unsigned endpoint, struct flight_failure *f)
+{
+    char key[UPSTREAM_PATH_MAX + 1024];
+    struct str k = STR_INIT(key);
+    lie_key(t, endpoint, &k);
+    return t->up->n_endpoints > 1 && !k.cut && verdict_get(t->px->shared->verdicts, str_span(&k), f);
+}
+
+void upstream_lied(const struct upstream_try *t)
+{
+    char key[UPSTREAM_PATH_MAX + 1024];
+    struct str k = STR_INIT(key);
+    lie_key(t, t->endpoint, &k);
+    if (t->up->n_endpoints > 1 && !k.cut)
+        verdict_put(t->px->shared->verdicts, str_span(&k), &t->failure, LIE_MS, LIE_MS);
+}
+
+/* ---- rounds ---- */
+
 /* The next endpoint of the round. False: there is none. */
 static bool pick_endpoint(struct upstream_try *t, unsigned *endpoint)
 {
     unsigned n = (unsigned)t->up->n_endpoints;
+    struct flight_failure lie;
     for (unsigned pass = 0; pass < 2 && !(pass == 1 && t->answered); pass++) {
         for (unsigned i = 0; i < n; i++) {
             unsigned e = (t->endpoint + i) % n;
             if ((t->tried & 1u << e) == 0 &&
-                (pass == 1 || health_endpoint_usable(t->setup, t->up, t->set, e, left_ms(t)))) {
+                (pass == 1 ||
+                 (!has_lied(t, e, &lie) && health_endpoint_usable(t->setup, t->up, t->set, e, left_ms(t))))) {
                 *endpoint = e;
                 return true;
             }
@@ -386,7 +424,7 @@ static void not_asked(struct upstream_try *t)
         struct flight_failure f = {.err = ERR_UP_TIMEOUT, .retry_after_ms = -1};
         if ((t->tried & 1u << i) != 0)
             continue;
-        bool bad = health_endpoint_failure(t->setup, t->up, t->set, i, &f);
+        bool bad = health_endpoint_failure(t->setup, t->up, t->set, i, &f) || has_lied(t, i, &f);
         t->endpoint = i;
         t->by_auth = false;
         FREE(t->hop);
@@ -454,11 +492,13 @@ static enum upstream_next next_endpoint(struct upstream_try *t)
     t->get_decides = t->get_decides || get_may_differ(t);
     if (about_credentials(f->err))
         return over(t);
-    bool meant = !(health_outage(f) || is_limit(f) || own_failure(f));
+    bool meant = !(health_outage(f) || is_limit(f) || own_failure(f) || is_lie(f));
     t->answered = t->answered || meant;
     t->sound = t->sound || (meant && !health_trouble(f));
     health_endpoint_bad(t->setup, t->up, t->set, t->endpoint, f);
     weigh(t, meant);
+    if (is_lie(f))
+        upstream_lied(t);
     if (core_now(t->px->core) >= t->deadline || !pick_endpoint(t, &next))
         return round_over(t);
     upstream_log(t, LOG_WARN, "endpoint failed, trying the next");
@@ -473,6 +513,14 @@ static enum upstream_next failed(struct upstream_try *t, int err, unsigned statu
     fail(t, err, status, after, why);
     t->by_auth = false;
     return next_endpoint(t);
+}
+
+enum upstream_next upstream_pass_over(struct upstream_try *t, int err, const char *why)
+{
+    if (t->up->n_endpoints > 1)
+        return failed(t, err, t->call.head != NULL ? t->call.head->status : 0, -1, why);
+    upstream_reject(t, err, why);
+    return UPSTREAM_FAILED;
 }
 
 /* ---- redirects ---- */

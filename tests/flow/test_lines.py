@@ -160,6 +160,73 @@ def test_a_mirror_that_is_down_takes_nothing_from_the_registrys_word(upstream, s
         assert larder.get(target).status == 404
 
 
+# ---- an endpoint that gives wrong content is passed over ----
+
+LIES = {"one bit": Fault(flip=-1), "a page": Fault(status=200, body=b"<html>sign in</html>", headers={
+            "Content-Type": "text/html", "Docker-Content-Digest": None, "ETag": None}),
+        "nothing": Fault(status=200, body=b"", headers={"Docker-Content-Digest": None, "ETag": None}), "204": Fault(status=204, body=b"")}
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_an_endpoint_that_gives_wrong_content(what, upstream, second, start_larder):
+    """Where no client has got a byte of it, the next one is asked at once, and later first."""
+    image = Image("lies", (100, 200 * KIB))
+    for up in (upstream, second):
+        up.add("app", image, tag="v1")
+    upstream.on(re.compile("."), LIES[what], method="GET")
+    larder = start_two(start_larder, upstream, second)
+    assert larder.get(paths.manifest(APP, "v1")).body == image.manifest
+    assert larder.get(paths.manifest(APP, image.digest)).body == image.manifest
+    if what != "one bit":  # a list has no digest
+        assert larder.get(paths.tags(APP)).json()["tags"] == ["v1"]
+    small, large = image.layers
+    for name in (image.config, small):
+        assert larder.get(paths.blob(APP, name)).body == image.blobs[name]
+    r = larder.get(paths.blob(APP, large))
+    assert r.good == (what != "one bit") and (r.good or not r.clean)
+    assert larder.get(paths.blob(APP, large)).body == image.blobs[large]
+    asked = [s.path for s in upstream.requests("GET")]
+    assert len(asked) == len(set(asked)), "for the same thing it is asked once"
+
+
+def test_a_tag_of_which_one_endpoint_has_wrong_content_is_checked_at_the_other(upstream, second, start_larder):
+    for up in (upstream, second):
+        up.add("app", Image("v1", (10,)), tag="v1")
+    upstream.on(re.compile("."), LIES["a page"])
+    larder = start_two(start_larder, upstream, second, defaults={"tag_ttl": "0s"})
+    for n in range(4):
+        new = second.add("app", Image("moved-%d" % n, (10,)), tag="v1")
+        r = larder.get(paths.manifest(APP, "v1"))
+        assert r.body == new.manifest and "detail" not in cache_status(r)[1]
+    assert upstream.count() == 1
+
+
+def test_all_endpoints_give_wrong_content(upstream, second, start_larder):
+    image = Image("lies", (100,))
+    for up in (upstream, second):
+        up.add("app", image, tag="v1")
+        up.on(re.compile("."), Fault(flip=-1), method="GET")
+    larder = start_two(start_larder, upstream, second)
+    for target in (paths.manifest(APP, "v1"), paths.blob(APP, image.layers[0])):
+        for _ in range(3):
+            assert_unavailable(larder.get(target), 502)
+    for up in (upstream, second):
+        up.clear()
+    assert larder.get(paths.manifest(APP, "v1")).good, "what is wrong is not remembered against the last one"
+    assert larder.get(paths.blob(APP, image.layers[0])).good
+
+
+@pytest.mark.parametrize("missing", ["manifest", "blob"])
+def test_what_one_endpoint_has_wrong_and_the_other_has_not(missing, upstream, second, start_larder):
+    image = upstream.add("app", Image("lies", (100,)), tag="v1")
+    second.repo("app")
+    upstream.on(re.compile("."), Fault(flip=-1), method="GET")
+    larder = start_two(start_larder, upstream, second)
+    target = paths.manifest(APP, image.digest) if missing == "manifest" else paths.blob(APP, image.layers[0])
+    for _ in range(3):
+        assert_unavailable(larder.get(target), 502)
+
+
 def test_endpoints_by_tls_one_of_which_has_a_bad_certificate(pki, root, leaf, start_larder):
     stranger = pki.root("Stranger").issue("localhost", names=["localhost"], ips=["127.0.0.1"])
     with Upstream(tls=Tls(stranger)) as bad, Upstream(tls=Tls(leaf)) as good:
