@@ -45,6 +45,8 @@
 #define REST_MAX        16384        /* bytes of a body that nobody wants, and how long they may take */
 #define REST_MS         300
 #define HOST_MAX        255
+#define READ_TURN       (1u << 20) /* bytes of a body that are read before others have their turn, where */
+#define PIECE_COST      128        /* ... each piece counts as so many more */
 #define PLACE_KEY       300
 
 /* An answer under way. */
@@ -711,26 +713,28 @@ static void on_stream_ready(struct stream *s, unsigned events)
 
 /* ---- the body ---- */
 
-/* Runs `n` bytes at p through the parser and gathers the body's bytes at `to` (p may lie in the same buffer at or
- * behind `to`). Returns how many; *done: the message ended; -1: malformed. *left: bytes behind the message's end. */
-static ssize_t gather(struct upconn *u, const char *p, size_t n, char *to, bool *done)
+/* Runs input through the parser, of which it takes what it uses, and gathers the body's bytes at `to` (the input may lie in the same
+ * buffer at or behind `to`). Returns how many; *done: the message ended; -1: malformed. It stops when *turn is READ_TURN. */
+static ssize_t gather(struct upconn *u, struct span *in, char *to, size_t *turn, bool *done)
 {
     size_t got = 0;
     struct h1 *parser = &u->answer->parser;
     for (;;) {
         enum h1_event event;
-        size_t used = h1_feed(parser, p, n, &event);
-        p += used;
-        n -= used;
+        size_t used = h1_feed(parser, in->p, in->n, &event);
+        *in = span_from(*in, used);
+        *turn += used + PIECE_COST;
         switch (event) {
         case H1_BODY:
             if (to + got != parser->body.p)
                 memmove(to + got, parser->body.p, parser->body.n);
             got += parser->body.n;
+            if (*turn >= READ_TURN && in->n > 0) /* without input it may still be at its end */
+                return (ssize_t)got;
             break;
         case H1_DONE:
             *done = true;
-            if (n > 0)
+            if (in->n > 0)
                 u->closing = true; /* it spoke out of turn: not to be used again */
             return (ssize_t)got;
         case H1_MORE:
@@ -781,10 +785,32 @@ static ssize_t next_input(struct upconn *u, char *buf, size_t n, const char **fr
     return got;
 }
 
+/* What is left of it waits for another turn. */
+static void give_back(struct upconn *u, struct span input)
+{
+    if (input.n > 0 && u->spill != NULL)
+        u->spill_at -= input.n;
+    else
+        spill_keep(u, input.p, input.n);
+}
+
 /* How long the next piece of the body may take. */
 static int64_t body_wait(const struct call *call)
 {
     return call->whole ? time_left(call, call->idle_ms) : call->idle_ms;
+}
+
+/* Lets others have their turn. */
+static ssize_t read_later(struct call *call)
+{
+    call->turn = 0;
+    stream_want(call->conn->stream, 0);
+    if (call->whole && time_left(call, call->idle_ms) <= 0) {
+        call_fail(call, ERR_UP_TIMEOUT, "the answer's body took too long", NULL);
+        return CALL_BROKEN;
+    }
+    call_tell(call);
+    return CALL_AGAIN;
 }
 
 ssize_t call_read(struct call *call, char *buf, size_t n)
@@ -797,13 +823,14 @@ ssize_t call_read(struct call *call, char *buf, size_t n)
     MUST(call->state == CALL_HEADED && n > 0);
     if (!u->answer->head.has_body)
         return body_ended(call);
-    for (;;) {
+    while (call->turn < READ_TURN) {
         const char *from;
         ssize_t in = next_input(u, buf, n, &from);
         if (in == STREAM_AGAIN) {
             if (call->timer.due == 0)
                 timer_arm(call->pool->core, &call->timer, body_wait(call));
             stream_want(u->stream, STREAM_READ);
+            call->turn = 0;
             return CALL_AGAIN;
         }
         if (in == STREAM_BROKEN) {
@@ -814,7 +841,10 @@ ssize_t call_read(struct call *call, char *buf, size_t n)
             return call_read_end(call);
         timer_disarm(&call->timer);
         bool done = false;
-        ssize_t got = gather(u, from, (size_t)in, buf, &done);
+        struct span input = span_of(from, (size_t)in);
+        ssize_t got = gather(u, &input, buf, &call->turn, &done);
+        if (got >= 0 && !done)
+            give_back(u, input);
         if (u->spill != NULL && u->spill_at == u->spill_n)
             spill_drop(u);
         if (got < 0) {
@@ -832,6 +862,7 @@ ssize_t call_read(struct call *call, char *buf, size_t n)
         if (got > 0)
             return got;
     }
+    return read_later(call);
 }
 
 void call_pause(struct call *call)
@@ -839,7 +870,9 @@ void call_pause(struct call *call)
     if (call->state != CALL_HEADED)
         return;
     timer_disarm(&call->timer);
+    defer_cancel(&call->later);
     stream_want(call->conn->stream, 0);
+    call->turn = 0;
 }
 
 /* ---- what is left of a body ---- */
@@ -856,6 +889,7 @@ static bool rest_step(struct upconn *u, bool *more)
     char buf[4096];
     const char *from;
     bool done = false;
+    size_t turn = 0; /* there is little of it */
     *more = false;
     while (!done && u->rest <= REST_MAX) {
         ssize_t in = next_input(u, buf, sizeof buf, &from);
@@ -866,7 +900,8 @@ static bool rest_step(struct upconn *u, bool *more)
         if (in <= 0)
             return false;
         u->rest += (size_t)in;
-        ssize_t got = gather(u, from, (size_t)in, buf, &done);
+        struct span input = span_of(from, (size_t)in);
+        ssize_t got = gather(u, &input, buf, &turn, &done);
         if (u->secret)
             mem_wipe(buf, sizeof buf);
         if (got < 0)
@@ -919,6 +954,7 @@ void call_start(struct pool *p, struct call *call)
     call->place = NULL;
     call->dial.state = NULL;
     call->reused = call->retried = false;
+    call->turn = 0;
     timer_init(&call->timer, on_call_timer);
     defer_init(&call->later, on_later);
     timer_arm(p->core, &call->timer, time_left(call, call->first_byte_ms));

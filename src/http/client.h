@@ -83,6 +83,7 @@ struct call {
     struct defer later;
     struct dial dial;
     bool retried;
+    size_t turn; /* what has been read since the loop had its turn */
 };
 
 struct pool *pool_new(struct core *core);
@@ -101,7 +102,8 @@ void call_start(struct pool *p, struct call *call);
 #define CALL_BROKEN (-2) /* state is CALL_FAILED */
 
 /* Body bytes into buf: > 0; 0: the end, state is CALL_END; or CALL_AGAIN, CALL_BROKEN. buf is also used as room for
- * framing, so n should be at least 16 KiB. Bytes are read from the connection straight into buf. */
+ * framing, so n should be at least 16 KiB. Bytes are read from the connection straight into buf. However fast they come, and in however
+ * small pieces, there is a CALL_AGAIN from time to time, so that a loop over this holds up nobody for long. */
 ssize_t call_read(struct call *call, char *buf, size_t n) MUSTCHECK;
 /* The owner cannot take more now: stop watching the connection, and the idle time. The next call_read ends the pause. */
 void call_pause(struct call *call);

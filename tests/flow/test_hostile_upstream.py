@@ -1,12 +1,13 @@
 """An upstream that does harm on purpose or by accident: wrong bytes where they are checked last, answers that prove nothing, and ways to
 keep a client or larder busy for ever."""
 
+import json
 import time
 
 import pytest
 
 from lib import paths
-from lib.client import Fetch
+from lib.client import Conn, Fetch
 from lib.images import KIB, MIB, Image, blob
 from lib.larder import REGISTRY, cache_status, wait_until
 from lib.upstream import Fault, Gate, Upstream
@@ -295,3 +296,29 @@ def test_a_manifest_that_breaks_every_time_is_an_error(larder, upstream):
     assert r.status == 502 and r.error_code == "UNAVAILABLE"
     assert upstream.count("GET") == 2
     assert larder.stored_objects() == []
+
+
+@pytest.mark.parametrize("kind", ["list", "blob"])
+def test_what_comes_in_pieces_of_one_byte_holds_nobody_up(kind, upstream, start_larder):
+    """Each costs far more than it is long, and they come faster than they can be looked at."""
+    image = upstream.add("app", Image("pieces", (10,)), tag="v1")
+    if kind == "list":
+        target = paths.tags(APP)
+        data = json.dumps({"name": APP, "tags": ["v%d" % n for n in range(300_000)]}).encode()
+    else:
+        thing = Thing(upstream, 3 * MIB)
+        target, data = thing.ours, thing.data
+    raw = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    raw += b"".join(b"1\r\n%c\r\n" % c for c in data) + b"0\r\n\r\n"
+    larder = start_larder(upstream, workers=1)
+    assert larder.get(paths.manifest(APP, "v1")).good
+    upstream.on(lambda s: s.path in (paths.tags("app"), target.replace("/t/", "/")), Fault(raw=raw))
+    hits, worst = 0, 0
+    with Conn(larder.address) as conn:
+        fetch = Fetch(larder.address, target)
+        while not (fetch.response.status if kind == "list" else fetch.got >= len(data) * 9 // 10):
+            began = time.monotonic()
+            assert conn.exchange("GET", paths.manifest(APP, image.digest)).status == 200
+            hits, worst = hits + 1, max(worst, time.monotonic() - began)
+    assert fetch.result().body == data
+    assert hits > 20, "%d hits meanwhile, of which the slowest took %.3f s" % (hits, worst)
