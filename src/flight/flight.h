@@ -62,7 +62,8 @@ struct flight_answer {
     char media[STORE_MEDIA_MAX + 1];
     char *bytes; /* mem_alloc'd, NULL: none; freed with the flight */
     size_t n;
-    uint64_t length;                 /* of the thing that was asked about, FLIGHT_UNKNOWN */
+    uint64_t length;  /* of the thing that was asked about, FLIGHT_UNKNOWN */
+    struct span name; /* of a list of tags: in bytes, the value of "name" with its quotes; or absent */
     char next[FLIGHT_QUERY_MAX + 1]; /* of a list: the query of its next page; empty: none */
     bool filtered;                   /* referrers: upstream has filtered by artifactType */
     bool unkept;                     /* the store did not take it */

@@ -425,11 +425,11 @@ static enum step judge_list(struct ask *a)
 {
     const struct h1_head *head = a->t.call.head;
     struct span type = media_essence(h1_get(head, SPAN("content-type")));
-    struct span name, index = SPAN("application/vnd.oci.image.index.v1+json");
+    struct span index = SPAN("application/vnd.oci.image.index.v1+json");
     if (a->referrers &&
         (!span_ieq(type, index) || media_of_manifest(type, span_of(a->bytes, a->n)).p == NULL))
         return ask_reject(a, ERR_MANIFEST_UNKNOWN, "referrers that are not an OCI index");
-    if (!a->referrers && !tags_read(span_of(a->bytes, a->n), &name))
+    if (!a->referrers && !tags_read(span_of(a->bytes, a->n), &a->answer.name))
         return ask_reject(a, ERR_UP_CONTENT, "not a list of tags");
     if (!a->referrers)
         type = SPAN("application/json");

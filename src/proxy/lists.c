@@ -81,6 +81,7 @@ void lists_put(struct lists *l, struct span key, const struct flight_answer *a)
     k->checked_ms = clock_wall_ms();
     k->filtered = a->filtered;
     k->bytes = append(&to, span_of(a->bytes, a->n));
+    k->name = a->name.p == NULL ? SPAN_NONE : span_sub(k->bytes, (size_t)(a->name.p - a->bytes), a->name.n);
     k->media = append(&to, media);
     k->next = append(&to, next);
     struct entry *e = mem_zalloc(sizeof *e + key.n);

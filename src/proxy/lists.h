@@ -13,6 +13,7 @@ struct list_kept {
     struct ref ref;
     int64_t checked_ms; /* wall clock */
     struct span bytes, media, next;
+    struct span name; /* in bytes, as in struct flight_answer */
     bool filtered;
     char text[];
 };

@@ -7,7 +7,6 @@
 #include "proxy/serve_int.h"
 #include "registry/error.h"
 #include "registry/link.h"
-#include "registry/tags.h"
 
 /* ---- counting and logging ---- */
 
@@ -465,9 +464,9 @@ static void list_link(struct serve *s, struct span next)
     exchange_field(s->x, SPAN("Link"), str_span(&l));
 }
 
-enum step respond_list(struct serve *s, struct span doc, struct span media, struct span next, bool filtered)
+enum step respond_list(struct serve *s, struct span doc, struct span name, struct span media,
+                       struct span next, bool filtered)
 {
-    struct span value;
     uint64_t n;
     begin(s, 200);
     exchange_field(s->x, SPAN("Content-Type"), media);
@@ -475,10 +474,9 @@ enum step respond_list(struct serve *s, struct span doc, struct span media, stru
         list_link(s, next);
     if (filtered && s->kind == KIND_REFERRERS)
         exchange_field(s->x, SPAN("OCI-Filters-Applied"), SPAN("artifactType"));
-    if (s->kind == KIND_TAGS && tags_read(doc, &value) && value.p != NULL) {
-        size_t before =
-            (size_t)(value.p - doc.p) + 1; /* our name for the repository between upstream's quotes */
-        struct span parts[] = {span_sub(doc, 0, before), s->route.name, span_from(doc, before + value.n - 2)};
+    if (name.p != NULL) { /* our name for the repository between upstream's quotes */
+        size_t before = (size_t)(name.p - doc.p) + 1;
+        struct span parts[] = {span_sub(doc, 0, before), s->route.name, span_from(doc, before + name.n - 2)};
         struct body *body = pieces_body(parts, ARRAY_LEN(parts), &n);
         return send_body(s, n, body, false);
     }

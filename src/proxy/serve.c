@@ -111,7 +111,7 @@ static bool never_moves(const struct serve *s)
 
 static enum step send_kept(struct serve *s)
 {
-    return respond_list(s, s->list->bytes, s->list->media, s->list->next, s->list->filtered);
+    return respond_list(s, s->list->bytes, s->list->name, s->list->media, s->list->next, s->list->filtered);
 }
 
 /* A list that was kept and is still fresh. has_tag and ttl_ms say of the list what they say of a tag. */
@@ -270,7 +270,8 @@ static enum step step_ask(struct serve *s)
     const struct flight_answer *a = flight_answer(&s->seat);
     s->result = s->collapsed ? RESULT_COLLAPSED : RESULT_MISS;
     if (s->asked == ASK_LIST)
-        return respond_list(s, span_of(a->bytes, a->n), span_str(a->media), span_str(a->next), a->filtered);
+        return respond_list(s, span_of(a->bytes, a->n), a->name, span_str(a->media), span_str(a->next),
+                            a->filtered);
     if (s->asked == ASK_STAT) {
         s->linked = a->proved;
         s->told = true;

@@ -83,8 +83,9 @@ enum step respond_content(struct serve *s);
 enum step respond_object(struct serve *s); /* the same for s->object */
 /* A HEAD for a blob that is not here. */
 enum step respond_stat(struct serve *s, const struct flight_answer *a);
-/* A list; doc stays until the answer is out. next: the query of its next page, may be empty. */
-enum step respond_list(struct serve *s, struct span doc, struct span media, struct span next, bool filtered);
+/* A list; doc stays until the answer is out. name: as in struct flight_answer. next: the query of its next page, may be empty. */
+enum step respond_list(struct serve *s, struct span doc, struct span name, struct span media,
+                       struct span next, bool filtered);
 /* The answer is out (or cut): counters and access log. */
 void respond_count(struct serve *s);
 

@@ -26,6 +26,8 @@ static void put(struct lists *l, struct span key, struct span doc, const char *n
 {
     static struct flight_answer a; /* large */
     a = (struct flight_answer){.bytes = (char *)(uintptr_t)doc.p, .n = doc.n, .filtered = filtered};
+    if (span_starts(doc, SPAN("{\"name\":\"a\"")))
+        a.name = span_sub(doc, 8, 3);
     snprintf(a.media, sizeof a.media, "application/json");
     snprintf(a.next, sizeof a.next, "%s", next);
     lists_put(l, key, &a);
@@ -57,6 +59,7 @@ static void test_everything_is_copied(void **state)
     struct list_kept *k = lists_get(l, SPAN("t docker.io/library/a  n=1"));
     assert_non_null(k);
     assert_true(span_eq(k->bytes, SPAN("{\"name\":\"a\",\"tags\":[\"1\"]}")));
+    assert_true(span_eq(k->name, SPAN("\"a\"")) && k->name.p == k->bytes.p + 8);
     assert_true(span_eq(k->media, SPAN("application/json")));
     assert_true(span_eq(k->next, SPAN("n=1&last=1")));
     assert_true(k->filtered);
@@ -71,6 +74,7 @@ static void test_empty_parts(void **state)
     put(l, SPAN("k"), SPAN("{}"), "", false);
     struct list_kept *k = lists_get(l, SPAN("k"));
     assert_int_equal(k->next.n, 0);
+    assert_null(k->name.p);
     assert_false(k->filtered);
     lists_release(k);
     lists_release(NULL);
