@@ -285,8 +285,7 @@ static enum step step_get(struct ask *a)
     const struct h1_head *head = a->t.call.head;
     if (head->status != 200)
         return ask_reject(a, ERR_UP_CONTENT, "206 although no Range was asked for");
-    struct span coding = h1_get(head, SPAN("content-encoding"));
-    if (coding.p != NULL && !span_ieq(coding, SPAN("identity")))
+    if (upstream_coded(head))
         return ask_reject(a, ERR_UP_CONTENT, "a content coding that was not asked for");
     if (head->has_length && head->length > a->max)
         return too_large(a);

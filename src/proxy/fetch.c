@@ -40,16 +40,18 @@
 #include "proxy/side.h"
 #include "proxy/transfer.h"
 
-#define RING         (512u << 10) /* a power of two */
-#define RING_ROOM    (16u << 10)  /* less room than this is not worth a read */
-#define PIECE        (128u << 10) /* what a job writes and then hashes, while it is in a cache */
-#define JOB_TURN     (1u << 20)   /* after so much a job gives its thread back: others wait for it */
-#define REHASH_SOON  (64u << 20)  /* an upstream waits while no more than this is rehashed */
-#define SIDES_MAX    3
-#define SIDE_PART    10 /* at most one byte in ten may be fetched twice */
-#define SIDE_BYTES   (4u << 20)
-#define SIDE_ALIGN   UINT64_C(0xffff)
-#define SIDE_WAIT_MS 1000 /* a front that will be there sooner is waited for */
+#define RING             (512u << 10) /* a power of two */
+#define RING_ROOM        (16u << 10)  /* less room than this is not worth a read */
+#define PIECE            (128u << 10) /* what a job writes and then hashes, while it is in a cache */
+#define JOB_TURN         (1u << 20)   /* after so much a job gives its thread back: others wait for it */
+#define REHASH_SOON      (64u << 20)  /* an upstream waits while no more than this is rehashed */
+#define SIDES_MAX        3
+#define SIDE_PART        10 /* at most one byte in ten may be fetched twice */
+#define SIDE_BYTES       (4u << 20)
+#define SIDE_ALIGN       UINT64_C(0xffff)
+#define SIDE_REST_MS     1000 /* after one that failed; doubled with each */
+#define SIDE_REST_MAX_MS 30000
+#define SIDE_WAIT_MS     1000 /* a front that will be there sooner is waited for */
 
 enum fetch_state {
     FETCH_OPEN,
@@ -112,6 +114,7 @@ struct fetch {
     unsigned n_sides;
     uint64_t side_budget;
     bool no_sides;
+    int64_t sides_at, side_rest_ms; /* core_now, before which none is begun; the last rest, or 0 */
     struct timer side_tick;
     uint64_t want_from, want_to; /* the range that waits for a side; from == to: none */
 };
@@ -812,7 +815,26 @@ void fetch_side_gone(struct fetch *f, const struct side *side)
 
 void fetch_side_wrote(struct fetch *f)
 {
+    f->side_rest_ms = 0;
     op_run(&f->op);
+}
+
+/* Upstream limits requests, say, or no connection was free. Who waits for it does not say so again before something has been
+ * published. */
+void fetch_side_failed(struct fetch *f, uint64_t from, uint64_t to)
+{
+    int64_t now = core_now(f->op.core), rest = 2 * f->side_rest_ms;
+    if (now >= f->sides_at) { /* of several that fail at once one counts */
+        f->side_rest_ms = rest < SIDE_REST_MS       ? SIDE_REST_MS
+                          : rest > SIDE_REST_MAX_MS ? SIDE_REST_MAX_MS
+                                                    : rest;
+        f->sides_at = now + f->side_rest_ms;
+    }
+    f->side_budget += to - from;
+    if (f->want_from == f->want_to && flight_readers(f->flight) > 0) {
+        f->want_from = from;
+        f->want_to = to;
+    }
 }
 
 void fetch_no_more_sides(struct fetch *f)
@@ -857,8 +879,13 @@ static void side_begin(struct fetch *f)
 static void sides_look(struct fetch *f)
 {
     bool headed = f->op.state == FETCH_BODY || (f->op.state == FETCH_REHASH && f->x.headed);
+    int64_t rest = f->sides_at - core_now(f->op.core);
     if (!headed || f->no_sides || f->side_budget == 0)
         return;
+    if (rest > 0) {
+        timer_arm(f->op.core, &f->side_tick, rest);
+        return;
+    }
     while (f->n_sides < SIDES_MAX && f->side_budget > 0) {
         if (f->want_from == f->want_to && !flight_take_want(f->flight, &f->want_from, &f->want_to))
             return;

@@ -215,6 +215,8 @@ void upstream_reject(struct upstream_try *t, int err, const char *why);
 enum upstream_next upstream_pass_over(struct upstream_try *t, int err, const char *why) MUSTCHECK;
 /* All of what t->endpoint gave is wrong (t->failure says how): for a while the others are asked first for it. */
 void upstream_lied(const struct upstream_try *t);
+/* Is it in a content coding? None is ever asked for. */
+bool upstream_coded(const struct h1_head *head);
 void upstream_log(const struct upstream_try *t, enum log_level level, const char *msg);
 
 /* ---- ask.c ---- */

@@ -25,6 +25,7 @@ struct side {
     char *buf;
     size_t n, writing;
     bool last;    /* nothing more will come */
+    bool broke;   /* ... although there should: it may be asked for again */
     bool written; /* the job has ended */
     struct job job;
     int job_err;
@@ -44,23 +45,32 @@ static enum step side_end(struct side *s)
     upstream_stop(&s->t);
     if (op_expects(&s->op, SIDE_O_CALL))
         op_clear(&s->op, SIDE_O_CALL);
+    if (s->broke && s->op.closing == 0)
+        fetch_side_failed(s->parent, s->at, s->to);
     return op_go(&s->op, SIDE_END);
+}
+
+static bool is_the_part(const struct side *s, const struct h1_head *head)
+{
+    uint64_t first, last, total;
+    return head->status == 206 && !upstream_coded(head) &&
+           range_parse_content(h1_get(head, SPAN("content-range")), &first, &last, &total) &&
+           first == s->at && total == s->length;
 }
 
 static enum step step_head(struct side *s)
 {
     enum upstream_next next = upstream_step(&s->t);
+    unsigned status = s->t.failure.status;
     if (next == UPSTREAM_WAIT)
         return op_wait(&s->op, SIDE_O_CALL);
-    uint64_t first, last, total;
-    const struct h1_head *head = s->t.call.head;
-    if (next == UPSTREAM_FAILED || head->status != 206 ||
-        !range_parse_content(h1_get(head, SPAN("content-range")), &first, &last, &total) || first != s->at ||
-        total != s->length) {
+    if (next == UPSTREAM_HEADED && is_the_part(s, s->t.call.head))
+        return op_go(&s->op, SIDE_BODY);
+    if (next == UPSTREAM_HEADED || status == 400 || status == 416)
         fetch_no_more_sides(s->parent);
-        return side_end(s);
-    }
-    return op_go(&s->op, SIDE_BODY);
+    else
+        s->broke = true;
+    return side_end(s);
 }
 
 /* Whole blocks only, but for the end of the object: see partial_write. */
@@ -81,6 +91,7 @@ static enum step step_body(struct side *s)
             break;
         if (n <= 0) {
             s->last = true;
+            s->broke = s->n < s->to - s->at;
             break;
         }
         s->n += (size_t)n;

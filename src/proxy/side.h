@@ -2,6 +2,8 @@
  * file. Its bytes are not verified by themselves: the front comes over them later, fetches them again and hashes them, so sides
  * are small and their sum is bounded by the fetch.
  *
+ * What fails is asked for again after a rest, unless upstream does not honour Range.
+ *
  * Owner: the fetch that started it; it must not end before all its sides are gone. Thread: the fetch's core. */
 #ifndef LARDER_PROXY_SIDE_H
 #define LARDER_PROXY_SIDE_H
@@ -22,8 +24,9 @@ void side_close(struct side *s);
 /* ---- what a side tells its fetch ---- */
 
 void fetch_side_gone(struct fetch *f, const struct side *side); /* forget it */
-void fetch_side_wrote(struct fetch *f);      /* a write has ended: the front may go where it was */
-void fetch_no_more_sides(struct fetch *f);   /* upstream does not honour Range */
-uint64_t fetch_front(const struct fetch *f); /* bytes below are the front's */
+void fetch_side_wrote(struct fetch *f);    /* a write has ended: the front may go where it was */
+void fetch_no_more_sides(struct fetch *f); /* upstream does not honour Range */
+void fetch_side_failed(struct fetch *f, uint64_t from, uint64_t to); /* [from, to) has not come, this time */
+uint64_t fetch_front(const struct fetch *f);                         /* bytes below are the front's */
 
 #endif

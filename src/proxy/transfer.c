@@ -121,8 +121,7 @@ enum transfer_next transfer_head(struct transfer *x)
         break;
     }
     const struct h1_head *head = x->t.call.head;
-    struct span coding = h1_get(head, SPAN("content-encoding"));
-    if (coding.p != NULL && !span_ieq(coding, SPAN("identity")))
+    if (upstream_coded(head))
         return reject(x, "a content coding that was not asked for");
     return head->status == 206 ? head_part(x, head) : head_whole(x, head);
 }

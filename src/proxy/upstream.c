@@ -89,6 +89,12 @@ void upstream_reject(struct upstream_try *t, int err, const char *why)
     upstream_stop(t);
 }
 
+bool upstream_coded(const struct h1_head *head)
+{
+    struct span coding = h1_get(head, SPAN("content-encoding"));
+    return coding.p != NULL && !span_ieq(coding, SPAN("identity"));
+}
+
 static const struct conf_endpoint *endpoint_of(const struct upstream_try *t)
 {
     return &t->up->endpoints[t->endpoint];

@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 
 import pytest
 
@@ -172,6 +173,24 @@ def test_a_small_range_at_the_end_does_not_wait_for_the_rest(larder, upstream, a
     assert upstream.sent(thing.theirs) <= 1.1 * len(thing.data)
 
 
+@pytest.mark.parametrize("fault", [Fault(status=503), Fault(status=429, headers={"Retry-After": "1"}), Fault(drop=True), Fault(cut_at=0),
+                                   Fault(cut_at=100 * KIB), Fault(raw=b"garbage\r\n\r\n")],
+                         ids=["503", "429", "no answer", "no byte", "some bytes", "garbage"])
+def test_a_piece_that_does_not_come_is_asked_for_again(larder, upstream, fault):
+    """That one request for a part of it fails says nothing of the next."""
+    thing = Thing(upstream, 48 * MIB)
+    upstream.on(lambda s: s.path == thing.theirs and s.range, fault, nth=range(1, 3) if fault.drop else 1)
+    upstream.on(lambda s: s.path == thing.theirs and not s.range, Fault(rate=2 * MIB))
+    whole = Fetch(larder.address, thing.ours)
+    whole.wait_got(MIB // 2)
+    began = time.monotonic()
+    for first in (32 * MIB, 40 * MIB):
+        r = larder.get(thing.ours, {"Range": "bytes=%d-%d" % (first, first + 299999)})
+        assert_part(r, thing.data, first, first + 299999)
+    assert time.monotonic() - began < 8, "it did not wait for the front"
+    whole.leave()
+
+
 @pytest.mark.parametrize("asked,first,last", [("bytes=-1000", 8 * MIB - 1000, 8 * MIB - 1), ("bytes=8000000-", 8000000, 8 * MIB - 1),
                                               ("bytes=100-199", 100, 199)])
 def test_a_range_of_a_cold_blob(larder, upstream, asked, first, last):
@@ -222,6 +241,17 @@ def test_ranges_when_upstream_ignores_them(larder, upstream):
     upstream.on(thing.theirs, Fault(range="ignore"))
     assert_part(larder.get(thing.ours, {"Range": "bytes=-100"}), thing.data, MIB - 100, MIB - 1)
     assert larder.get(thing.ours).body == thing.data
+
+
+def test_a_part_in_a_coding_is_not_taken(larder, upstream):
+    thing = Thing(upstream, 8 * MIB)
+    coded = upstream.on(lambda s: s.path == thing.theirs and s.range, Fault(headers={"Content-Encoding": "gzip"}, body=b"\x1f\x8b" * 500000))
+    held = upstream.hold(lambda s: s.path == thing.theirs and not s.range, at=100 * KIB)
+    whole, part = Fetch(larder.address, thing.ours), Fetch(larder.address, thing.ours, {"Range": "bytes=8000000-8000999"})
+    wait_until(lambda: coded.used, "a part has been asked for")
+    held.release()
+    assert_part(part.result(), thing.data, 8000000, 8000999)
+    assert whole.result().body == thing.data
 
 
 @pytest.mark.parametrize("framing", ["chunked", "close"])
