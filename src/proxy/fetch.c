@@ -722,15 +722,22 @@ static enum step step_index(struct fetch *f)
 
 /* ---- FAIL ---- */
 
+/* Nothing has come, and nobody was told of anything: no file is left for what may not even be there. */
+static bool nothing_there(const struct fetch *f)
+{
+    return f->x.front == 0 && !f->x.headed;
+}
+
 static void keep_work(struct job *j)
 {
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct partial *p = flight_partial(f->flight);
     struct str why = STR_INIT(f->job_why);
-    if (f->x.t.failure.err == ERR_CLIENT_GONE) /* somebody may still come, and then it goes on */
-        f->job_err = partial_cut(p, f->x.front, &why);
-    else if (f->discard)
+    bool gone = f->x.t.failure.err == ERR_CLIENT_GONE; /* somebody may still come, and then it goes on */
+    if (gone ? nothing_there(f) : f->discard)
         partial_discard(p);
+    else if (gone)
+        f->job_err = partial_cut(p, f->x.front, &why);
     else
         partial_keep(p, f->x.front);
 }
@@ -738,9 +745,10 @@ static void keep_work(struct job *j)
 /* Somebody has come after all. */
 static enum step go_on(struct fetch *f)
 {
+    bool no_file = f->tidied && nothing_there(f);
     f->tidied = false;
     f->x.t.deadline = 0;
-    return op_go(&f->op, FETCH_SEND);
+    return op_go(&f->op, no_file ? FETCH_RESTART : FETCH_SEND);
 }
 
 /* Tidies the partial file before the flight leaves the table, because whoever comes next opens it anew; then tells the

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from lib import paths
-from lib.client import Fetch, fetch_many
-from lib.images import KIB, MIB, Image, blob
+from lib.client import Conn, Fetch, fetch_many
+from lib.images import KIB, MIB, Image, blob, digest
 from lib.larder import cache_status, wait_until
 from lib.upstream import Fault, Gate
 
@@ -350,6 +350,33 @@ def test_a_newcomer_right_after_the_only_client_left(upstream, start_larder, pol
     assert upstream.count() <= 2
     larder.wait_idle()
     assert larder.metric("upstream_received_bytes_total") <= 1.1 * len(thing.data)
+
+
+def test_who_leaves_before_there_is_anything_leaves_nothing(start_larder, upstream):
+    """Neither of what is there nor of names that somebody made up. And whoever comes a moment later gets it."""
+    larder = start_larder(upstream, defaults={"on_abandoned": "auto"})
+    gate, things = Gate(), [Thing(upstream, 10 * KIB, "left-%d" % n) for n in range(30)]
+    held = upstream.on(re.compile("/blobs/"), Fault(hold={"request": gate}))
+    made_up = [paths.blob(APP, digest(b"%d" % n)) for n in range(100)]
+    conns = [Conn(larder.address) for _ in made_up + things]
+    for c, target in zip(conns, made_up + [t.ours for t in things]):
+        c.send_request("GET", target)
+    wait_until(lambda: len(larder.partials()) == len(conns), "all have been asked for")
+    for c in conns:
+        c.reset()
+    larder.wait_idle()
+    gate.release()
+    assert larder.partials() == []
+    held.fault = Fault(delay={"request": 0.01})
+    for n, thing in enumerate(things):
+        with Conn(larder.address) as c:
+            c.send_request("GET", thing.ours)
+            time.sleep(n % 5 * 0.0005)
+            c.reset()
+        r = larder.get(thing.ours)
+        assert r.good and r.body == thing.data
+        larder.wait_stored(thing.digest)
+    assert larder.partials() == []
 
 
 def test_clients_that_come_and_go_all_the_time(larder, upstream):
