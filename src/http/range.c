@@ -105,3 +105,10 @@ bool range_parse_content(struct span header, uint64_t *first, uint64_t *last, ui
     }
     return span_u64(whole, UINT64_MAX - 1, total) && *last < *total;
 }
+
+bool range_parse_refused(struct span header, uint64_t *total)
+{
+    struct span rest;
+    return unit_is_bytes(header, ' ', &rest) && span_starts(rest, SPAN("*/")) &&
+           span_u64(span_from(rest, 2), UINT64_MAX - 1, total);
+}

@@ -33,5 +33,7 @@ bool range_resolve(const struct range_spec *spec, uint64_t length, struct range 
 /* Content-Range of an answer: "bytes 0-99/1000", "bytes 0-99/(star)" (then *total is UINT64_MAX). False on anything
  * else, also on last < first and last >= total. */
 bool range_parse_content(struct span header, uint64_t *first, uint64_t *last, uint64_t *total) MUSTCHECK;
+/* Content-Range of a 416: "bytes (star)/1000". False on anything else. */
+bool range_parse_refused(struct span header, uint64_t *total) MUSTCHECK;
 
 #endif

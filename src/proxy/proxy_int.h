@@ -186,6 +186,7 @@ struct upstream_try {
     struct upstream_hop *hop;      /* where a redirect has led; NULL: at the endpoint */
     enum address_kind own;         /* of the endpoint's address */
     struct flight_failure failure; /* when UPSTREAM_FAILED */
+    uint64_t refused_of;           /* the whole length, as a 416 has said it, or LENGTH_UNKNOWN */
     char why[256];                 /* in words, for the log */
     struct call call;
     char path[UPSTREAM_PATH_MAX];

@@ -110,13 +110,22 @@ static enum transfer_next head_part(struct transfer *x, const struct h1_head *he
     return TRANSFER_BODY;
 }
 
+/* Nobody has seen a head. It may say how long the blob is: then it is known what is to be done. */
+static enum transfer_next refused(const struct transfer *x)
+{
+    if (x->t.refused_of == LENGTH_UNKNOWN || x->t.refused_of == x->front)
+        return TRANSFER_ALL;
+    return x->t.refused_of < x->front ? TRANSFER_BEYOND
+                                      : TRANSFER_BROKEN; /* it knows no ranges: again without */
+}
+
 enum transfer_next transfer_head(struct transfer *x)
 {
     switch (upstream_step(&x->t)) {
     case UPSTREAM_WAIT:
         return TRANSFER_WAIT;
     case UPSTREAM_FAILED:
-        return x->t.failure.status == 416 && x->front > 0 && !x->headed ? TRANSFER_ALL : TRANSFER_BROKEN;
+        return x->t.failure.status == 416 && x->front > 0 && !x->headed ? refused(x) : TRANSFER_BROKEN;
     case UPSTREAM_HEADED:
         break;
     }

@@ -45,7 +45,7 @@ void transfer_send(struct transfer *x, void (*event)(struct call *call));
 enum transfer_next {
     TRANSFER_WAIT,
     TRANSFER_BODY,   /* read it */
-    TRANSFER_ALL,    /* nothing lies behind front: 416. Nobody has seen a head */
+    TRANSFER_ALL,    /* nothing lies behind front, it seems: 416. Nobody has seen a head */
     TRANSFER_BEYOND, /* the blob ends before front. Nobody has seen a head */
     TRANSFER_BROKEN  /* see t.failure */
 };

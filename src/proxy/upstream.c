@@ -325,6 +325,7 @@ void upstream_start(struct upstream_try *t, void (*event)(struct call *call))
     t->call.event = event;
     t->rounds = 0;
     t->why[0] = 0;
+    t->refused_of = LENGTH_UNKNOWN;
     t->failure = (struct flight_failure){.retry_after_ms = -1};
     defer_init(&t->later, on_later);
     timer_init(&t->pause, on_pause);
@@ -732,6 +733,8 @@ static enum upstream_next step_answer(struct upstream_try *t)
     if (is_redirect(status))
         return follow(t);
     str_addf(&s, "status %u", status);
+    if (status == 416 && !range_parse_refused(h1_get(head, SPAN("content-range")), &t->refused_of))
+        t->refused_of = LENGTH_UNKNOWN;
     if (status < 400)
         return failed(t, ERR_UP_CONTENT, status, -1, why);
     return failed(t, upstream_err_of(status, t->what), status,

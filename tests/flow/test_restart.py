@@ -113,6 +113,21 @@ def test_a_partial_file_whose_rest_is_not_to_be_had_alone(larder, upstream, mode
     assert larder.get(thing.ours).body == thing.data
 
 
+def test_a_partial_file_is_kept_where_upstream_refuses_ranges(larder, upstream):
+    """It says how long the blob is, which is enough: nobody waits for the file to be read, and it is not thrown away."""
+    thing = Thing(upstream)
+    killed(larder, upstream, thing, MIB)
+    larder.start()
+    upstream.on(lambda s: s.path == thing.theirs and s.range, Fault(range="refuse"))
+    gate = upstream.hold(thing.theirs, at=0)
+    f = Fetch(larder.address, thing.ours)
+    f.wait_got(MIB)
+    gate.release()
+    r = f.result()
+    assert r.good and r.body == thing.data
+    assert [s.range for s in upstream.requests()][-2:] == ["bytes=%d-" % MIB, None]
+
+
 def test_a_partial_file_that_is_all(larder, upstream):
     """Killed before it was put into its place. Upstream knows no Range: what is there is not fetched again all the same."""
     thing = Thing(upstream)

@@ -212,6 +212,33 @@ static void content_range(void **state)
     assert_false(range_parse_content(SPAN_NONE, &first, &last, &total));
 }
 
+static void content_range_of_a_refusal(void **state)
+{
+    UNUSED(state);
+    static const char *bad[] = {
+        "",
+        "bytes",
+        "bytes *",
+        "bytes */",
+        "bytes */*",
+        "bytes 0-99/1000",
+        "bytes */-1",
+        "bytes */1 0",
+        "bytes=*/1000",
+        "bytes */18446744073709551615",
+    };
+    uint64_t total;
+    assert_true(range_parse_refused(SPAN("bytes */1000"), &total));
+    assert_int_equal(total, 1000);
+    assert_true(range_parse_refused(SPAN("Bytes */0"), &total));
+    assert_int_equal(total, 0);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        if (range_parse_refused(span_str(bad[i]), &total))
+            fail_msg("accepted: %s", bad[i]);
+    }
+    assert_false(range_parse_refused(SPAN_NONE, &total));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +248,7 @@ int main(void)
         cmocka_unit_test(as_many_as_clients_send),
         cmocka_unit_test(resolving),
         cmocka_unit_test(content_range),
+        cmocka_unit_test(content_range_of_a_refusal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
