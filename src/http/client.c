@@ -41,8 +41,7 @@
 #define KEEP_SESSIONS   256              /* places that stay for it, per core */
 #define WAITING_MAX     4096             /* calls per origin and core */
 #define READ_HEAD       16384
-#define READ_TURN       (256u << 10) /* of a body in one turn of the loop: others have theirs */
-#define REST_MAX        16384        /* bytes of a body that nobody wants, and how long they may take */
+#define REST_MAX        16384 /* bytes of a body that nobody wants, and how long they may take */
 #define REST_MS         300
 #define HOST_MAX        255
 #define READ_TURN       (1u << 20) /* bytes of a body that are read before others have their turn, where */
@@ -70,7 +69,6 @@ struct upconn {
     struct call *call;     /* NULL: idle or resting */
     struct list_node node; /* place->idle or place->resting */
     struct timer idle;     /* when idle or resting */
-    size_t turn;           /* bytes that were read since the loop told of some */
     size_t rest;           /* bytes that were read off */
     struct answer *answer; /* from the request to the end of the call, or of the rest */
     char *request;         /* until it is sent */
@@ -683,7 +681,6 @@ static void on_stream_ready(struct stream *s, unsigned events)
     struct upconn *u = s->owner;
     CHECK_MAGIC(u, UPCONN_MAGIC);
     struct call *call = u->call;
-    u->turn = 0;
     if (u->resting) {
         rest_read(u);
         return;
@@ -767,7 +764,7 @@ static ssize_t call_read_end(struct call *call)
     return CALL_BROKEN;
 }
 
-/* One piece of input: from the spill, else from the socket into buf, which a peer that is never out of breath does not hold. */
+/* One piece of input: from the spill, else from the socket into buf. */
 static ssize_t next_input(struct upconn *u, char *buf, size_t n, const char **from)
 {
     if (u->spill != NULL) {
@@ -778,11 +775,7 @@ static ssize_t next_input(struct upconn *u, char *buf, size_t n, const char **fr
         return (ssize_t)take;
     }
     *from = buf;
-    if (u->turn >= READ_TURN)
-        return STREAM_AGAIN; /* who is told that wants to be told of more, and of what is there, too */
-    ssize_t got = stream_recv(u->stream, buf, n);
-    u->turn += got > 0 ? (size_t)got : 0;
-    return got;
+    return stream_recv(u->stream, buf, n);
 }
 
 /* What is left of it waits for another turn. */

@@ -5,7 +5,7 @@
  *
  *   call_start(pool, call)       then call->event(call) whenever something changed; look at call->state
  *   CALL_HEADED                  call->head is valid; read the body with call_read until CALL_END
- *                                (in one turn of the loop it gives some 256 KiB, so that nobody waits for one peer)
+ *                                (in one turn of the loop it gives a MiB at most, so that nobody waits for one peer)
  *   CALL_FAILED                  call->err and call->why say what happened
  *   call_end(call)               exactly once, at any moment: gives the connection back (if the answer was read to
  *                                its end, or nearly, and may be followed by another) or closes it. No event comes after it.
