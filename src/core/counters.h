@@ -21,6 +21,8 @@
     X(client_tls_failures, counter, "client_tls_failures_total", "TLS handshakes of clients that failed")    \
     X(answers_again, counter, "client_answers_again_total",                                                  \
       "Answers that went out in the bytes of the one before")                                                \
+    X(answers_cut, counter, "client_answers_cut_total",                                                      \
+      "Answers that ended short because the rest of them could not be had")                                  \
     X(bytes_to_clients, counter, "client_sent_bytes_total", "Bytes of responses sent to clients")            \
     X(bytes_from_upstream, counter, "upstream_received_bytes_total",                                         \
       "Bytes of bodies received from upstream")                                                              \

@@ -549,7 +549,8 @@ static void on_ready(struct stream *stream, unsigned events)
 
 /* ---- sending ---- */
 
-enum sent { SENT_SOME, SENT_FULL, SENT_WAIT, SENT_ALL, SENT_FAIL };
+/* SENT_SHORT: the rest of the answer cannot be had. SENT_FAIL: the client is gone. */
+enum sent { SENT_SOME, SENT_FULL, SENT_WAIT, SENT_ALL, SENT_SHORT, SENT_FAIL };
 
 static void send_wake(void *arg)
 {
@@ -613,10 +614,10 @@ static void frame_piece(struct exchange *x, struct body_piece *piece)
 static enum sent body_end(struct exchange *x, bool well)
 {
     if (!well)
-        return SENT_FAIL;
+        return SENT_SHORT;
     if ((x->chunked ? x->chunk_left : x->left) > 0 && !x->until_close) {
         RARE();
-        return SENT_FAIL; /* fewer bytes than the head, or the chunk's size, promised */
+        return SENT_SHORT; /* fewer bytes than the head, or the chunk's size, promised */
     }
     if (x->chunked)
         str_add(&x->out, SPAN("0\r\n\r\n"));
@@ -668,7 +669,7 @@ static enum sent send_file(struct conn *k, struct body_piece *piece)
     struct exchange *x = k->x;
     enum cold_verdict v = cold_look(&x->cold, piece);
     if (v != COLD_GO)
-        return v == COLD_WAIT ? SENT_WAIT : SENT_FAIL;
+        return v == COLD_WAIT ? SENT_WAIT : SENT_SHORT;
     if (piece->mem != NULL)
         return send_memory(k, piece, false);
     size_t n = piece->len < SEND_TURN ? (size_t)piece->len : SEND_TURN;
@@ -676,7 +677,7 @@ static enum sent send_file(struct conn *k, struct body_piece *piece)
     if (put == STREAM_AGAIN)
         return SENT_FULL;
     if (put <= 0)
-        return SENT_FAIL; /* broken, or the file is shorter than promised */
+        return put == 0 ? SENT_SHORT : SENT_FAIL; /* the file is shorter than promised, or broken */
     body_took(x, (uint64_t)put);
     return SENT_SOME;
 }
@@ -691,7 +692,7 @@ static enum sent send_step(struct conn *k)
         st = x->left == 0 && !x->chunked ? BODY_END : x->body->ops->pull(x->body, &piece);
         if (st == BODY_END || st == BODY_FAIL) {
             enum sent s = body_end(x, st == BODY_END);
-            if (s == SENT_FAIL)
+            if (s == SENT_SHORT)
                 return s;
         } else if (st == BODY_PIECE) {
             frame_piece(x, &piece);
@@ -737,8 +738,12 @@ static void send_run(struct conn *k)
         case SENT_ALL:
             conn_answered(k);
             return;
-        case SENT_FAIL:
+        case SENT_SHORT:
+            COUNT(core_counters(k->server->core), answers_cut, 1);
             conn_close(k, x->until_close, "the answer was cut short");
+            return;
+        case SENT_FAIL:
+            conn_close(k, x->until_close, stream_why(k->stream));
             return;
         }
     }

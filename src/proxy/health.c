@@ -9,6 +9,7 @@
  *   bad       one endpoint of several, for all or (a limit) for one account: the others are asked first, for a pause that doubles */
 #include "proxy/proxy_int.h"
 
+#include "base/mem.h"
 #include "http/retry.h"
 
 #define DOWN_FIRST_MS 1000
@@ -116,6 +117,18 @@ bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up,
     *err = atomic_load_explicit(&h->err, memory_order_relaxed);
     *status = atomic_load_explicit(&h->status, memory_order_relaxed);
     return get(&h->down_until_ms) > clock_mono_ms();
+}
+
+bool *upstreams_down(const struct setup *setup)
+{
+    const struct conf *conf = setup_conf(setup);
+    bool *down = mem_zalloc(conf->n_upstreams + 1);
+    for (size_t i = 0; i < conf->n_rules; i++) {
+        const struct conf_rule *r = &conf->rules[i];
+        if (upstream_is_down(setup, r->upstream, r->credential_set, WHAT_MANIFEST, &(int){0}, &(unsigned){0}))
+            down[r->upstream->index] = true;
+    }
+    return down;
 }
 
 bool health_in_trouble(const struct setup *setup, const struct conf_upstream *up)

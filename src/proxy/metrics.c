@@ -1,4 +1,5 @@
 /* The labelled counters as text (Prometheus exposition format 0.0.4): all lines of a family together. */
+#include "base/mem.h"
 #include "proxy/proxy_int.h"
 #include "proxy/secrets.h"
 
@@ -14,6 +15,13 @@ static void add_label(struct str *out, const char *name, struct span value)
     str_addc(out, '"');
 }
 
+/* What alerts are about is there before it happens for the first time: an increase from nothing is none. */
+static bool from_the_start(const struct conf *conf, size_t rule, unsigned kind, unsigned result)
+{
+    return rule < conf->n_rules && (kind == KIND_MANIFEST || kind == KIND_BLOB) &&
+           (result == RESULT_STALE || result == RESULT_ERROR);
+}
+
 static void requests(const struct setup *s, unsigned n_cores, struct str *out)
 {
     str_add(out, SPAN("# HELP larder_requests_total Requests answered, by rule, kind and what the cache did\n"
@@ -25,7 +33,7 @@ static void requests(const struct setup *s, unsigned n_cores, struct str *out)
                 int64_t n = 0;
                 for (unsigned i = 0; i < n_cores; i++)
                     n += atomic_load_explicit(&setup_rule_counts(s, r, i)->n[k][c], memory_order_relaxed);
-                if (n == 0)
+                if (n == 0 && !from_the_start(conf, r, k, c))
                     continue;
                 str_add(out, SPAN("larder_requests_total{"));
                 add_label(out, "rule", r < conf->n_rules ? conf->rules[r].name : SPAN(""));
@@ -39,11 +47,27 @@ static void requests(const struct setup *s, unsigned n_cores, struct str *out)
     }
 }
 
+static const char *const class_name[STATUS_CLASSES] = {"none", "2xx", "3xx", "4xx", "429", "5xx"};
+
+static void responses(const struct proxy_shared *s, struct str *out)
+{
+    str_add(
+        out,
+        SPAN("# HELP larder_responses_total Requests answered, by class of the status; 429 is a class of its "
+             "own\n"
+             "# TYPE larder_responses_total counter\n"));
+    for (unsigned c = STATUS_2XX; c < STATUS_CLASSES; c++) {
+        int64_t n = 0;
+        for (unsigned i = 0; i < s->n_cores; i++)
+            n += atomic_load_explicit(&s->stats[i].statuses[c], memory_order_relaxed);
+        str_addf(out, "larder_responses_total{status=\"%s\"} %lld\n", class_name[c], (long long)n);
+    }
+}
+
 static void upstreams(const struct setup *s, unsigned n_cores, struct str *out)
 {
-    static const char *const class[STATUS_CLASSES] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
     str_add(out, SPAN("# HELP larder_upstream_requests_total Requests to upstream, by registry and class of "
-                      "the status\n"
+                      "the status; 429 is a class of its own\n"
                       "# TYPE larder_upstream_requests_total counter\n"));
     const struct conf *conf = setup_conf(s);
     for (size_t u = 0; u < conf->n_upstreams; u++) {
@@ -52,16 +76,30 @@ static void upstreams(const struct setup *s, unsigned n_cores, struct str *out)
             for (unsigned i = 0; i < n_cores; i++)
                 n += atomic_load_explicit(&setup_upstream_counts(s, &conf->upstreams[u], i)->n[c],
                                           memory_order_relaxed);
-            if (c == 1)
-                continue;
             str_add(out, SPAN("larder_upstream_requests_total{"));
             add_label(out, "registry", conf->upstreams[u].registry);
-            add_label(out, ",status", span_str(class[c]));
+            add_label(out, ",status", span_str(class_name[c]));
             str_add(out, SPAN("} "));
             str_addi(out, n);
             str_addc(out, '\n');
         }
     }
+}
+
+static void available(const struct setup *s, struct str *out)
+{
+    const struct conf *conf = setup_conf(s);
+    bool *down = upstreams_down(s);
+    str_add(out,
+            SPAN("# HELP larder_upstream_available 0: the registry failed when it was asked last, or limits "
+                 "an account of a rule\n"
+                 "# TYPE larder_upstream_available gauge\n"));
+    for (size_t u = 0; u < conf->n_upstreams; u++) {
+        str_add(out, SPAN("larder_upstream_available{"));
+        add_label(out, "registry", conf->upstreams[u].registry);
+        str_add(out, down[u] || health_failed_lately(s, &conf->upstreams[u]) ? SPAN("} 0\n") : SPAN("} 1\n"));
+    }
+    mem_free(down);
 }
 
 static void credential_sets(const struct setup *s, struct str *out)
@@ -187,7 +225,9 @@ void proxy_metrics(struct proxy_shared *s, struct str *out)
 {
     struct setup *setup = proxy_setup(s);
     requests(setup, s->n_cores, out);
+    responses(s, out);
     upstreams(setup, s->n_cores, out);
+    available(setup, out);
     token_requests(setup, s->n_cores, out);
     ratelimits(setup, out);
     credential_sets(setup, out);

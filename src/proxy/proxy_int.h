@@ -18,7 +18,7 @@ extern const char *const proxy_kind_name[KINDS];
 extern const char *const proxy_result_name[RESULTS];
 
 /* Upper bounds of the latency buckets in microseconds; one more bucket is +Inf. */
-#define LATENCY_BUCKETS 12
+#define LATENCY_BUCKETS 15
 extern const int64_t latency_bound_us[LATENCY_BUCKETS];
 
 struct latency {
@@ -28,6 +28,7 @@ struct latency {
 /* What is counted without labels, one set per core: written by that core only, read by any. */
 struct proxy_stats {
     struct latency first_byte, total;
+    _Atomic int64_t statuses[STATUS_CLASSES];
 };
 
 struct proxy_shared {
@@ -82,6 +83,11 @@ const struct conf_rule *proxy_match(const struct conf *conf, struct span ns, str
 bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up,
                       const struct conf_credential_set *set, enum upstream_what what, int *err,
                       unsigned *status);
+
+/* By index: is it so for an account of one of its rules? The caller frees it. */
+bool *upstreams_down(const struct setup *setup);
+/* Did it bring nothing when it was asked last, and not long ago? Also between the pauses of one that is down. */
+bool health_failed_lately(const struct setup *setup, const struct conf_upstream *up);
 
 /* Limits are an account's own; set: whose, NULL: anonymous. Does it limit requests of this kind now? Then *f says how, and for how long
  * still. */

@@ -99,12 +99,7 @@ void report_troubles(struct proxy_shared *s, struct str *out)
     const struct conf *conf = setup_conf(setup);
     struct credential_health h;
     unsigned n_down = 0, n_bad = 0;
-    bool *down = mem_zalloc(conf->n_upstreams + 1);
-    for (size_t i = 0; i < conf->n_rules; i++) {
-        const struct conf_rule *r = &conf->rules[i];
-        if (upstream_is_down(setup, r->upstream, r->credential_set, WHAT_MANIFEST, &(int){0}, &(unsigned){0}))
-            down[r->upstream->index] = true;
-    }
+    bool *down = upstreams_down(setup);
     str_add(out, SPAN("\"upstreams_down\":["));
     for (size_t i = 0; i < conf->n_upstreams; i++) {
         if (down[i])

@@ -11,10 +11,20 @@
 /* ---- counting and logging ---- */
 
 const char *const proxy_kind_name[KINDS] = {"ping", "manifest", "blob", "tags", "referrers", "other"};
-const char *const proxy_result_name[RESULTS] = {"hit",   "miss",  "collapsed", "revalidated",
-                                                "stale", "error", "none"};
-const int64_t latency_bound_us[LATENCY_BUCKETS] = {100,   250,   500,    1000,    2500,     5000,
-                                                   10000, 50000, 250000, 1000000, 10000000, 60000000};
+const char *const proxy_result_name[RESULTS] = {"hit",   "miss",   "collapsed", "revalidated",
+                                                "stale", "absent", "error",     "none"};
+enum status_class status_class(unsigned status)
+{
+    static const enum status_class by_hundreds[] = {STATUS_NONE, STATUS_NONE, STATUS_2XX,
+                                                    STATUS_3XX,  STATUS_4XX,  STATUS_5XX};
+    if (status == 429)
+        return STATUS_429;
+    return status / 100 < ARRAY_LEN(by_hundreds) ? by_hundreds[status / 100] : STATUS_5XX;
+}
+
+const int64_t latency_bound_us[LATENCY_BUCKETS] = {100,     250,     500,      1000,     2500,
+                                                   5000,    10000,   50000,    250000,   1000000,
+                                                   2500000, 5000000, 10000000, 30000000, 60000000};
 
 static void add(_Atomic int64_t *n, int64_t v)
 {
@@ -59,6 +69,7 @@ static void count(const struct counted *c)
     struct proxy_stats *st = c->px->stats;
     size_t rule = c->rule != NULL ? c->rule->index : setup_conf(c->setup)->n_rules;
     add(&setup_rule_counts(c->setup, rule, c->px->index)->n[c->kind][c->result], 1);
+    add(&st->statuses[status_class(c->status)], 1);
     latency_add(&st->first_byte, c->first_us);
     latency_add(&st->total, c->total_us);
 }
@@ -211,8 +222,10 @@ static void cache_status(struct serve *s, struct str *out)
         str_add(out, SPAN("; fwd=stale; fwd-status=200"));
         break;
     default:
+        if (s->err_ours) /* neither a hit, nor anything that upstream said */
+            break;
         str_add(out, s->has_tag ? SPAN("; fwd=stale") : SPAN("; fwd=miss"));
-        if (s->result == RESULT_ERROR && s->upstream_status != 0) {
+        if ((s->result == RESULT_ERROR || s->result == RESULT_ABSENT) && s->upstream_status != 0) {
             str_add(out, SPAN("; fwd-status="));
             str_addu(out, s->upstream_status);
         }
@@ -272,12 +285,16 @@ static enum step error_after(struct serve *s, int err, int64_t retry_after_ms)
 
 enum step respond_error(struct serve *s, int err)
 {
+    if (err_status(err) >= 500) { /* whatever was found before did not become an answer */
+        s->result = RESULT_ERROR;
+        s->err_ours = true;
+    }
     return error_after(s, err, -1);
 }
 
 enum step respond_failure(struct serve *s, const struct flight_failure *f)
 {
-    s->result = RESULT_ERROR;
+    s->result = err_status(f->err) == 404 ? RESULT_ABSENT : RESULT_ERROR;
     s->upstream_status = f->status;
     return error_after(s, f->err, f->retry_after_ms);
 }

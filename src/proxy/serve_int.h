@@ -37,6 +37,7 @@ struct serve {
     enum proxy_kind kind;
     enum proxy_result result;
     int err;                  /* of an error answer */
+    bool err_ours;            /* ... that is no failure of upstream's */
     unsigned upstream_status; /* for Cache-Status */
     int stale_err;            /* why a stale answer is stale */
     int64_t ttl_ms;           /* of a tag: what is left, negative when stale */

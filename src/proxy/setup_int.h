@@ -12,12 +12,15 @@ enum proxy_result {
     RESULT_COLLAPSED,
     RESULT_REVALIDATED,
     RESULT_STALE,
+    RESULT_ABSENT, /* upstream says that it is not there */
     RESULT_ERROR,
     RESULT_NONE,
     RESULTS
 };
 
-#define STATUS_CLASSES 6 /* 0: no answer, 1xx to 5xx */
+/* What statuses are counted by: a limit is told apart from what else is 4xx. NONE: 0, there was no answer. */
+enum status_class { STATUS_NONE, STATUS_2XX, STATUS_3XX, STATUS_4XX, STATUS_429, STATUS_5XX, STATUS_CLASSES };
+enum status_class status_class(unsigned status);
 
 enum upstream_what { WHAT_MANIFEST, WHAT_BLOB, WHAT_LIST, WHAT_TOKEN, WHATS };
 

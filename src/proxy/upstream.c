@@ -113,10 +113,7 @@ void upstream_log(const struct upstream_try *t, enum log_level level, const char
 
 static void count_answer(struct upstream_try *t, unsigned status)
 {
-    unsigned class = status / 100;
-    if (class > 5)
-        class = 5;
-    _Atomic int64_t *n = &setup_upstream_counts(t->setup, t->up, t->px->index)->n[class];
+    _Atomic int64_t *n = &setup_upstream_counts(t->setup, t->up, t->px->index)->n[status_class(status)];
     atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 

@@ -26,7 +26,7 @@ class Disk:
 
     def fail(self, call, error, after=0):
         """From now on this call on the store's files and folders fails, but for the first `after` ones: "pwrite", "fdatasync", "fsync",
-        "renameat", "ftruncate" or "openat" (of a file that would be made); "index": whatever would be written into the index."""
+        "renameat", "ftruncate" "openat" (of a file that would be made) or "open" (of one that is there); "index": whatever would be written into the index."""
         new = os.path.join(self.directory, "new")
         with open(new, "w") as out:
             out.write("%d %d\n" % (error, after))

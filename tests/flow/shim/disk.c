@@ -1,8 +1,8 @@
 /* A disk that fails, for larder under LD_PRELOAD (tests/flow/lib/disk.py).
  *
- *   LARDER_DISK  a folder. While it has a file fail-pwrite, fail-fdatasync, fail-fsync, fail-renameat, fail-ftruncate or fail-openat (of a
- *                file that would be made) with a line "ERROR SKIP", such calls on the store's files and folders fail with that
- *                error number; the first SKIP of them since the file is there do not. The store's index is let alone, but for
+ *   LARDER_DISK  a folder. While it has a file fail-pwrite, fail-fdatasync, fail-fsync, fail-renameat, fail-ftruncate, fail-openat (of a
+ *                file that would be made) or fail-open (of one that is there) with a line "ERROR SKIP", such calls on the store's files
+ *                and folders fail with that error number; the first SKIP of them since the file is there do not. The store's index is let alone, but for
  *                fail-index: each fdatasync of it fails, so nothing can be written down there.
  *
  * The calls themselves go to the kernel directly, so it does not matter what else stands between the program and libc. */
@@ -108,6 +108,8 @@ int openat(int dir, const char *path, int flags, ...)
     int mode = flags & O_CREAT ? va_arg(ap, int) : 0;
     va_end(ap);
     if ((flags & O_CREAT) && fails("openat", dir) != 0)
+        return -1;
+    if (!(flags & (O_CREAT | O_DIRECTORY)) && fails("open", dir) != 0)
         return -1;
     return (int)syscall(SYS_openat, dir, path, flags, mode);
 }
