@@ -13,6 +13,7 @@
 #define ADMIN_CONNECTIONS 256
 #define ADMIN_HEADER_MS   10000
 #define ADMIN_IDLE_MS     60000
+#define STANDSTILL_MS     30000 /* no worker that is well is kept from its timers for so long */
 #define STOP_TICK_MS      50
 #define STOP_PATIENCE     40 /* ticks before what is left is cut */
 
@@ -53,6 +54,22 @@ static void reply_metrics(struct admin *a, struct exchange *x)
 
 #define PLAIN SPAN("text/plain; charset=utf-8")
 
+/* It is another core that answers here. */
+static void reply_health(struct admin *a, struct exchange *x)
+{
+    char buf[128];
+    struct str text = STR_INIT(buf);
+    for (unsigned i = 0; i < a->config.n_cores; i++) {
+        int64_t ms = core_overdue_ms(a->config.cores[i]);
+        if (ms > STANDSTILL_MS && text.n == 0)
+            str_addf(&text, "worker %u has stood still for %lld s\n", i, (long long)(ms / 1000));
+    }
+    bool well = text.n == 0;
+    if (well)
+        str_addz(&text, "ok\n");
+    reply(x, well ? 200 : 503, PLAIN, str_span(&text));
+}
+
 /* A store that takes nothing is no reason to send clients elsewhere: they get every byte all the same. */
 static void reply_ready(struct admin *a, struct exchange *x)
 {
@@ -86,7 +103,7 @@ static void on_request(struct exchange *x, void *arg)
     else if (x->req.method == H1_OTHER)
         reply(x, 405, PLAIN, SPAN("only GET and HEAD\n"));
     else if (span_eq(path, SPAN("/healthz")))
-        reply(x, 200, PLAIN, SPAN("ok\n"));
+        reply_health(a, x);
     else if (span_eq(path, SPAN("/readyz")))
         reply_ready(a, x);
     else if (span_eq(path, SPAN("/metrics")))

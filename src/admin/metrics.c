@@ -36,22 +36,13 @@ static void counters(const struct admin_config *config, struct str *out)
 #undef X
 }
 
-/* By core. Read once for a page, although the page may be made several times. */
-static int64_t *take_lags(const struct admin_config *config)
-{
-    int64_t *ms = mem_zalloc((config->n_cores + 1) * sizeof *ms);
-    for (unsigned i = 0; i < config->n_cores; i++)
-        ms[i] =
-            atomic_exchange_explicit(&core_counters(config->cores[i])->loop_lag_ms, 0, memory_order_relaxed);
-    return ms;
-}
-
-static void loop_lag(const struct admin_config *config, const int64_t *ms, struct str *out)
+static void loop_lag(const struct admin_config *config, struct str *out)
 {
     head(out, "loop_lag_seconds", "gauge",
-         "The longest that the core's event loop was late since these metrics were read last");
+         "The longest that the core's event loop was late in the last minute or two, or is");
     for (unsigned i = 0; i < config->n_cores; i++)
-        str_addf(out, "larder_loop_lag_seconds{core=\"%u\"} %.3f\n", i, (double)ms[i] / 1000);
+        str_addf(out, "larder_loop_lag_seconds{core=\"%u\"} %.3f\n", i,
+                 (double)core_lag_ms(config->cores[i]) / 1000);
 }
 
 static void store(const struct admin_config *config, struct str *out)
@@ -135,7 +126,6 @@ static void process(const struct admin_config *config, struct str *out)
 
 char *metrics_text(const struct admin_config *config, size_t *n)
 {
-    int64_t *lags = take_lags(config);
     for (size_t cap = PAGE_FIRST;; cap *= 4) {
         char *page = mem_alloc(cap);
         struct str out = str_init(page, cap);
@@ -144,11 +134,10 @@ char *metrics_text(const struct admin_config *config, size_t *n)
         scrub(config, &out);
         health(config, &out);
         counters(config, &out);
-        loop_lag(config, lags, &out);
+        loop_lag(config, &out);
         config->more_metrics(config->arg, &out);
         if (!out.cut || cap >= PAGE_MAX) {
             *n = out.n;
-            mem_free(lags);
             return page;
         }
         mem_free(page);

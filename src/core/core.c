@@ -21,7 +21,14 @@
 
 #define DEFERRED_TURN 128 /* deferred runs per turn of the loop; the rest waits for the next turn */
 
+#define LAG_WINDOW 60000 /* ms */
+
 #define CORE_MAGIC 0xc04e0001u
+
+/* How late ticks were, in this window and in the one before. Written by the core, read by any. */
+struct lag {
+    _Atomic int64_t since_ms, most_ms, before_ms;
+};
 
 struct core {
     unsigned magic;
@@ -35,7 +42,8 @@ struct core {
 
     uv_timer_t tick;
     bool ticking;
-    int64_t tick_due;
+    _Atomic int64_t tick_due; /* 0: not ticking; read by any */
+    struct lag lag;
     int64_t hand; /* the tick number up to which slots were served */
     unsigned armed;
     struct list wheel[WHEEL_SLOTS];
@@ -154,13 +162,46 @@ static void wheel_serve(struct core *c, int64_t now, struct list *slot)
     }
 }
 
+static int64_t get(const _Atomic int64_t *v)
+{
+    return atomic_load_explicit(v, memory_order_relaxed);
+}
+
+static void put(_Atomic int64_t *v, int64_t to)
+{
+    atomic_store_explicit(v, to, memory_order_relaxed);
+}
+
 /* A tick is late by what kept the loop from turning. */
 static void note_lag(struct core *c, int64_t now)
 {
-    int64_t late = now - c->tick_due;
-    c->tick_due = now + WHEEL_TICK;
-    if (late > atomic_load_explicit(&c->counters.loop_lag_ms, memory_order_relaxed))
-        atomic_store_explicit(&c->counters.loop_lag_ms, late, memory_order_relaxed);
+    struct lag *l = &c->lag;
+    int64_t late = now - get(&c->tick_due), age = now - get(&l->since_ms);
+    put(&c->tick_due, now + WHEEL_TICK);
+    if (age >= LAG_WINDOW) {
+        put(&l->before_ms, age < 2 * LAG_WINDOW ? get(&l->most_ms) : 0);
+        put(&l->most_ms, 0);
+        put(&l->since_ms, now);
+    }
+    if (late > get(&l->most_ms))
+        put(&l->most_ms, late);
+}
+
+int64_t core_overdue_ms(const struct core *c)
+{
+    int64_t due = get(&c->tick_due), late = clock_mono_ms() - due;
+    return due != 0 && late > 0 ? late : 0;
+}
+
+int64_t core_lag_ms(const struct core *c)
+{
+    const struct lag *l = &c->lag;
+    int64_t age = clock_mono_ms() - get(&l->since_ms), most = core_overdue_ms(c);
+    if (age < 2 * LAG_WINDOW && get(&l->most_ms) > most)
+        most = get(&l->most_ms);
+    if (age < LAG_WINDOW && get(&l->before_ms) > most)
+        most = get(&l->before_ms);
+    return most;
 }
 
 static void on_tick(uv_timer_t *tick)
@@ -177,6 +218,7 @@ static void on_tick(uv_timer_t *tick)
     }
     if (c->armed == 0) {
         uv_timer_stop(&c->tick);
+        put(&c->tick_due, 0);
         c->ticking = false;
     }
 }
@@ -200,7 +242,7 @@ void timer_arm(struct core *c, struct timer *t, int64_t ms)
     }
     if (!c->ticking) {
         c->hand = now / WHEEL_TICK;
-        c->tick_due = now + WHEEL_TICK;
+        put(&c->tick_due, now + WHEEL_TICK);
         uv_timer_start(&c->tick, on_tick, WHEEL_TICK, WHEEL_TICK);
         c->ticking = true;
     }

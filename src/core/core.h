@@ -107,6 +107,13 @@ struct job {
 
 void job_start(struct core *c, struct job *j, void (*work)(struct job *j), void (*done)(struct job *j));
 
+/* ---- how the loop keeps up: any thread ---- */
+
+/* For how long its clockwork is overdue: what runs on the core just now, or has stopped it, keeps it from its timers. 0: it is in time. */
+int64_t core_overdue_ms(const struct core *c);
+/* The longest that it was in the last minute (of two, at most), or is. */
+int64_t core_lag_ms(const struct core *c);
+
 /* ---- counters ---- */
 
 /* Relaxed, written by the core only, read by anyone. */

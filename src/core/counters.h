@@ -2,8 +2,7 @@
  * field, kind, name without the prefix larder_, help. Labelled ones that come from a table elsewhere
  * (requests by rule) live with their table.
  *
- * Thread: written by the owning core, read by any (relaxed atomics; a sum is not a snapshot). loop_lag_ms is set back by whoever reads
- * it. */
+ * Thread: written by the owning core, read by any (relaxed atomics; a sum is not a snapshot). */
 #ifndef LARDER_CORE_COUNTERS_H
 #define LARDER_CORE_COUNTERS_H
 
@@ -66,8 +65,6 @@ struct counters {
 #define X(field, kind, name, help) _Atomic int64_t field;
     COUNTER_TABLE(X)
 #undef X
-    _Atomic int64_t
-        loop_lag_ms; /* the longest that the core's clockwork was late since this was read; not to be summed */
 };
 
 /* Only the owning core writes, so a plain load and store are enough: no locked instruction on the hot path.

@@ -51,11 +51,8 @@ static const char *const class_name[STATUS_CLASSES] = {"none", "2xx", "3xx", "4x
 
 static void responses(const struct proxy_shared *s, struct str *out)
 {
-    str_add(
-        out,
-        SPAN("# HELP larder_responses_total Requests answered, by class of the status; 429 is a class of its "
-             "own\n"
-             "# TYPE larder_responses_total counter\n"));
+    str_add(out, SPAN("# HELP larder_responses_total Requests answered, by class of the status\n"
+                      "# TYPE larder_responses_total counter\n"));
     for (unsigned c = STATUS_2XX; c < STATUS_CLASSES; c++) {
         int64_t n = 0;
         for (unsigned i = 0; i < s->n_cores; i++)
@@ -67,7 +64,7 @@ static void responses(const struct proxy_shared *s, struct str *out)
 static void upstreams(const struct setup *s, unsigned n_cores, struct str *out)
 {
     str_add(out, SPAN("# HELP larder_upstream_requests_total Requests to upstream, by registry and class of "
-                      "the status; 429 is a class of its own\n"
+                      "the status\n"
                       "# TYPE larder_upstream_requests_total counter\n"));
     const struct conf *conf = setup_conf(s);
     for (size_t u = 0; u < conf->n_upstreams; u++) {

@@ -1,13 +1,15 @@
 """The metrics by which an operator is woken up: what went wrong is told apart from what did not, and is there before it happens."""
 
 import errno
+import re
 import time
 
 import pytest
 
 from lib import paths
+from lib.client import Fetch
 from lib.disk import Disk
-from lib.images import KIB, Image, blob
+from lib.images import KIB, MIB, Image, blob, digest
 from lib.larder import REGISTRY, cache_status, wait_until
 from lib.upstream import Fault
 
@@ -121,10 +123,39 @@ def test_a_hit_that_cannot_be_opened_is_an_error(disk, start_larder, upstream, w
 
 def test_an_answer_that_ends_short_is_counted(larder, upstream):
     data = blob("cut", 300 * KIB)
-    digest = upstream.add_blob("app", data)
-    upstream.on(paths.blob("app", digest), Fault(flip=-1))
-    assert larder.get(paths.blob(APP, digest)).end in ("short", "reset")
+    path = paths.blob(APP, upstream.add_blob("app", data))
+    upstream.on(paths.blob("app", digest(data)), Fault(flip=-1))
+    assert larder.get(path).end in ("short", "reset")
     wait_until(lambda: larder.metric("client_answers_cut_total") == 1, "it is counted")
     upstream.clear()
-    assert larder.get(paths.blob(APP, digest)).good
+    assert larder.get(path).good
     assert larder.metric("client_answers_cut_total") == 1
+
+
+# ---- the loops ----
+
+def lags(larder):
+    return [larder.metrics()['larder_loop_lag_seconds{core="%d"}' % core] for core in (0, 1)]
+
+
+def test_a_loop_that_hangs_is_seen(upstream, faults, start_larder):
+    """While it does, by everybody who reads the metrics, and for a while afterwards; at last it is a reason for a restart."""
+    larder = start_larder(upstream)
+    data = blob("hangs", 2 * MIB)
+    path = paths.blob(APP, upstream.add_blob("app", data))
+    assert larder.get(path).good
+    larder.wait_stored(digest(data))
+    faults.hold("preadv2")
+    f = Fetch(larder.address, path)
+    faults.wait_held("preadv2")
+    time.sleep(1.5)
+    assert larder.admin("/healthz")[:2] == (200, "ok\n")
+    first, second = lags(larder), lags(larder)
+    assert max(first) >= 1.2 and max(second) >= max(first) and min(second) < 1.2, (first, second)
+    status, text, _ = wait_until(lambda: (lambda r: r[0] == 503 and r)(larder.admin("/healthz")), "larder does not call itself well")
+    assert re.fullmatch(r"worker [01] has stood still for 3\d s\n", text) and max(lags(larder)) > 30
+    faults.release("preadv2")
+    assert f.result().good and f.response.body == data
+    assert larder.admin("/healthz")[:2] == (200, "ok\n")
+    for _ in range(3):
+        assert max(lags(larder)) > 30, "whoever reads it does not empty it"

@@ -33,7 +33,7 @@ static void fire_noted(struct timer *t)
 static void fire_and_quit(struct timer *t)
 {
     note(which_of(t));
-    bench.lag_ms = atomic_load(&core_counters(bench.loop.core)->loop_lag_ms);
+    bench.lag_ms = core_lag_ms(bench.loop.core);
     core_quit(bench.loop.core);
 }
 
