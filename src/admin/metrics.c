@@ -1,5 +1,10 @@
-/* The metrics page: the cores' counters summed, the store's totals, the process, and what other rooms add. */
+/* The metrics page: the cores' counters summed, the store's totals, the process, and what other rooms add. It is read on the main
+ * core, so that files in /proc may be. */
+#include <dirent.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "admin/metrics.h"
@@ -82,6 +87,8 @@ static void scrub(const struct admin_config *config, struct str *out)
     value(out, "store_scrub_bytes", (int64_t)s.bytes);
     head(out, "store_scrub_damaged", "gauge", "Objects that it found damaged");
     value(out, "store_scrub_damaged", (int64_t)s.damaged);
+    head(out, "store_scrub_damaged_total", "counter", "Objects that scrubbing found damaged, in all rounds");
+    value(out, "store_scrub_damaged_total", (int64_t)s.damaged_ever);
     head(out, "store_scrub_rounds_total", "counter", "Rounds of scrubbing that have ended");
     value(out, "store_scrub_rounds_total", (int64_t)s.rounds);
 }
@@ -97,25 +104,102 @@ static void health(const struct admin_config *config, struct str *out)
     value(out, "store_write_failures_total", (int64_t)h.failures);
 }
 
-static int64_t resident_bytes(void)
+/* ---- the process: what cannot be read is left out ---- */
+
+struct usage {
+    bool known;
+    long long user, system, start; /* ticks; start: since the machine's */
+    long long virtual_bytes, resident_bytes;
+};
+
+/* proc(5): fields 14, 15, 22, 23 and 24 of stat, whose second one is a name with anything in it. */
+static struct usage read_usage(void)
 {
-    long long pages = 0, total = 0;
-    FILE *f = fopen("/proc/self/statm", "re");
+    struct usage u = {.known = false};
+    char text[1024];
+    long long pages;
+    FILE *f = fopen("/proc/self/stat", "re");
     if (f == NULL)
-        return -1;
-    int got = fscanf(f, "%lld %lld", &total, &pages);
+        return u;
+    size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
-    return got == 2 ? (int64_t)pages * sysconf(_SC_PAGESIZE) : -1;
+    text[n] = 0;
+    const char *rest = strrchr(text, ')');
+    u.known =
+        rest != NULL && sscanf(rest,
+                               ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lld %lld %*d %*d %*d %*d "
+                               "%*d %*d %lld %lld %lld",
+                               &u.user, &u.system, &u.start, &u.virtual_bytes, &pages) == 5;
+    u.resident_bytes = u.known ? pages * sysconf(_SC_PAGESIZE) : 0;
+    return u;
+}
+
+/* When the machine was started, in seconds since 1970; 0: not known. */
+static int64_t boot_time(void)
+{
+    char line[4096];
+    long long at = 0;
+    FILE *f = fopen("/proc/stat", "re");
+    while (f != NULL && at == 0 && fgets(line, sizeof line, f) != NULL) {
+        if (strncmp(line, "btime ", 6) == 0)
+            at = strtoll(line + 6, NULL, 10);
+    }
+    if (f != NULL)
+        fclose(f);
+    return at;
+}
+
+static int64_t open_descriptors(void)
+{
+    DIR *d = opendir("/proc/self/fd");
+    if (d == NULL)
+        return -1;
+    int64_t n = -3; /* ".", ".." and the one that reads */
+    while (readdir(d) != NULL)
+        n++;
+    closedir(d);
+    return n;
+}
+
+/* By the names that the client libraries of Prometheus give them, which dashboards know. */
+static void standard(const char *name, const char *kind, const char *help, double v, struct str *out)
+{
+    if (v >= 0)
+        str_addf(out, "# HELP process_%s %s\n# TYPE process_%s %s\nprocess_%s %.17g\n", name, help, name,
+                 kind, name, v);
+}
+
+static void standard_process(const struct usage *u, struct str *out)
+{
+    struct rlimit files;
+    double tick = (double)sysconf(_SC_CLK_TCK);
+    int64_t booted = boot_time();
+    if (u->known) {
+        standard("cpu_seconds_total", "counter", "Processor time of the process",
+                 (double)(u->user + u->system) / tick, out);
+        standard("virtual_memory_bytes", "gauge", "Address space of the process", (double)u->virtual_bytes,
+                 out);
+        standard("resident_memory_bytes", "gauge", "Resident memory of the process",
+                 (double)u->resident_bytes, out);
+        if (booted > 0)
+            standard("start_time_seconds", "gauge", "When the process was started, in seconds since 1970",
+                     (double)booted + (double)u->start / tick, out);
+    }
+    standard("open_fds", "gauge", "Descriptors that are open", (double)open_descriptors(), out);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0)
+        standard("max_fds", "gauge", "Descriptors that may be open", (double)files.rlim_cur, out);
 }
 
 static void process(const struct admin_config *config, struct str *out)
 {
+    struct usage u = read_usage();
+    standard_process(&u, out);
     head(out, "build_info", "gauge", "What runs here");
     str_addf(out, "larder_build_info{version=\"%s\"} 1\n", config->version);
     head(out, "cores", "gauge", "Event loops that serve clients");
     value(out, "cores", config->n_cores);
     head(out, "resident_memory_bytes", "gauge", "Resident memory of the process");
-    value(out, "resident_memory_bytes", resident_bytes());
+    value(out, "resident_memory_bytes", u.known ? u.resident_bytes : -1);
     head(out, "log_records_dropped_total", "counter", "Log records that found the queue full");
     value(out, "log_records_dropped_total", (int64_t)log_dropped());
     head(out, "soft_check_failures_total", "counter", "Bugs that were survived");

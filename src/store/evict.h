@@ -56,7 +56,7 @@ void store_stopping(struct store *s);
 /* Where the scrubber is. */
 struct store_scrub {
     uint64_t objects, bytes, damaged; /* of this round */
-    uint64_t rounds;                  /* ended since start */
+    uint64_t rounds, damaged_ever;    /* since start */
 };
 void store_scrub_now(struct store *s, struct store_scrub *out); /* any thread */
 

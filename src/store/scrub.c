@@ -94,10 +94,11 @@ static void count(struct scrub *c, uint64_t bytes, unsigned objects, bool damage
 {
     pthread_mutex_lock(&c->lock);
     if (round)
-        c->now = (struct store_scrub){.rounds = c->now.rounds + 1};
+        c->now = (struct store_scrub){.rounds = c->now.rounds + 1, .damaged_ever = c->now.damaged_ever};
     c->now.bytes += bytes;
     c->now.objects += objects;
     c->now.damaged += damaged;
+    c->now.damaged_ever += damaged;
     pthread_mutex_unlock(&c->lock);
 }
 

@@ -183,6 +183,9 @@ def test_scrubbing_finds_what_cannot_be_seen(start_larder, upstream):
     wait_until(lambda: larder.metric("store_quarantined_objects") == 3, "all three are found")
     assert sorted(put_away(larder)) == sorted(t.digest.replace(":", "-") for t in bad)
     assert larder.metric("store_objects") == 5
+    rounds = larder.metric("store_scrub_rounds_total")
+    wait_until(lambda: larder.metric("store_scrub_rounds_total") > rounds, "the round has ended")
+    assert larder.metric("store_scrub_damaged_total") == 3 and larder.metric("store_scrub_damaged") == 0
     upstream.forget()
     for thing in things:
         assert larder.get(thing.ours).body == thing.data

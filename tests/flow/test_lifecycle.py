@@ -416,7 +416,7 @@ def test_metrics_are_well_formed(larder, upstream):
             assert name not in typed
             typed[name] = kind
         elif not line.startswith("#"):
-            match = re.fullmatch(r'(larder_[a-z0-9_]+)(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? (-?[0-9.e+-]+|\+Inf|NaN)', line)
+            match = re.fullmatch(r'((?:larder|process)_[a-z0-9_]+)(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? (-?[0-9.e+-]+|\+Inf|NaN)', line)
             assert match, line
             base = re.sub(r"_(bucket|sum|count)$", "", match[1])
             assert match[1] in typed or typed.get(base) == "histogram", line

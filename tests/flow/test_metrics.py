@@ -1,7 +1,9 @@
 """The metrics by which an operator is woken up: what went wrong is told apart from what did not, and is there before it happens."""
 
 import errno
+import os
 import re
+import resource
 import time
 
 import pytest
@@ -159,3 +161,14 @@ def test_a_loop_that_hangs_is_seen(upstream, faults, start_larder):
     assert larder.admin("/healthz")[:2] == (200, "ok\n")
     for _ in range(3):
         assert max(lags(larder)) > 30, "whoever reads it does not empty it"
+
+
+def test_the_process_is_told_by_the_names_that_dashboards_know(larder):
+    metrics = larder.metrics()
+    own = {name: metrics["process_" + name] for name in
+           ("cpu_seconds_total", "virtual_memory_bytes", "resident_memory_bytes", "start_time_seconds", "open_fds", "max_fds")}
+    assert abs(own["start_time_seconds"] - os.stat("/proc/%d" % larder.pid).st_ctime) < 60
+    assert own["cpu_seconds_total"] > 0 and own["virtual_memory_bytes"] > own["resident_memory_bytes"] > 1 << 20
+    assert own["resident_memory_bytes"] == metrics["larder_resident_memory_bytes"]
+    assert 0 <= own["open_fds"] - len(os.listdir("/proc/%d/fd" % larder.pid)) <= 2, "the connection by which it was asked"
+    assert own["max_fds"] == resource.prlimit(larder.pid, resource.RLIMIT_NOFILE)[0]
