@@ -88,7 +88,8 @@ static bool has_gone(struct file_watch *w)
 {
     static const struct look nothing;
     uint64_t now = uv_now(w->timer.loop);
-    if (!w->known || same_look(&w->last, &nothing))
+    bool was_there = w->known ? !same_look(&w->last, &nothing) : w->first;
+    if (!was_there && w->missed_at == 0)
         return false;
     if (w->missed_at == 0)
         w->missed_at = now;

@@ -15,9 +15,8 @@ struct core;
 struct file_watch;
 
 /* Calls `changed` on the core when the file at `path` (copied) is there and not what it was at the last look, and when it has been gone for
- * several seconds, once; `first`: and after
- * the first look, for what happened between the reading of a file and the watching. The watch does not keep the loop
- * alive. `changed` may free the watch. */
+ * several seconds, once; `first`: it was there, so after the first look, too, for what happened between the reading of a
+ * file and the watching. The watch does not keep the loop alive. `changed` may free the watch. */
 struct file_watch *file_watch_new(struct core *c, const char *path, bool first, void (*changed)(void *arg),
                                   void *arg);
 void file_watch_free(struct file_watch *w); /* no call comes any more; the struct goes by itself */

@@ -264,6 +264,13 @@ static void test_gone(void **state)
     run(steps, ARRAY_LEN(steps));
 }
 
+/* It went between the reading of it and the first look. */
+static void test_gone_before_the_first_look(void **state)
+{
+    UNUSED(state);
+    run(NULL, 0);
+}
+
 static void test_free_at_once(void **state)
 {
     UNUSED(state);
@@ -285,6 +292,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_quiet, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_busy_folder, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_gone, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_gone_before_the_first_look, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_free_at_once, make_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
