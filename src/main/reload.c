@@ -14,7 +14,7 @@
 #define COMPLAINTS_MAX (64u << 10)
 #define CHANGES_LOGGED 100 /* of one reload; the rest is counted */
 #define WATCHES_MAX    512 /* files that the configuration names */
-#define ADDRESS_MS     3000
+#define RETRY_MS       3000
 
 enum reload_state { RELOAD_IDLE, RELOAD_READING, RELOAD_SPREADING };
 
@@ -29,8 +29,8 @@ struct reload {
     struct reload_config c;
     struct conf *conf; /* the one that is in force: a reference */
     enum reload_state state;
-    bool again, forced, stopping;
-    struct file_watch *watch; /* NULL: the file is none that can be read again */
+    bool again, forced, retried, stopping; /* the next round: because of what */
+    struct file_watch *watch;              /* NULL: the file is none that can be read again */
     struct named named[WATCHES_MAX];
     size_t n_named;
     bool crowded; /* there was no room for all: as of the last round */
@@ -38,7 +38,8 @@ struct reload {
     struct job job;
     uint64_t seen; /* fingerprint of the text that was looked at last */
     struct {
-        bool forced, same;
+        bool forced, retried, same;
+        bool at_fault; /* the text itself is not good: no other round will find it so */
         uint64_t fingerprint;
         struct conf *conf;   /* NULL: not good */
         struct setup *setup; /* NULL: not good */
@@ -46,13 +47,8 @@ struct reload {
         struct str complaints;
     } next;
 
-    /* A file that was refused for nothing but an address that cannot be opened now; conf NULL: none. */
-    struct {
-        struct timer tick;
-        struct conf *conf;
-        struct setup *setup;
-        struct config_warnings warnings;
-    } waiting;
+    struct timer retry; /* armed: what was refused is tried again */
+    uint64_t refused;   /* hash of the complaints that were logged last */
 
     bool good;
     int64_t good_ms; /* wall clock */
@@ -116,6 +112,7 @@ static void read_work(struct job *j)
     r->next.same = !r->next.forced && r->next.fingerprint == r->seen;
     if (ok && !r->next.same)
         r->next.conf = load(r, span_of(text, n));
+    r->next.at_fault = ok && r->next.conf == NULL;
     mem_free(text);
     if (r->next.conf == NULL)
         return;
@@ -253,15 +250,6 @@ static void next_drop(struct reload *r)
     r->next.setup = NULL;
 }
 
-static void waiting_drop(struct reload *r)
-{
-    timer_disarm(&r->waiting.tick);
-    conf_unref(r->waiting.conf);
-    setup_unref(r->waiting.setup);
-    r->waiting.conf = NULL;
-    r->waiting.setup = NULL;
-}
-
 static void round_end(struct reload *r)
 {
     r->state = RELOAD_IDLE;
@@ -269,16 +257,24 @@ static void round_end(struct reload *r)
         round_begin(r);
 }
 
+/* A file that cannot be read, one that it names, an address that somebody else has: that may be otherwise in a moment, and nothing tells
+ * when. What is found again by trying again is not said again. */
 static void round_refused(struct reload *r)
 {
     struct span rest = str_span(&r->next.complaints), line = SPAN("");
-    struct str why = STR_INIT(r->why);
-    log_complaints(r);
-    (void)span_next(&rest, '\n', &line);
-    str_add(&why, line);
-    r->good = false;
-    r->n_bad++;
-    watch_named(r, r->next.conf);
+    uint64_t refused = map_hash(rest);
+    if (!r->next.at_fault)
+        timer_arm(r->c.core, &r->retry, RETRY_MS);
+    if (!r->next.retried || refused != r->refused) {
+        struct str why = STR_INIT(r->why);
+        log_complaints(r);
+        (void)span_next(&rest, '\n', &line);
+        str_add(&why, line);
+        r->refused = refused;
+        r->good = false;
+        r->n_bad += !r->next.retried;
+        watch_named(r, r->next.conf);
+    }
     next_drop(r);
     round_end(r);
 }
@@ -286,6 +282,7 @@ static void round_refused(struct reload *r)
 static void round_taken(struct reload *r)
 {
     r->good = true;
+    r->retried = false;
     r->good_ms = clock_wall_ms();
     r->n_good++;
     log_taken(r);
@@ -300,56 +297,6 @@ static void round_taken(struct reload *r)
     r->c.spread(r->c.arg);
 }
 
-/* ---- addresses that are not to be had ---- */
-
-/* Addresses are part of what must be good: one that cannot be opened refuses the file. */
-static bool open_addresses(struct reload *r, const struct conf *conf, struct str *why)
-{
-    if (sockets_follow(r->c.sockets, conf, why))
-        return true;
-    str_addf(why, " (tried again every %d s)", ADDRESS_MS / 1000);
-    return false;
-}
-
-static void round_waits(struct reload *r)
-{
-    r->waiting.conf = conf_ref(r->next.conf);
-    r->waiting.setup = setup_ref(r->next.setup);
-    r->waiting.warnings = r->next.warnings;
-    timer_arm(r->c.core, &r->waiting.tick, ADDRESS_MS);
-    round_refused(r);
-}
-
-/* Said anew only if it is another address now, or another reason. */
-static void still_waits(struct reload *r, struct span why)
-{
-    if (!span_eq(span_str(r->why), why)) {
-        struct str s = STR_INIT(r->why);
-        str_add(&s, why);
-        log_complaint(why);
-    }
-    timer_arm(r->c.core, &r->waiting.tick, ADDRESS_MS);
-}
-
-/* What waits is what the file says, and the files that it names: a change of them would have led to another round. */
-static void on_tick(struct timer *t)
-{
-    struct reload *r = CONTAINER_OF(t, struct reload, waiting.tick);
-    char text[sizeof r->why];
-    struct str why = STR_INIT(text);
-    if (r->state != RELOAD_IDLE) {
-        timer_arm(r->c.core, &r->waiting.tick, ADDRESS_MS);
-    } else if (!open_addresses(r, r->waiting.conf, &why)) {
-        still_waits(r, str_span(&why));
-    } else {
-        r->next.conf = conf_ref(r->waiting.conf);
-        r->next.setup = setup_ref(r->waiting.setup);
-        r->next.warnings = r->waiting.warnings;
-        waiting_drop(r);
-        round_taken(r);
-    }
-}
-
 static void on_read(struct job *j)
 {
     struct reload *r = CONTAINER_OF(j, struct reload, job);
@@ -359,20 +306,23 @@ static void on_read(struct job *j)
         return;
     }
     r->seen = r->next.fingerprint;
-    waiting_drop(r);
-    if (r->next.setup == NULL)
-        round_refused(r);
-    else if (!open_addresses(r, r->next.conf, &r->next.complaints))
-        round_waits(r);
-    else
+    timer_disarm(&r->retry);
+    /* Addresses are part of what must be good: one that cannot be opened refuses the file. */
+    if (r->next.setup != NULL && sockets_follow(r->c.sockets, r->next.conf, &r->next.complaints)) {
         round_taken(r);
+        return;
+    }
+    if (!r->next.at_fault)
+        str_addf(&r->next.complaints, " (tried again every %d s)", RETRY_MS / 1000);
+    round_refused(r);
 }
 
 static void round_begin(struct reload *r)
 {
     r->state = RELOAD_READING;
-    r->next.forced = r->forced;
-    r->again = r->forced = false;
+    r->next.forced = r->forced || r->retried;
+    r->next.retried = r->retried && !r->forced;
+    r->again = r->forced = r->retried = false;
     job_start(r->c.core, &r->job, read_work, on_read);
 }
 
@@ -388,6 +338,13 @@ static void look(struct reload *r)
 static void on_changed(void *arg)
 {
     look(arg);
+}
+
+static void on_retry(struct timer *t)
+{
+    struct reload *r = CONTAINER_OF(t, struct reload, retry);
+    r->retried = true;
+    look(r);
 }
 
 void reload_now(struct reload *r)
@@ -421,7 +378,7 @@ struct reload *reload_start(const struct reload_config *config)
     r->good = true;
     r->good_ms = clock_wall_ms();
     r->next.complaints = str_init(mem_alloc(COMPLAINTS_MAX), COMPLAINTS_MAX);
-    timer_init(&r->waiting.tick, on_tick);
+    timer_init(&r->retry, on_retry);
     if (can_be_read_again(config->path))
         r->watch = file_watch_new(config->core, config->path, true, on_changed, r);
     else
@@ -437,7 +394,7 @@ void reload_stop(struct reload *r)
         file_watch_free(r->watch);
     while (r->n_named > 0)
         unwatch(r, &r->named[0]);
-    waiting_drop(r);
+    timer_disarm(&r->retry);
     r->stopping = true;
 }
 

@@ -2,14 +2,13 @@
  * a setup, and given to the workers. Nothing that runs is disturbed. A file that is not good changes nothing: what is wrong is logged
  * once, with line and column, and metrics show it.
  *
- *   IDLE     -> READING    a file changed, or reload_now
- *            -> SPREADING  what was refused for an address that could not be opened: it can be now
+ *   IDLE     -> READING    a file changed, or reload_now, or what was refused is tried again
  *   READING  -> IDLE       nothing new, or not good
  *            -> SPREADING  good: the proxies have the setup, the workers are told to change their listeners
  *   SPREADING -> IDLE      all have (reload_spread)
  *
- * What happens in between leads to another round. A file that is good but for an address that somebody else has is refused, too; it is
- * kept, and the address tried every few seconds until the file changes. Thread: the main core's; reload_metrics too. */
+ * What happens in between leads to another round. A file that is refused for something else than its text (it cannot be read, nor can a
+ * file that it names be, for want of descriptors; an address that somebody else has) is tried again every few seconds. Thread: the main core's; reload_metrics too. */
 #ifndef LARDER_MAIN_RELOAD_H
 #define LARDER_MAIN_RELOAD_H
 

@@ -192,7 +192,7 @@ def test_a_renewed_certificate_is_shown(root, secure, leaf, trusting):
     with open(leaf.key_file, "w") as out:
         out.write(root.issue("other.test", names=["other.test"]).key)
     wait_until(lambda: secure.metrics()["larder_config_last_reload_successful"] == 0, "the wrong key is refused")
-    assert secure.logged(level="error", text="key")
+    wait_until(lambda: secure.logged(level="error", text="key"), "the log says so")
     assert serial() != first
 
 

@@ -1,5 +1,6 @@
 """Changes of the configuration while larder runs: no request notices, a good file takes effect, a bad one changes nothing."""
 
+import errno
 import os
 import signal
 import socket
@@ -388,6 +389,32 @@ def test_while_an_address_is_tried_again(upstream, larder, then):
     assert not answers(port), "what the file no longer says is not done"
     assert larder.metrics()["larder_config_last_reload_successful"] == (then != "a bad file")
     assert larder.get("/v2/o/app/manifests/v1").status == (200 if then == "another file" else 404)
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE], ids=lambda e: errno.errorcode[e])
+@pytest.mark.parametrize("what", ["the configuration", "roots"])
+def test_a_file_that_could_not_be_opened_is_tried_again(upstream, start_larder, faults, root, tmp_path, what, error):
+    """As for want of descriptors: nothing changes any more that would tell, and it is taken all the same."""
+    larder = start_larder(upstream)
+    image_on(upstream)
+    roots = tmp_path / "roots.pem"
+    with open(root.file) as good:
+        roots.write_text(good.read())
+    faults.cannot_open(larder.file if what == "the configuration" else str(roots), error)
+    larder.config["upstreams"][0]["ca"] = str(roots)
+    larder.config["rules"] = [RULE, OTHER]
+    by_rename(larder)
+    refused(larder)
+    why = said(larder, level="error", text=os.strerror(error))
+    assert "tried again every 3 s" in why[0]["why"]
+    time.sleep(4)
+    refused(larder)
+    assert len(larder.logged(level="error")) == 1, "it is said once, however often it is tried"
+    faults.can_open()
+    taken(larder, 1)
+    assert larder.get("/v2/o/app/manifests/v1").status == 200
+    time.sleep(4)
+    assert len(said(larder, msg="configuration reloaded")) == 1 and len(larder.logged(level="error")) == 1
 
 
 def test_a_hundred_reloads_under_load(upstream, larder):

@@ -50,6 +50,16 @@ class Faults:
         with open(self._path("hold", call), "w"):
             pass
 
+    def cannot_open(self, path, error):
+        """Until can_open(), to open this file fails with this error number."""
+        new = os.path.join(self.directory, "fail-open.new")
+        with open(new, "w") as out:
+            out.write("%d %s" % (error, path))
+        os.replace(new, os.path.join(self.directory, "fail-open"))
+
+    def can_open(self):
+        os.unlink(os.path.join(self.directory, "fail-open"))
+
     def wait_held(self, call):
         wait_until(lambda: os.path.exists(self._path("held", call)), "larder calls %s for such a file" % call)
 

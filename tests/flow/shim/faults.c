@@ -5,7 +5,8 @@
  *   LARDER_FAULTS        a folder. While it has a file hold-pread, hold-ftruncate or hold-fsync, such calls wait, and say so by making
  *                        held-pread and so on; with hold-preadv2, reads of the store's whole objects. Its file names has a line
  *                        "HOST ADDRESS..." for each name that is looked up otherwise: without an address there is no such name,
- *                        and the address "wait" waits while there is a file hold-names
+ *                        and the address "wait" waits while there is a file hold-names.
+ *                While it has a file fail-open with a line "ERROR PATH", to open that file fails with that error number
  *   LARDER_FAULT_CREATE  the error number with which every file that is opened to be made fails
  *   LARDER_FAULT_BLOCK   st_blksize of every file
  *   LARDER_FAULT_CLOCK   seconds by which the wall clock is ahead
@@ -105,13 +106,34 @@ int fsync(int fd)
     return (int)syscall(SYS_fsync, fd);
 }
 
+/* The error number with which it fails, or 0. */
+static int open_error(const char *path)
+{
+    char name[PATH_MAX], line[PATH_MAX + 32];
+    const char *folder = getenv("LARDER_FAULTS");
+    int error = 0, at = 0;
+    if (folder == NULL)
+        return 0;
+    snprintf(name, sizeof name, "%s/fail-open", folder);
+    FILE *file = fopen(name, "re");
+    if (file == NULL)
+        return 0;
+    if (fgets(line, sizeof line, file) == NULL || sscanf(line, "%d %n", &error, &at) != 1 ||
+        strcmp(line + at, path) != 0)
+        error = 0;
+    fclose(file);
+    return error;
+}
+
 int open(const char *path, int flags, ...)
 {
     va_list ap;
     va_start(ap, flags);
     int mode = flags & O_CREAT ? va_arg(ap, int) : 0, error = (int)number("LARDER_FAULT_CREATE");
     va_end(ap);
-    if (error == 0 || !(flags & O_CREAT))
+    if (!(flags & O_CREAT))
+        error = open_error(path);
+    if (error == 0)
         return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
     errno = error;
     return -1;
