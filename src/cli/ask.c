@@ -55,10 +55,11 @@ static json_t *ask(struct ask *a, bool order, const char *name, struct span quer
         bool about = a->about != NULL;
         fprintf(stderr, "larder: %s%s%s\n", about ? a->about : "", about ? ": " : "", answer);
     } else {
-        fprintf(stderr,
-                "larder: %s; start it with 'larder serve', or name the configuration of the one that runs "
-                "with -f FILE\n",
-                answer);
+        fprintf(
+            stderr,
+            "larder: %s; start it with 'larder serve', name the configuration of the one that runs with -f "
+            "FILE, or restart it if admin.address was changed\n",
+            answer);
     }
     mem_free(answer);
     return json;

@@ -297,10 +297,12 @@ static bool open_sockets(struct main *mn)
     mn->sockets = sockets_new(mn->n_workers);
     bool ok = sockets_follow(mn->sockets, mn->conf, &why) &&
               listen_open(mn->conf->admin.host, mn->conf->admin.port, false, 1, &mn->admin_fd, &port, &why);
-    if (ok)
+    if (ok) {
+        sockets_set_admin(mn->sockets, mn->conf->admin.host, port);
         log_address("admin listening", mn->conf->admin.host, port);
-    else
+    } else {
         refuse(text);
+    }
     return ok;
 }
 

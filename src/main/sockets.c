@@ -20,6 +20,8 @@ struct entry {
 struct sockets {
     unsigned n_workers;
     struct list entries;
+    char *admin_host;
+    uint16_t admin_port; /* 0: not open yet */
 };
 
 struct sockets *sockets_new(unsigned n_workers)
@@ -46,7 +48,15 @@ void sockets_free(struct sockets *s)
 {
     LIST_FOREACH_SAFE (n, tmp, &s->entries)
         entry_free(s, CONTAINER_OF(n, struct entry, node));
+    mem_free(s->admin_host);
     mem_free(s);
+}
+
+void sockets_set_admin(struct sockets *s, struct span host, uint16_t port)
+{
+    s->admin_host = mem_zalloc(host.n + 1);
+    memcpy(s->admin_host, host.p, host.n);
+    s->admin_port = port;
 }
 
 static struct entry *entry_of(const struct sockets *s, struct span address)
@@ -75,15 +85,32 @@ static bool is_covered(const struct sockets *s, const struct conf_listen *l)
     return false;
 }
 
+/* Has this process the port for admin, on this address, or one of them on all? */
+static bool is_admins(const struct sockets *s, const struct conf_listen *l)
+{
+    return s->admin_port != 0 && l->port == s->admin_port &&
+           (is_any(l->host) || is_any(span_str(s->admin_host)) || span_eq(l->host, span_str(s->admin_host)));
+}
+
 /* Before anything is opened: what is closed again at once would take clients with it. */
 static bool may_open(const struct sockets *s, const struct conf *conf, struct str *why)
 {
     uint16_t port;
+    struct str before = *why;
     for (size_t i = 0; i < conf->n_listen; i++) {
         const struct conf_listen *l = &conf->listen[i];
-        if (entry_of(s, l->address) == NULL &&
-            !listen_open(l->host, l->port, is_covered(s, l), 0, NULL, &port, why))
-            return false;
+        if (entry_of(s, l->address) != NULL ||
+            listen_open(l->host, l->port, is_covered(s, l), 0, NULL, &port, why))
+            continue;
+        if (is_admins(s, l)) {
+            *why = before;
+            str_addf(why,
+                     "cannot listen on " SPAN_FMT
+                     ": larder itself has that port for admin.address, a change of "
+                     "which takes a restart",
+                     SPAN_ARG(l->address));
+        }
+        return false;
     }
     return true;
 }

@@ -14,6 +14,9 @@ struct sockets;
 struct sockets *sockets_new(unsigned n_workers);
 void sockets_free(struct sockets *s); /* closes what nobody has taken */
 
+/* The address that this process has for admin until it ends, so that a refusal can name it. host is copied. */
+void sockets_set_admin(struct sockets *s, struct span host, uint16_t port);
+
 /* Opens the addresses that conf lists and that are not open; marks those that it no longer lists. False: *why says which address and
  * why, and nothing has changed. */
 bool sockets_follow(struct sockets *s, const struct conf *conf, struct str *why) MUSTCHECK;

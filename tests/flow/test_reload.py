@@ -11,7 +11,7 @@ import pytest
 
 from lib import client
 from lib.images import KIB, Image
-from lib.larder import wait_until, yaml_text
+from lib.larder import run, wait_until, yaml_text
 from lib.ports import free_port
 
 RULE = {"name": "rule-t", "source": "up.test/*", "target": "t/*"}
@@ -331,6 +331,20 @@ def bound(port):
     with open("/proc/net/tcp") as table:
         rows = [line.split() for line in list(table)[1:]]
     return {socket.inet_ntoa(bytes.fromhex(row[1][:8])[::-1]) for row in rows if row[1].endswith(":%04X" % port) and row[3] == "0A"}
+
+
+def test_an_admin_address_that_was_edited_takes_a_restart(upstream, larder):
+    """Until then the commands say why nobody answers, and the old address is not taken for another process's."""
+    old, new = larder.admin_port, free_port()
+    larder.config["admin"]["address"] = "127.0.0.1:%d" % new
+    larder.config["listen"] += [{"address": "127.0.0.1:%d" % old}]
+    write(larder)
+    larder.config["admin"]["address"] = "127.0.0.1:%d" % old  # where the tests ask
+    refused(larder)
+    why = said(larder, level="error", text="cannot listen on 127.0.0.1:%d" % old)[0]["why"]
+    assert "larder itself has that port for admin.address" in why and "another process" not in why
+    r = run("status", "-f", larder.file)
+    assert r.returncode == 1 and "127.0.0.1:%d" % new in r.stderr and "restart it if admin.address was changed" in r.stderr
 
 
 def test_an_address_in_use_is_tried_again(upstream, larder):
