@@ -13,7 +13,6 @@
     X(BAD_REQUEST,         400, "UNSUPPORTED",      "request",      "malformed request")                                            \
     X(NAME_INVALID,        400, "NAME_INVALID",     "name",         "invalid repository name")                                      \
     X(NS_INVALID,          400, "NAME_INVALID",     "name",         "the parameter ns is longer than a name of a registry")         \
-    X(TAG_INVALID,         400, "MANIFEST_INVALID", "tag",          "invalid tag")                                                  \
     X(DIGEST_INVALID,      400, "DIGEST_INVALID",   "digest",       "invalid digest")                                               \
     X(DIGEST_UNSUPPORTED,  400, "DIGEST_INVALID",   "digest",       "digest algorithm not supported, use sha256 or sha512")         \
     X(SCHEMA1,             400, "MANIFEST_INVALID", "schema",       "signed manifests of schema 1 are not supported")               \
@@ -23,6 +22,7 @@
     X(NAME_UNKNOWN,        404, "NAME_UNKNOWN",     "no-rule",      "no cache rule for this repository")                            \
     X(NAME_PREFIXED,       404, "NAME_UNKNOWN",     "prefixed",     "?ns= wants the registry's own name: mirror without a path")    \
     X(ROUTE_UNKNOWN,       404, "UNSUPPORTED",      "no-endpoint",  "no such endpoint")                                             \
+    X(TAG_INVALID,         404, "MANIFEST_UNKNOWN", "tag",          "manifest unknown: the tag is not valid")                       \
     X(MANIFEST_UNKNOWN,    404, "MANIFEST_UNKNOWN", "unknown",      "manifest unknown to the upstream registry")                    \
     X(BLOB_UNKNOWN,        404, "BLOB_UNKNOWN",     "unknown",      "blob unknown to the upstream registry")                        \
     X(TAGS_UNKNOWN,        404, "NAME_UNKNOWN",     "unknown",      "repository unknown to the upstream registry")                  \

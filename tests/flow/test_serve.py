@@ -255,8 +255,11 @@ def test_pushes_are_refused(larder, upstream, method, target):
     ("/v2/nowhere/tags/list", 404, "NAME_UNKNOWN"),
     ("/v2/t/manifests/v1", 404, "NAME_UNKNOWN"),
     ("/v2/t/App/manifests/v1", 400, "NAME_INVALID"),
-    ("/v2/t/app/manifests/.v1", 400, None),
-    ("/v2/t/app/manifests/" + "v" * 129, 400, None),
+    ("/v2/t/app/manifests/.v1", 404, "MANIFEST_UNKNOWN"),
+    ("/v2/t/app/manifests/.INVALID_MANIFEST_NAME", 404, "MANIFEST_UNKNOWN"),  # the OCI conformance suite's
+    ("/v2/t/app/manifests/" + "v" * 129, 404, "MANIFEST_UNKNOWN"),
+    ("/v2/t/app/manifests/v1@v2", 404, "MANIFEST_UNKNOWN"),
+    ("/v2/t/app/manifests/", 404, "MANIFEST_UNKNOWN"),
     ("/v2/_catalog", 404, None),
     ("/v2/t/app/unknown/v1", 404, None),
     ("/", 404, None), ("/v1/", 404, None), ("/metrics", 404, None), ("/healthz", 404, None)])
