@@ -245,7 +245,8 @@ static void begin(struct serve *s, unsigned status)
     str_add(exchange_head(s->x), SPAN("Docker-Distribution-Api-Version: registry/2.0\r\n"));
     cache_status(s, exchange_head(s->x));
     if (s->by_source && s->rule != NULL)
-        exchange_field(s->x, SPAN("OCI-Namespace"), s->rule->registry);
+        exchange_field(s->x, SPAN("OCI-Namespace"),
+                       s->route.ns); /* as the client calls it; a rule has been found by it */
 }
 
 static enum step send_body(struct serve *s, uint64_t length, struct body *body, bool close)

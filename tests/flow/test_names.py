@@ -167,14 +167,17 @@ def test_ns_selects_among_the_rules(both, upstream, other):
     app = other.add("org/app", Image("quay-app", (10,)), tag="v1")
     for ns in ("docker.io", "index.docker.io", "registry-1.docker.io", "DOCKER.IO", "Docker.io"):
         r = both.get("/v2/library/nginx/manifests/v1?ns=" + ns)
-        assert r.body == nginx.manifest
+        assert r.body == nginx.manifest and r.header("OCI-Namespace") == ns
         assert both.get("/v2/nginx/blobs/%s?ns=%s" % (nginx.config, ns)).body == nginx.config_bytes
     for ns in ("quay.test:8443", "quay.test%3A8443", "QUAY.test:8443"):
         assert both.get("/v2/org/app/manifests/v1?ns=" + ns).body == app.manifest
-        assert both.head("/v2/org/app/manifests/v1?x=y&ns=" + ns).header("Docker-Content-Digest") == app.digest
-    assert len(upstream.requests("GET")) == 2 and len(other.requests("GET")) == 1
+        r = both.head("/v2/org/app/manifests/v1?x=y&ns=" + ns)
+        assert r.header("Docker-Content-Digest") == app.digest and r.header("OCI-Namespace") == ns.replace("%3A", ":")
+        assert both.get("/v2/org/none/tags/list?ns=" + ns).header("OCI-Namespace") == ns.replace("%3A", ":")
+    assert len(upstream.requests("GET")) == 2 and len(other.requests("GET", paths.manifest("org/app", "v1"))) == 1
     # One entry, whichever way it is asked for.
-    assert cache_status(both.get(paths.manifest("hub/nginx", "v1")))[0] == "hit"
+    r = both.get(paths.manifest("hub/nginx", "v1"))
+    assert cache_status(r)[0] == "hit" and r.header("OCI-Namespace") is None
     assert all("ns" not in s.query for s in upstream.requests() + other.requests())
 
 
