@@ -83,7 +83,7 @@ void respond_count(struct serve *s)
                         .kind = s->kind,
                         .result = s->result,
                         .method = x->req.method_name,
-                        .target = x->req.target,
+                        .target = route_shown(x->req.target),
                         .status = x->status,
                         .sent = x->sent,
                         .digest = s->digest.alg != DIGEST_NONE ? &s->digest : NULL,
@@ -179,7 +179,7 @@ static void offer_again(struct serve *s)
                                   .kind = s->kind,
                                   .result = RESULT_HIT,
                                   .method = x->req.method_name,
-                                  .target = x->req.target,
+                                  .target = route_shown(x->req.target),
                                   .status = 200,
                                   .digest = &r->digest};
     const struct log_field same[] = {SAME_FIELDS(&r->counted)};

@@ -46,7 +46,8 @@ static bool target_bytes_ok(struct span target)
     return !bad;
 }
 
-/* Cuts "http://authority" off. The authority is not used: larder has one namespace whatever it is called. */
+/* Cuts "http://authority" off. The authority is not used: larder has one namespace whatever it is called. One with a user in it is an error
+ * (RFC 9110 section 4.2.4). */
 static bool target_to_origin_form(struct span *target)
 {
     size_t scheme = 0;
@@ -57,10 +58,18 @@ static bool target_to_origin_form(struct span *target)
     if (scheme == 0)
         return target->n > 0 && target->p[0] == '/';
     size_t end = scheme;
-    while (end < target->n && target->p[end] != '/' && target->p[end] != '?')
-        end++;
+    while (end < target->n && target->p[end] != '/' && target->p[end] != '?') {
+        if (target->p[end++] == '@')
+            return false;
+    }
     *target = span_from(*target, end);
     return end > scheme;
+}
+
+struct span route_shown(struct span target)
+{
+    bool origin = target.n == 0 || target.p[0] == '/';
+    return origin ? target : span_from(target, (size_t)(span_rfind(target, '@') + 1));
 }
 
 /* Appends the decoded text to scratch. False: bad encoding, or an encoded control character or backslash. */

@@ -35,7 +35,10 @@ struct route {
 
 /* 0, or the ERR_ code for the client: BAD_REQUEST (bad encoding, NUL, control characters, backslash, two ns),
  * NAME_INVALID, NS_INVALID, TAG_INVALID (a 404: nothing has such a name), DIGEST_INVALID, DIGEST_UNSUPPORTED, PAGE_INVALID (?n= of a list of tags), ROUTE_UNKNOWN, URI_TOO_LONG. An absolute-form
- * target ("http://host/v2/...") is read as its path and query (RFC 9112 section 3.2.2). */
+ * target ("http://host/v2/...") is read as its path and query (RFC 9112 section 3.2.2), or refused if it names a user. */
 int route_parse(struct span target, char scratch[ROUTE_TARGET_MAX], struct route *out) MUSTCHECK;
+
+/* The target, also one that is refused, as others may see it: without "http://user:password@". */
+struct span route_shown(struct span target);
 
 #endif

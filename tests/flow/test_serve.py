@@ -10,6 +10,7 @@ from lib.client import Conn
 from lib.images import KIB, Image, Index, blob
 from lib.larder import cache_status, wait_until
 from lib.ports import free_port
+from lib.secrets import secret
 from lib.upstream import Fault
 
 APP = "t/app"
@@ -270,6 +271,17 @@ def test_refusals_that_need_no_upstream(larder, upstream, target, status, code):
         if method == "GET" and code:
             assert r.error_code == code
     assert upstream.count() == 0 and larder.stored_objects() == []
+
+
+@pytest.mark.parametrize("target", ["http://bob:%s@cache:5000/v2/t/app/manifests/v1", "http://%s@cache/v2/", "HTTPS://bob:%s@cache/v2/",
+                                    "ftp://bob:%s@cache/v2/", "http://bob:%s@cache", "bob:%s@cache:5000"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "CONNECT"])
+def test_a_password_in_a_target_is_refused_and_not_logged(larder, upstream, image, method, target):
+    """The log is searched for it at the end."""
+    r = larder.request(method, target % secret("userinfo"))
+    assert r.status in (400, 405)
+    wait_until(lambda: larder.logged(msg="request", status=r.status), "it is logged all the same")
+    assert upstream.count() == 0
 
 
 @pytest.mark.parametrize("name,code", [

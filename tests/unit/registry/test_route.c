@@ -241,6 +241,27 @@ static void encodings(void **state)
     RUN(table);
 }
 
+static void what_is_shown_of_a_target(void **state)
+{
+    UNUSED(state);
+    static const struct {
+        const char *target, *shown;
+    } table[] = {
+        {"", ""},
+        {"*", "*"},
+        {"/v2/a@b", "/v2/a@b"},
+        {"http://h/v2/", "http://h/v2/"},
+        {"http://bob:secret@h/v2/", "h/v2/"},
+        {"http://bob:sec@ret@h/v2/", "h/v2/"},
+        {"http://bob:sec/ret@h/v2/", "h/v2/"},
+        {"ftp://bob:secret@h", "h"},
+        {"bob:secret@h:443", "h:443"},
+        {"bob:secret@", ""},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(table); i++)
+        assert_true(span_eq(route_shown(span_str(table[i].target)), span_str(table[i].shown)));
+}
+
 static void forms_of_the_target(void **state)
 {
     UNUSED(state);
@@ -255,6 +276,9 @@ static void forms_of_the_target(void **state)
         {.target = "http://h/http://h/v2/", .err = ERR_ROUTE_UNKNOWN},
         {.target = "http://h", .err = ERR_ROUTE_UNKNOWN},
         {.target = "http://h?x", .err = ERR_ROUTE_UNKNOWN},
+        {.target = "http://u:p@h/v2/", .err = ERR_BAD_REQUEST},
+        {.target = "HTTPS://@h/v2/", .err = ERR_BAD_REQUEST},
+        {.target = "http://h/v2/a/manifests/x@y", .err = ERR_TAG_INVALID},
         {.target = "http:///v2/", .err = ERR_BAD_REQUEST},
         {.target = "http://?/v2/", .err = ERR_BAD_REQUEST},
         {.target = "ftp://h/v2/", .err = ERR_BAD_REQUEST},
@@ -380,10 +404,15 @@ static void binary_targets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(endpoints),         cmocka_unit_test(words_of_the_protocol_in_names),
-        cmocka_unit_test(unknown_endpoints), cmocka_unit_test(bad_names_tags_and_digests),
-        cmocka_unit_test(encodings),         cmocka_unit_test(forms_of_the_target),
-        cmocka_unit_test(namespaces),        cmocka_unit_test(lengths),
+        cmocka_unit_test(endpoints),
+        cmocka_unit_test(words_of_the_protocol_in_names),
+        cmocka_unit_test(unknown_endpoints),
+        cmocka_unit_test(bad_names_tags_and_digests),
+        cmocka_unit_test(encodings),
+        cmocka_unit_test(forms_of_the_target),
+        cmocka_unit_test(what_is_shown_of_a_target),
+        cmocka_unit_test(namespaces),
+        cmocka_unit_test(lengths),
         cmocka_unit_test(binary_targets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
