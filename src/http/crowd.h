@@ -1,6 +1,6 @@
 /* The client connections of several servers, one on each core, and their common bound. When it is reached, a newcomer takes the place of
- * an idle connection: one of its own server's, or else one of another's, which is told by a message. It may be in work again by then; then
- * there is one too many until somebody's connection has nothing to do.
+ * an idle connection, one that waits for a request or for the rest of one: of its own server's, or else of another's, which is told by a
+ * message. It may be in work again by then; then there is one too many until somebody's connection has nothing to do.
  *
  * Thread: the functions are for the member's core. One mutex, a leaf, is taken only where the bound is reached. */
 #ifndef LARDER_HTTP_CROWD_H

@@ -57,6 +57,7 @@ struct conn {
     bool in_input;    /* conn_input is on the stack: it goes on by itself */
     bool asked;       /* a request has come, or begun to come */
     uint32_t lingered;
+    int64_t since_ms; /* core_now: of its state */
     struct server *server;
     struct stream *stream;
     struct exchange *x;
@@ -152,13 +153,20 @@ static void exchange_give(struct server *s, struct exchange *x)
 
 /* ---- the connection's life ---- */
 
+/* Does it wait for the client's next request, or for the rest of one? Then it gives way to newcomers. */
+static bool waits(enum conn_state state)
+{
+    return state == CONN_IDLE || state == CONN_HEAD;
+}
+
 static void conn_go(struct conn *k, enum conn_state state)
 {
-    int idle = (state == CONN_IDLE) - (k->state == CONN_IDLE && list_linked(&k->node));
+    int idle = waits(state) - (waits((enum conn_state)k->state) && list_linked(&k->node));
     if (idle != 0)
         crowd_idle(&k->server->member, idle);
     list_remove(&k->node);
     k->state = (uint8_t)state;
+    k->since_ms = core_now(k->server->core);
     if (state != CONN_CLOSED)
         list_push_back(&k->server->conns[state], &k->node);
     switch (state) {
@@ -966,13 +974,20 @@ struct body *body_of_text(struct span text)
 
 /* ---- the server ---- */
 
-/* The one that has been idle for the longest time. False: none is. */
-static bool close_idle(struct server *s)
+static struct conn *oldest(struct server *s, enum conn_state state)
 {
-    struct list_node *n = list_first(&s->conns[CONN_IDLE]);
-    if (n != NULL)
-        conn_close(CONTAINER_OF(n, struct conn, node), false, NULL);
-    return n != NULL;
+    struct list_node *n = list_first(&s->conns[state]);
+    return n != NULL ? CONTAINER_OF(n, struct conn, node) : NULL;
+}
+
+/* The one that has waited for its client for the longest time: half a request keeps no place from others. False: none does. */
+static bool close_waiting(struct server *s)
+{
+    struct conn *idle = oldest(s, CONN_IDLE), *head = oldest(s, CONN_HEAD);
+    struct conn *k = idle == NULL || (head != NULL && head->since_ms < idle->since_ms) ? head : idle;
+    if (k != NULL)
+        conn_close(k, false, NULL);
+    return k != NULL;
 }
 
 /* Others need the places. */
@@ -980,7 +995,7 @@ static void on_shed(struct core_msg *m)
 {
     struct server *s = CONTAINER_OF(m, struct server, member.shed);
     unsigned owed = crowd_owed(&s->member);
-    while (owed-- > 0 && too_many(s) && close_idle(s))
+    while (owed-- > 0 && too_many(s) && close_waiting(s))
         ;
 }
 
@@ -989,7 +1004,7 @@ static bool make_room(struct server *s)
     if (s->draining)
         return false;
     while (!crowd_enter(s->member.crowd, s->config.max_connections)) {
-        if (!close_idle(s))
+        if (!close_waiting(s))
             return crowd_replace(&s->member);
     }
     return true;

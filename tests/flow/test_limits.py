@@ -77,6 +77,25 @@ def test_the_oldest_idle_connection_gives_way(start_larder, upstream):
             assert conns[n].exchange("GET", "/v2/").status == 200
 
 
+@pytest.mark.parametrize("sent", [b"G", b"GET /v2/ HTTP/1.1\r\nHost: x\r\n", b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20000],
+                         ids=["a byte", "a line", "much"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_half_a_request_keeps_no_place_from_others(start_larder, upstream, workers, sent):
+    """Whoever has waited for the longest time goes first, be it for a request or for the rest of one."""
+    larder = start_larder(upstream, client_limits={"max_connections": 20}, workers=workers)
+    with contextlib.ExitStack() as stack:
+        halves = [stack.enter_context(Conn(larder.address)) for _ in range(20)]
+        for conn in halves:
+            conn.sock.sendall(sent)
+        wait_until(lambda: larder.metric("client_connections_open") == 20, "all places are taken")
+        kept = stack.enter_context(Conn(larder.address))
+        for n in range(15):
+            assert kept.exchange("GET", "/v2/").status == 200, n
+            with Conn(larder.address) as newcomer:
+                assert newcomer.exchange("GET", "/v2/").status == 200, n
+        assert larder.metric("client_connections_refused_total") == 0
+
+
 @pytest.mark.parametrize("workers", [2, 4])
 def test_the_limit_is_that_of_all_workers_together(start_larder, upstream, workers):
     """Which worker gets a connection is chance: none refuses what all together have room for, and none has more room than all."""
