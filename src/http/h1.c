@@ -155,6 +155,8 @@ static int take_framing(struct h1 *h, llhttp_t *p)
     if (te.p != NULL &&
         (!head->chunked || !span_ieq(te, SPAN("chunked")) || h1_count(head, SPAN("transfer-encoding")) > 1))
         return fail(h, H1_FAULT_SYNTAX, "transfer coding other than chunked");
+    if (head->length > INT64_MAX)
+        return fail(h, H1_FAULT_SYNTAX, "a length that no file can have");
     return 0;
 }
 

@@ -96,14 +96,14 @@ bool range_parse_content(struct span header, uint64_t *first, uint64_t *last, ui
     struct span from = span_sub(rest, 0, (size_t)dash);
     struct span to = span_sub(rest, (size_t)dash + 1, (size_t)(slash - dash) - 1);
     struct span whole = span_from(rest, (size_t)slash + 1);
-    /* below UINT64_MAX, so that last + 1 is a number and a written total is not taken for "unknown" */
-    if (!span_u64(from, UINT64_MAX - 1, first) || !span_u64(to, UINT64_MAX - 1, last) || *last < *first)
+    /* no more than a file can have: sums with them are numbers, and a written total is not taken for "unknown" */
+    if (!span_u64(from, INT64_MAX, first) || !span_u64(to, INT64_MAX, last) || *last < *first)
         return false;
     if (span_eq(whole, SPAN("*"))) {
         *total = UINT64_MAX;
         return true;
     }
-    return span_u64(whole, UINT64_MAX - 1, total) && *last < *total;
+    return span_u64(whole, INT64_MAX, total) && *last < *total;
 }
 
 bool range_parse_refused(struct span header, uint64_t *total)

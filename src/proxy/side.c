@@ -27,6 +27,7 @@ struct side {
     bool last;    /* nothing more will come */
     bool broke;   /* ... although there should: it may be asked for again */
     bool written; /* the job has ended */
+    bool fits;    /* the whole object, into the store */
     struct job job;
     int job_err;
     struct upstream_try t;
@@ -106,7 +107,10 @@ static void write_work(struct job *j)
     struct side *s = CONTAINER_OF(j, struct side, job);
     char text[200];
     struct str why = STR_INIT(text);
-    s->job_err = partial_write(flight_partial(s->flight), s->at, s->buf, s->writing, &why);
+    struct partial *p = flight_partial(s->flight);
+    s->fits =
+        s->fits || partial_expect(p, s->length); /* as the front asks; it may not have written anything yet */
+    s->job_err = s->fits ? partial_write(p, s->at, s->buf, s->writing, &why) : ERR_STORE;
 }
 
 static void on_written(struct job *j)
@@ -127,6 +131,8 @@ static enum step written(struct side *s)
     } else {
         s->last = true;
     }
+    if (s->job_err != 0)
+        fetch_no_more_sides(s->parent);
     fetch_side_wrote(s->parent); /* may close this side: then the next step sees it */
     if (s->last || s->at >= s->to || s->op.closing != 0)
         return side_end(s);

@@ -2,6 +2,7 @@
 keep a client or larder busy for ever."""
 
 import json
+import os
 import time
 
 import pytest
@@ -49,6 +50,35 @@ def test_wrong_bytes_ahead_of_the_front_do_not_reach_who_reads_the_whole(larder,
     r = whole.result()
     assert r.good and r.body == thing.data
     larder.wait_stored(thing.digest)
+
+
+@pytest.mark.parametrize("length", [1 << 50, 1 << 62, (1 << 63) - 1])
+def test_nothing_is_written_ahead_of_what_does_not_fit(larder, upstream, length):
+    """A length that no disk has, and a client that wants a piece from behind what a file can have: the store is well all the same."""
+    thing = Thing(upstream, MIB)
+    first = length // 2 & ~0xffff
+    raw = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 65536\r\nContent-Range: bytes %d-%d/%d\r\n\r\n" % (first, first + 65535, length)
+    upstream.on(lambda s: s.path == thing.theirs and s.range is None, Fault(length=length, silent=0))
+    upstream.on(lambda s: s.path == thing.theirs and s.range is not None, Fault(raw=raw + b"x" * 65536))
+    f = Fetch(larder.address, thing.ours, part(first, first + 99))
+    wait_until(lambda: [s for s in upstream.requests("GET") if s.range is not None], "the piece has been asked for")
+    wait_until(lambda: larder.metric("upstream_requests_active") <= 1, "it has come")
+    assert larder.metric("upstream_side_fetches_total") == 1
+    assert larder.metric("store_fault") == 0 and larder.metric("store_write_failures_total") == 0
+    assert all(os.stat(os.path.join(larder.store, "partial", name)).st_size == 0 for name in larder.partials())
+    f.leave()
+    assert larder.admin("/readyz")[:2] == (200, "ready\n")
+
+
+@pytest.mark.parametrize("length", [1 << 63, (1 << 64) - 65536, (1 << 64) - 1, 1 << 64])
+def test_a_length_that_no_file_can_have_is_no_answer(larder, upstream, length):
+    thing = Thing(upstream, MIB)
+    upstream.on(thing.theirs, Fault(length=length, silent=0))
+    for headers in ({}, part(length - 200, length - 100)):
+        r = larder.get(thing.ours, headers)
+        assert r.status == 502 and r.error_code == "UNAVAILABLE"
+    larder.wait_idle()
+    assert larder.metric("store_fault") == 0 and not larder.stored(thing.digest)
 
 
 @pytest.mark.parametrize("asked", ["bytes=0-99,100-", "bytes=0-,0-0", "bytes=100-,0-99", "bytes=0-600000,500000-1048575"])

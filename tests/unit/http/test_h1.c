@@ -63,6 +63,7 @@ static const struct sample requests[] = {
     {"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", "error\n"},
     {"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", "error\n"},
     {"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", "error\n"},
+    {"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775808\r\n\r\n", "error\n"},
     {"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551616\r\n\r\n", "error\n"},
     {"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "error\n"},
     {"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -123,6 +124,10 @@ static const struct sample responses[] = {
     {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxjunk",
      "headed 200 1.1 keep body 1\nContent-Length=1\nbody x\ndone\nerror\n"},
     /* ended too early */
+    {"HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\n",
+     "headed 200 1.1 keep body 9223372036854775807\nContent-Length=9223372036854775807\nerror\n"},
+    {"HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775808\r\n\r\n", "error\n"},
+    {"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n", "error\n"},
     {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell",
      "headed 200 1.1 keep body 5\nContent-Length=5\nbody hell\nerror\n"},
     {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "headed 200 1.1 keep body 5\nContent-Length=5\nerror\n"},
