@@ -136,6 +136,12 @@ bool health_in_trouble(const struct setup *setup, const struct conf_upstream *up
     return atomic_load_explicit(&setup_health(setup, up)->failures, memory_order_relaxed) != 0;
 }
 
+bool health_failed_lately(const struct setup *setup, const struct conf_upstream *up)
+{
+    return health_in_trouble(setup, up) &&
+           clock_mono_ms() - get(&setup_health(setup, up)->failed_ms) < LONG_AGO_MS;
+}
+
 bool health_broken(const struct setup *setup, const struct conf_upstream *up)
 {
     struct upstream_health *h = setup_health(setup, up);

@@ -86,8 +86,6 @@ bool upstream_is_down(const struct setup *setup, const struct conf_upstream *up,
 
 /* By index: is it so for an account of one of its rules? The caller frees it. */
 bool *upstreams_down(const struct setup *setup);
-/* Did it bring nothing when it was asked last, and not long ago? Also between the pauses of one that is down. */
-bool health_failed_lately(const struct setup *setup, const struct conf_upstream *up);
 
 /* Limits are an account's own; set: whose, NULL: anonymous. Does it limit requests of this kind now? Then *f says how, and for how long
  * still. */
@@ -110,8 +108,9 @@ bool health_broken(const struct setup *setup, const struct conf_upstream *up);
  * none. */
 bool health_refuses(const struct setup *setup, const struct conf_upstream *up, int64_t ms, int64_t *turn,
                     struct flight_failure *f);
-/* Has its last round failed? */
+/* Has its last round failed? And not long ago? Also between the pauses of one that is down. */
 bool health_in_trouble(const struct setup *setup, const struct conf_upstream *up);
+bool health_failed_lately(const struct setup *setup, const struct conf_upstream *up);
 /* One of all gets the turn to find out how the upstream is. It is down for the others until that is known, or the turn is over. 0: it is
  * somebody else's. */
 int64_t health_turn(const struct setup *setup, const struct conf_upstream *up, int64_t ms);
