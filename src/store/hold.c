@@ -2,7 +2,7 @@
  * the index, is taken for old or for a leftover.
  *
  *     opened (open.c)       refs; `users` while somebody reads
- *     filled (partial.c)    fills, partial, expected
+ *     filled (partial.c)    fills, partial, expected; a second fill has a hold of its own, which only counts
  *     placed                between the rename into blobs/ and the index's word (partial.c, layout.c; index.c)
  *     claimed               between the index's forgetting and the unlink (evict.c and others, under s->evict)
  *
@@ -41,7 +41,8 @@ static void drop(struct store *s, struct store_hold *h)
     MUST(h->refs > 0);
     if (--h->refs > 0)
         return;
-    MUST(map_del(&s->holds, digest_key(&h->digest)) == h);
+    if (!h->second)
+        MUST(map_del(&s->holds, digest_key(&h->digest)) == h);
     mem_free(h);
 }
 
@@ -189,6 +190,16 @@ struct store_hold *hold_fill(struct store *s, const struct digest *d)
     struct store_hold *h = hold_of(s, d);
     h->fills++;
     pthread_mutex_unlock(&s->holds_lock);
+    return h;
+}
+
+struct store_hold *hold_fill_second(const struct digest *d)
+{
+    struct store_hold *h;
+    NEW(h);
+    h->digest = *d;
+    h->second = true;
+    h->refs = h->fills = 1;
     return h;
 }
 

@@ -1,4 +1,4 @@
-/* Partial files: what a fill has so far, in partial/<algorithm>-<hex>.
+/* Partial files: what a fill has so far, in partial/<algorithm>-<hex>; a second fill's in tmp/fill.<number>.
  *
  * After a clean end a partial is [0, front) and nothing else (partial_keep). After a kill it is whatever was written.
  * A fill in order leaves a file without holes, and its size is the front. A fill with extents ahead leaves holes, which
@@ -21,7 +21,18 @@
 
 static void partial_name(const struct partial *p, char name[STORE_NAME_MAX])
 {
-    store_flat_name(&p->digest, name);
+    struct str s = str_init(name, STORE_NAME_MAX);
+    if (p->second == 0) {
+        store_flat_name(&p->digest, name);
+        return;
+    }
+    str_addz(&s, "fill.");
+    str_addu(&s, p->second);
+}
+
+static enum store_dir partial_dir(const struct partial *p)
+{
+    return p->second == 0 ? STORE_DIR_PARTIAL : STORE_DIR_TMP;
 }
 
 static int fail(struct partial *p, struct str *why, int error, const char *what)
@@ -29,7 +40,7 @@ static int fail(struct partial *p, struct str *why, int error, const char *what)
     char name[STORE_NAME_MAX];
     partial_name(p, name);
     p->fault = health_note(p->store, error);
-    return store_fail(p->store, why, error, what, STORE_DIR_PARTIAL, name);
+    return store_fail(p->store, why, error, what, partial_dir(p), name);
 }
 
 /* What it takes on disk is what the store counts. */
@@ -65,15 +76,15 @@ static uint64_t find_front(int fd, uint64_t size, uint64_t block)
 /* Opens what is there, or creates it: then it is counted. The descriptor, or -1 and errno. */
 static int open_file(struct partial *p, const char *name)
 {
-    const struct store *s = p->store;
+    int dir = p->store->dirs[partial_dir(p)];
     int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
-    int fd = openat(s->dirs[STORE_DIR_PARTIAL], name, flags);
+    int fd = openat(dir, name, flags);
     struct stat st;
     if (fd >= 0 && fstat(fd, &st) == 0)
         hold_fill_from(p->store, p->hold, store_taken(&st));
     if (fd >= 0 || errno != ENOENT)
         return fd;
-    fd = openat(s->dirs[STORE_DIR_PARTIAL], name, flags | O_CREAT | O_EXCL, STORE_FILE_MODE);
+    fd = openat(dir, name, flags | O_CREAT | O_EXCL, STORE_FILE_MODE);
     if (fd >= 0) {
         hold_fill_from(p->store, p->hold, 0);
         atomic_fetch_add(&p->store->partials, 1);
@@ -101,13 +112,11 @@ static int not_opened(struct partial *p, int fd, int error, struct str *why)
     return fail(p, why, error, "open");
 }
 
-int partial_open(struct store *s, const struct digest *d, struct partial *out, struct str *why)
+/* What it is to be called and its hold are set. */
+static int open_named(struct store *s, struct partial *out, struct str *why)
 {
-    CHECK_MAGIC(s, STORE_MAGIC);
-    *out = (struct partial){.store = s, .digest = *d, .fd = -1};
     char name[STORE_NAME_MAX];
     partial_name(out, name);
-    out->hold = hold_fill(s, d);
     int fd = open_file(out, name), error = fd < 0 ? errno : 0;
     if (health_relieved(s, error, RELIEF)) { /* no inodes */
         fd = open_file(out, name);
@@ -126,6 +135,21 @@ int partial_open(struct store *s, const struct digest *d, struct partial *out, s
     out->fd = fd;
     count(out);
     return 0;
+}
+
+int partial_open(struct store *s, const struct digest *d, struct partial *out, struct str *why)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    *out = (struct partial){.store = s, .digest = *d, .fd = -1, .hold = hold_fill(s, d)};
+    return open_named(s, out, why);
+}
+
+int partial_open_second(struct store *s, const struct digest *d, struct partial *out, struct str *why)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    *out = (struct partial){.store = s, .digest = *d, .fd = -1, .hold = hold_fill_second(d)};
+    out->second = 1 + atomic_fetch_add_explicit(&s->tmp_names, 1, memory_order_relaxed);
+    return open_named(s, out, why);
 }
 
 bool partial_expect(struct partial *p, uint64_t bytes)
@@ -164,7 +188,7 @@ int partial_commit(struct partial *p, uint64_t size, struct str *why)
     partial_name(p, from);
     store_blob_name(&p->digest, to);
     hold_place(s, &p->digest);
-    int error = store_move(s, STORE_DIR_PARTIAL, from, blobs, to);
+    int error = store_move(s, partial_dir(p), from, blobs, to);
     if (error != 0) {
         hold_not_placed(s, &p->digest);
         p->fault = health_note(s, error);
@@ -174,8 +198,8 @@ int partial_commit(struct partial *p, uint64_t size, struct str *why)
     atomic_fetch_sub(&s->partials, 1);
     enum store_dir sync = blobs;
     if (fsync(s->dirs[sync]) == 0)
-        sync = STORE_DIR_PARTIAL;
-    if (sync == STORE_DIR_PARTIAL && fsync(s->dirs[sync]) == 0)
+        sync = partial_dir(p);
+    if (sync != blobs && fsync(s->dirs[sync]) == 0)
         return 0;
     error = errno;
     hold_not_placed(s, &p->digest);
@@ -187,6 +211,8 @@ void partial_keep(struct partial *p, uint64_t front)
 {
     struct stat st;
     hold_fill_over(p->store, p->hold);
+    if (p->second != 0)
+        front = 0;
     if (front > 0 && fstat(p->fd, &st) == 0 && SOFT(front <= (uint64_t)st.st_size) &&
         ftruncate(p->fd, (off_t)front) == 0) {
         count(p);
@@ -202,7 +228,8 @@ int partial_renew(struct partial *p, struct str *why)
 {
     partial_discard(p);
     struct partial fresh;
-    int err = partial_open(p->store, &p->digest, &fresh, why);
+    int err = p->second == 0 ? partial_open(p->store, &p->digest, &fresh, why)
+                             : partial_open_second(p->store, &p->digest, &fresh, why);
     if (err != 0) {
         p->fault = fresh.fault;
         return err;
@@ -225,7 +252,7 @@ void partial_discard(struct partial *p)
     char name[STORE_NAME_MAX];
     partial_name(p, name);
     hold_fill_over(p->store, p->hold);
-    if (unlinkat(p->store->dirs[STORE_DIR_PARTIAL], name, 0) == 0) {
+    if (unlinkat(p->store->dirs[partial_dir(p)], name, 0) == 0) {
         atomic_fetch_sub(&p->store->partials, 1);
         hold_fill_is(p->store, p->hold, 0);
     } else if (errno != ENOENT)
@@ -237,6 +264,8 @@ void partial_close(struct partial *p)
 {
     if (p->fd < 0)
         return;
+    if (p->second != 0)
+        partial_discard(p); /* a no-op after a commit */
     close(p->fd);
     hold_fill_end(p->store, p->hold);
     p->fd = -1;

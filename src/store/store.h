@@ -4,7 +4,7 @@
  *   <path>/blobs/<algorithm>/<hex>      whole, verified objects (blobs and manifests alike)
  *   <path>/partial/<algorithm>-<hex>    at most one per digest: what a fill has so far
  *   <path>/index/                       LMDB: tags, links, objects
- *   <path>/tmp/                         small objects being written; cleared at start
+ *   <path>/tmp/                         small objects being written, and second fills; cleared at start
  *   <path>/quarantine/<algorithm>-<hex> objects that were found damaged
  *   <path>/reserve                      space to be given up when the disk is full to the last byte
  *   <path>/lock                         held by the process that serves from this store
@@ -175,11 +175,16 @@ struct partial {
     uint64_t block; /* what the file system tells holes in; a power of two, mostly 4096 */
     _Atomic enum store_fault fault; /* of the last call that failed; writes may be at work at once */
     struct store_hold *hold;        /* the store's */
+    unsigned second;                /* the number of its file in tmp/; 0: it is in partial/ */
 };
 
 /* Opens what an earlier fill left, or creates. The front after a kill is found with SEEK_HOLE and rounded down so
  * that no byte that was never written counts; what lies behind it is cut off. 0 or an ERR_ code, errno text in `why`. */
 int partial_open(struct store *s, const struct digest *d, struct partial *out, struct str *why) MUSTCHECK;
+/* For a second fill beside one that is under way: an empty file of its own, which nobody goes on with later: what is not committed goes when it
+ * is kept or closed. */
+int partial_open_second(struct store *s, const struct digest *d, struct partial *out,
+                        struct str *why) MUSTCHECK;
 /* The file will have so many bytes, or (of an unknown length) has as many by now, as far as is known. False: together with the other fills
  * under way that is more than the limits (evict.h) leave when all that may be evicted has gone: the fill should end, and not be kept.
  * What is expected counts until partial_commit, partial_keep, partial_discard or partial_close. */

@@ -122,6 +122,7 @@ struct store_hold {
     struct digest digest;
     unsigned refs;     /* holders, and one each for the states below */
     atomic_uint users; /* open objects that are being read; changes without the lock */
+    bool second;       /* of a second fill: not found by its digest */
     unsigned fills;    /* partial files that are open */
     uint64_t partial;  /* bytes of the partial file that the store's sum counts */
     uint64_t expected; /* what the file will have in the end, as far as it is known; 0: nobody fills it */
@@ -160,6 +161,7 @@ void hold_unclaim(struct store *s, const struct digest *d, bool removed);
 
 /* A partial file is about to be opened; it was there with so many bytes on disk, which are counted; it has so many now; it is closed. */
 struct store_hold *hold_fill(struct store *s, const struct digest *d);
+struct store_hold *hold_fill_second(const struct digest *d);
 void hold_fill_from(struct store *s, struct store_hold *h, uint64_t bytes);
 void hold_fill_is(struct store *s, struct store_hold *h, uint64_t bytes);
 /* Does no reader of an earlier fill have the file? */

@@ -98,6 +98,75 @@ static void test_commit_that_cannot_move(void **state)
     partial_close(&p);
 }
 
+static uint64_t partial_bytes(struct rig *r)
+{
+    struct store_totals t;
+    store_totals(r->store, &t);
+    return t.partial_bytes;
+}
+
+static void open_second(struct rig *r, struct partial *p)
+{
+    char why[1024] = "";
+    struct str w = STR_INIT(why);
+    if (partial_open_second(r->store, digest(), p, &w) != 0)
+        fail_msg("partial_open_second: %s", why);
+    assert_int_equal(p->front, 0);
+}
+
+/* Each has a file of its own, both are counted, and whichever is whole first is the object. */
+static void test_a_second_fill(void **state)
+{
+    struct rig *r = *state;
+    char why[1024] = "", path[512];
+    struct str w = STR_INIT(why);
+    struct partial first, second;
+    struct store_totals t;
+    struct stat st;
+    open_partial(r, &first);
+    fill(&first, 0, 5000);
+    open_second(r, &second);
+    fill(&second, 0, 20000);
+    assert_int_equal(partial_bytes(r), 25000);
+    assert_int_equal(partial_commit(&second, 20000, &w), 0);
+    rig_file(r, STORE_DIR_SHA256, digest(), path);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 20000);
+    assert_int_equal(partial_bytes(r), 5000);
+    assert_true(rig_exists(r, STORE_DIR_PARTIAL, digest()));
+    partial_close(&second);
+    fill(&first, 5000, 15000);
+    assert_int_equal(partial_commit(&first, 20000, &w), 0);
+    partial_close(&first);
+    store_totals(r->store, &t);
+    assert_int_equal(t.partials, 0);
+    assert_int_equal(t.partial_bytes, 0);
+}
+
+/* Nobody goes on with it: it is gone when it is kept, begun anew, or closed. */
+static void test_a_second_fill_leaves_nothing(void **state)
+{
+    struct rig *r = *state;
+    char why[1024] = "";
+    struct str w = STR_INIT(why);
+    struct partial p;
+    struct store_totals t;
+    open_second(r, &p);
+    fill(&p, 0, 20000);
+    partial_keep(&p, 20000);
+    assert_int_equal(partial_bytes(r), 0);
+    partial_close(&p);
+    open_second(r, &p);
+    fill(&p, 0, 20000);
+    assert_int_equal(partial_renew(&p, &w), 0);
+    assert_int_equal(partial_bytes(r), 0);
+    fill(&p, 0, 20000);
+    partial_close(&p);
+    store_totals(r->store, &t);
+    assert_int_equal(t.partials, 0);
+    assert_int_equal(t.partial_bytes, 0);
+}
+
 static void test_keep_and_discard(void **state)
 {
     struct rig *r = *state;
@@ -272,6 +341,8 @@ int main(void)
         RIG_TEST(test_in_order),
         RIG_TEST(test_commit),
         RIG_TEST(test_commit_that_cannot_move),
+        RIG_TEST(test_a_second_fill),
+        RIG_TEST(test_a_second_fill_leaves_nothing),
         RIG_TEST(test_keep_and_discard),
         RIG_TEST(test_the_front_ends_below_a_hole),
         RIG_TEST(test_what_lay_ahead_of_a_killed_fill_is_no_part_of_the_next),
