@@ -45,12 +45,13 @@ struct flight {
     struct core_msg *leader_msg;
     struct want wants[WANTS_MAX];
     unsigned n_wants;
+    uint64_t upto_at; /* what `upto` is the state of; 0: nothing is hashed yet */
+    struct hasher upto;
 
     /* written by the leader before the state that announces it, read-only afterwards */
     struct partial partial;
     bool has_partial;
     struct flight_answer answer;
-    struct hasher upto; /* UNKEPT: at the front */
     char text[];
 };
 
@@ -382,10 +383,15 @@ uint64_t flight_front(const struct flight_seat *seat)
     return seat->view->seen.front;
 }
 
-const struct hasher *flight_upto(const struct flight_seat *seat)
+bool flight_upto(const struct flight_seat *seat, uint64_t at, struct hasher *out)
 {
-    MUST(seat->view->seen.state == FLIGHT_UNKEPT);
-    return &seat->view->flight->upto;
+    struct flight *f = seat->view->flight;
+    pthread_mutex_lock(&f->lock);
+    bool known = at > 0 && f->upto_at == at;
+    if (known)
+        *out = f->upto;
+    pthread_mutex_unlock(&f->lock);
+    return known;
 }
 
 struct flight *flight_of(const struct flight_seat *seat)
@@ -490,6 +496,14 @@ void flight_head(struct flight *f, uint64_t length)
     pthread_mutex_unlock(&f->lock);
 }
 
+void flight_hashed(struct flight *f, uint64_t at, const struct hasher *upto)
+{
+    pthread_mutex_lock(&f->lock);
+    f->upto_at = at;
+    f->upto = *upto;
+    pthread_mutex_unlock(&f->lock);
+}
+
 void flight_publish(struct flight *f, uint64_t front)
 {
     pthread_mutex_lock(&f->lock);
@@ -525,7 +539,7 @@ void flight_unpublish(struct flight *f)
 {
     pthread_mutex_lock(&f->lock);
     MUST(f->now.state == FLIGHT_BUSY);
-    f->now.front = 0;
+    f->now.front = f->upto_at = 0;
     f->now.ahead.n = 0;
     pthread_mutex_unlock(&f->lock);
 }
@@ -580,10 +594,9 @@ void flight_fail(struct flight *f, const struct flight_failure *why)
     flight_end(f, FLIGHT_FAILED, why);
 }
 
-void flight_unkept(struct flight *f, const struct hasher *upto)
+void flight_unkept(struct flight *f)
 {
     MUST(f->now.state == FLIGHT_HEAD);
-    f->upto = *upto;
     flight_end(f, FLIGHT_UNKEPT, NULL);
 }
 

@@ -21,7 +21,8 @@
  *      HEAD --unkept--> UNKEPT                                            (stream)
  *
  * UNKEPT: the store takes no more of it, and nothing else is wrong. Readers still get what is in the file, [0, front) and what is
- * ahead; whoever wants more goes on alone, with the state of the digest at the front.
+ * ahead; whoever wants more goes on alone, with the state of the digest at the front. So does a reader who has an upstream of its own when
+ * the one that is fetched from fails, or stands still: the state at the front is kept all the way.
  *
  * The leader makes the index entry visible before DONE, and DONE takes the flight out of the table; so whoever finds no
  * flight under the table's lock and then looks at the index again cannot fetch a thing twice (flight_join's `recheck`).
@@ -113,9 +114,9 @@ const struct flight_failure *flight_failure(const struct flight_seat *seat);
 const struct flight_answer *flight_answer(const struct flight_seat *seat); /* from VERIFIED on */
 uint64_t flight_length(const struct flight_seat *seat); /* from HEAD on; or FLIGHT_UNKNOWN */
 struct span flight_repo(const struct flight_seat *seat);
-/* UNKEPT: the front, and the digest's state there. */
 uint64_t flight_front(const struct flight_seat *seat);
-const struct hasher *flight_upto(const struct flight_seat *seat);
+/* The digest's state at `at`, which is the front. False: it is not known, because the leader is about to publish more. */
+bool flight_upto(const struct flight_seat *seat, uint64_t at, struct hasher *out) MUSTCHECK;
 struct flight *flight_of(const struct flight_seat *seat);
 
 /* Bytes of a stream that may be sent now from `off`, as a piece of the partial file. `whole`: part of a whole-object
@@ -140,6 +141,8 @@ void flight_set_partial(struct flight *f, const struct partial *p);
 struct partial *flight_partial(struct flight *f);
 
 void flight_head(struct flight *f, uint64_t length);
+/* [0, at) is hashed, and soon published. A job may call it. */
+void flight_hashed(struct flight *f, uint64_t at, const struct hasher *upto);
 void flight_publish(struct flight *f, uint64_t front); /* [0, front) is written and hashed */
 /* [from, to) is written, ahead of the front. False: too many pieces; the bytes count as not there. */
 bool flight_publish_ahead(struct flight *f, uint64_t from, uint64_t to);
@@ -152,7 +155,7 @@ void flight_answered(struct flight *f, const struct flight_answer *a); /* answer
 void flight_done(struct flight *f);                                    /* out of the table */
 void flight_fail(struct flight *f, const struct flight_failure *why);  /* out of the table */
 /* Out of the table. What was published stays readable in the file as long as there are readers: it is not cut below that. */
-void flight_unkept(struct flight *f, const struct hasher *upto);
+void flight_unkept(struct flight *f);
 
 unsigned flight_readers(struct flight *f);
 /* True: nobody reads; the flight is out of the table now and failed, nobody can join any more. */

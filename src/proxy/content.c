@@ -3,10 +3,14 @@
  *
  * A body is a list of parts. A part is HEAD (a few bytes of text, only in multipart/byteranges: RFC 9110 section 14.6), then
  * BYTES, then the next part; after the last one comes the TAIL (the closing delimiter), then END. Ranges keep the order
- * and number in which they were asked for: containers/storage counts on it. */
+ * and number in which they were asked for: containers/storage counts on it.
+ *
+ * What comes from a flight is gone on with alone (pass.h) when the flight cannot be kept, when it fails and was led for another repository,
+ * and when it is another registry's and stands still. Of the whole the flight has hashed what lies before its front. */
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "proxy/foreign.h"
 #include "proxy/pass.h"
 #include "proxy/proxy_int.h"
 
@@ -18,6 +22,13 @@ struct content_body {
     char boundary[BOUNDARY_LEN];
     bool multipart, whole;
     bool passed; /* the last piece came from the pass */
+    bool waits;  /* the last answer was that the flight has nothing yet */
+    bool
+        apart; /* it goes on alone, from `front` on if it is the whole: the seat's flight is not waited for any more */
+    uint64_t front;
+    struct hasher upto; /* at front */
+    struct foreign_wait wait;
+    struct timer patience; /* armed: the seat's flight is foreign, and has been waited for */
     enum part part;
     char text[512];
     size_t text_n, text_at;
@@ -110,35 +121,93 @@ static enum body_status part_pull(struct content *content, uint64_t off, uint64_
 }
 
 /* The whole blob, behind what is in the file: [front, end), with all of the digest. What the file has of the tail is withheld until
- * the pass has a tail of its own. Several ranges that make a whole cannot be verified in the order in which they go out. */
+ * the pass has a tail of its own. */
 static enum body_status whole_pull(struct content_body *c, uint64_t off, struct body_piece *piece)
 {
     struct content *from = c->content;
-    uint64_t front = from->seat != NULL ? flight_front(from->seat) : 0;
-    if (c->n > 1)
-        return BODY_FAIL;
-    if (from->pass == NULL || pass_verifies(from->pass) != front) {
-        struct hasher fresh;
-        hasher_init(&fresh, (enum digest_alg)from->alone->digest.alg);
-        pass_begin(from, front, UINT64_MAX, from->seat != NULL ? flight_upto(from->seat) : &fresh);
-    }
-    if (off >= front)
+    if (from->pass == NULL || pass_verifies(from->pass) != c->front)
+        pass_begin(from, c->front, UINT64_MAX, &c->upto);
+    if (off >= c->front)
         return pass_bytes(from->pass, off, piece);
     if (pass_verified(from->pass) || pass_got(from->pass) >= FLIGHT_TAIL)
-        return flight_bytes(from->seat, off, front, false, piece);
+        return flight_bytes(from->seat, off, c->front, false, piece);
     return pass_failure(from->pass) != NULL ? BODY_FAIL : BODY_WAIT;
+}
+
+/* From now on it goes on alone. False: it cannot. Several ranges that make a whole cannot be verified in the order in which they go
+ * out. */
+static bool go_apart(struct content_body *c)
+{
+    struct content *from = c->content;
+    if (c->whole && c->n > 1)
+        return false;
+    c->front = c->whole && from->seat != NULL ? flight_front(from->seat) : 0;
+    if (c->front == 0)
+        hasher_init(&c->upto, (enum digest_alg)from->alone->digest.alg);
+    c->apart = c->front == 0 || flight_upto(from->seat, c->front, &c->upto);
+    return c->apart;
+}
+
+/* The seat's flight has ended before its time: is it worth going on without it? What it sent is wrong: then not. */
+static bool ended_for_others(const struct content *from)
+{
+    if (flight_seen(from->seat) == FLIGHT_UNKEPT)
+        return true;
+    int err = flight_failure(from->seat)->err;
+    return from->shared && err != ERR_UP_DIGEST && err != ERR_STOPPING;
+}
+
+/* The flight has nothing yet: from now on, or since it came on last, it is waited for. */
+static void watch(struct content_body *c)
+{
+    const struct content *from = c->content;
+    const struct pass_what *alone = from->alone;
+    int64_t now = core_now(alone->px->core);
+    if (c->patience.due != 0) {
+        (void)foreign_left(&c->wait, from->seat, now);
+        return;
+    }
+    if (!foreign_seat(from->seat, alone->setup, alone->rule) || (c->whole && c->n > 1))
+        return;
+    foreign_begin(&c->wait, from->seat, now);
+    timer_arm(alone->px->core, &c->patience, foreign_left(&c->wait, from->seat, now));
+}
+
+#define LOOK_AGAIN_MS 100 /* it is just coming on */
+
+static void on_patience(struct timer *t)
+{
+    struct content_body *c = CONTAINER_OF(t, struct content_body, patience);
+    const struct content *from = c->content;
+    const struct pass_what *alone = from->alone;
+    if (!c->waits || !foreign_seat(from->seat, alone->setup, alone->rule))
+        return;
+    int64_t left = foreign_left(&c->wait, from->seat, core_now(alone->px->core));
+    if (left > 0 || !go_apart(c)) {
+        timer_arm(alone->px->core, &c->patience, left > 0 ? left : LOOK_AGAIN_MS);
+        return;
+    }
+    foreign_shun(alone->px, from->seat, &alone->digest);
+    c->base.wake(c->base.wake_arg);
 }
 
 static enum body_status alone_pull(struct content_body *c, uint64_t off, uint64_t end,
                                    struct body_piece *piece)
 {
     struct content *from = c->content;
-    if (from->seat != NULL) {
+    /* What the pass verifies is all that comes behind c->front; of a range the file may have more. */
+    bool looks = !c->apart || (!c->whole && from->seat != NULL && flight_seen(from->seat) >= FLIGHT_FAILED);
+    if (from->seat != NULL && looks) {
         enum body_status status = flight_bytes(from->seat, off, end, c->whole, piece);
-        if (status != BODY_FAIL || flight_seen(from->seat) != FLIGHT_UNKEPT || from->alone == NULL)
+        c->waits = status == BODY_WAIT;
+        if (c->waits && from->shared && from->alone != NULL)
+            watch(c);
+        if (status != BODY_FAIL || from->alone == NULL || (!c->apart && !ended_for_others(from)))
             return status;
     }
-    c->passed = !c->whole || off >= (from->seat != NULL ? flight_front(from->seat) : 0);
+    if (!c->apart && !go_apart(c))
+        return BODY_FAIL;
+    c->passed = !c->whole || off >= c->front;
     return c->whole ? whole_pull(c, off, piece) : part_pull(from, off, end, piece);
 }
 
@@ -195,6 +264,7 @@ static void content_took(struct body *b, uint64_t n)
 static void content_stop(struct body *b)
 {
     struct content_body *c = body_of(b);
+    timer_disarm(&c->patience);
     c->content->body = NULL;
     content_pass_end(c->content);
     mem_free(c);
@@ -248,7 +318,8 @@ struct body *content_body(struct content *content, const struct range *ranges, s
     c->n = count;
     c->i = 0;
     c->at = 0;
-    c->passed = false;
+    c->passed = c->waits = c->apart = false;
+    timer_init(&c->patience, on_patience);
     c->multipart = n > 1;
     if (n > 0)
         memcpy(c->ranges, ranges, n * sizeof ranges[0]);

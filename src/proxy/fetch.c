@@ -36,6 +36,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "proxy/foreign.h"
 #include "proxy/proxy_int.h"
 #include "proxy/side.h"
 #include "proxy/transfer.h"
@@ -83,6 +84,7 @@ struct fetch {
     char repo_key[REPO_KEY_MAX];
     const struct conf_policy *policy; /* of the rule; in the setup */
     bool ended;
+    bool apart; /* see fetch_what */
     bool has_partial, tidied, paused;
     bool discard; /* what the file has is worthless, if it fails now */
     bool unkept;  /* the store takes no more: its readers go on alone */
@@ -196,7 +198,8 @@ static void open_work(struct job *j)
     struct fetch *f = CONTAINER_OF(j, struct fetch, job);
     struct partial p;
     struct str why = STR_INIT(f->job_why);
-    f->job_err = partial_open(f->px->shared->store, &f->x.digest, &p, &why);
+    f->job_err = f->apart ? partial_open_second(f->px->shared->store, &f->x.digest, &p, &why)
+                          : partial_open(f->px->shared->store, &f->x.digest, &p, &why);
     f->has_partial = f->job_err == 0;
     if (!f->has_partial)
         return;
@@ -284,6 +287,7 @@ static void rehash_work(struct job *j)
     if (n <= 0)
         return;
     hash_piece(f, f->ring, (size_t)n);
+    flight_hashed(f->flight, from + (uint64_t)n, &f->hasher);
     done_is(f, from + (uint64_t)n);
 }
 
@@ -447,6 +451,7 @@ static void front_work(struct job *j)
             return;
         hash_piece(f, bytes, n);
         from += n;
+        flight_hashed(f->flight, from, &f->hasher);
         done_is(f, from);
         core_post(f->op.core, &f->msg);
     }
@@ -634,6 +639,7 @@ static enum step step_verify(struct fetch *f)
         return op_go(&f->op, FETCH_RESTART); /* nobody has seen a byte of it */
     if (!digest_eq(&got, &f->x.digest)) {
         transfer_mismatch(&f->x, &got);
+        foreign_lied(f->px, f->x.t.up->registry, &f->x.digest);
         f->discard = true;
         return op_go(&f->op, FETCH_FAIL);
     }
@@ -783,7 +789,7 @@ static enum step step_fail(struct fetch *f)
         return f->ended ? op_go(&f->op, FETCH_END) : go_on(f);
     }
     if (f->unkept) {
-        flight_unkept(f->flight, &f->hasher);
+        flight_unkept(f->flight);
         f->ended = true;
         return op_go(&f->op, FETCH_END);
     }
@@ -1000,10 +1006,14 @@ static bool fetch_idle(const struct op *op)
 
 static const struct op_class fetch_class = {"fetch", fetch_step, fetch_free, fetch_state_name, fetch_idle};
 
-void fetch_key(const struct digest *d, struct str *out)
+void fetch_key(const struct fetch_what *w, struct str *out)
 {
     str_add(out, SPAN("b "));
-    digest_add(out, d);
+    digest_add(out, &w->digest);
+    if (w->apart) {
+        str_addc(out, ' ');
+        str_add(out, w->rule->registry);
+    }
 }
 
 void fetch_verdict_key(struct span repo_key, const struct digest *d, struct str *out)
@@ -1021,6 +1031,7 @@ void fetch_lead(struct proxy *px, struct flight *flight, const struct fetch_what
     op_init(&f->op, px->core, &fetch_class, FETCH_OPEN);
     f->px = px;
     f->flight = flight_ref(flight);
+    f->apart = w->apart;
     f->policy = &w->rule->policy;
     MUST(w->repo_key.n < sizeof f->repo_key);
     memcpy(f->repo_key, w->repo_key.p, w->repo_key.n);

@@ -26,10 +26,16 @@ static void on_seat(struct flight_seat *seat)
     o->event(o);
 }
 
+static void on_patience(struct timer *t)
+{
+    struct obtain *o = CONTAINER_OF(t, struct obtain, patience);
+    o->event(o);
+}
+
 static void go(struct obtain *o, enum obtain_phase phase)
 {
     if (phase != PHASE_ASK && phase != PHASE_STREAM)
-        flight_leave(&o->seat);
+        obtain_stop(o);
     o->phase = (unsigned char)phase;
 }
 
@@ -164,9 +170,28 @@ static void join(struct obtain *o)
                            .rule = o->from->rule,
                            .repo = o->from->repo,
                            .repo_key = repo_key(o),
-                           .digest = o->digest};
+                           .digest = o->digest,
+                           .apart = o->apart};
     struct join j = join_of(o, stored_by_now);
     joined(o, join_fetch(&j, &w), &j.lately, PHASE_STREAM);
+    if (o->phase == PHASE_STREAM)
+        foreign_begin(&o->wait, &o->seat, core_now(o->px->core));
+}
+
+/* For the seat's news; but not for long if it is another registry's flight, and stands still. */
+static void wait_stream(struct obtain *o)
+{
+    const struct obtain_from *from = o->from;
+    if (!foreign_seat(&o->seat, from->setup, from->rule))
+        return;
+    int64_t left = foreign_left(&o->wait, &o->seat, core_now(o->px->core));
+    if (left > 0) {
+        timer_arm(o->px->core, &o->patience, left);
+        return;
+    }
+    foreign_shun(o->px, &o->seat, &o->digest);
+    o->apart = true;
+    go(o, PHASE_LOOK);
 }
 
 static void step_stream(struct obtain *o)
@@ -189,6 +214,7 @@ static void step_stream(struct obtain *o)
         go(o, PHASE_LOOK);
         return;
     default:
+        wait_stream(o);
         return;
     }
 }
@@ -249,6 +275,7 @@ static void look(struct obtain *o)
 void obtain_start(struct obtain *o)
 {
     o->failure.retry_after_ms = -1;
+    timer_init(&o->patience, on_patience);
     o->phase = PHASE_LOOK;
 }
 
@@ -283,5 +310,6 @@ uint64_t obtain_arrived(const struct obtain *o)
 
 void obtain_stop(struct obtain *o)
 {
+    timer_disarm(&o->patience);
     flight_leave(&o->seat);
 }

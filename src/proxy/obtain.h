@@ -11,6 +11,7 @@
 #ifndef LARDER_PROXY_OBTAIN_H
 #define LARDER_PROXY_OBTAIN_H
 
+#include "proxy/foreign.h"
 #include "proxy/proxy_int.h"
 
 enum obtain_kind { OBTAIN_TAG, OBTAIN_MANIFEST, OBTAIN_BLOB };
@@ -43,6 +44,9 @@ struct obtain {
     unsigned char phase;
     enum ask_kind asked;
     bool linked, typed, flown;
+    bool apart; /* as a client's request (serve_int.h) */
+    struct foreign_wait wait;
+    struct timer patience;
     unsigned rounds;
 };
 

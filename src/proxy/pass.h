@@ -1,5 +1,6 @@
 /* A pass: a blob, or a part of one, on its way from upstream to one client without being stored. Used when the store takes no more
- * (see pass.c). It pulls no faster than the client takes: PASS_BUF bytes are the most that it holds.
+ * (see pass.c), and when a transfer that is shared with others is of no use any more (content.c). It pulls no faster than the client
+ * takes: PASS_BUF bytes are the most that it holds.
  *
  * Owner: whoever started it, until pass_close. Thread: its core's. */
 #ifndef LARDER_PROXY_PASS_H

@@ -264,9 +264,10 @@ struct fetch_what {
     struct span repo;     /* at upstream */
     struct span repo_key; /* for the index */
     struct digest digest;
+    bool apart; /* a flight of this registry's own, beside another's that is of no use: foreign.h */
 };
 
-void fetch_key(const struct digest *d, struct str *out);
+void fetch_key(const struct fetch_what *w, struct str *out);
 /* The key of the verdict that a repository does not have a blob. */
 void fetch_verdict_key(struct span repo_key, const struct digest *d, struct str *out);
 /* As ask_lead. */
@@ -287,8 +288,9 @@ struct pass_what;
 struct content {
     struct open_object *object; /* stored */
     struct flight_seat *seat;   /* arriving */
-    const struct pass_what
-        *alone;        /* how to go on when a seat's flight cannot be kept, or a pass does not fit */
+    bool shared; /* the seat's flight is led for another repository: if it fails, ours has not */
+    const struct pass_what *
+        alone; /* how to go on when a seat's flight cannot be kept, fails or stands still, or a pass does not fit */
     struct pass *pass; /* see pass.h; content_pass_end */
     struct span bytes; /* an answer, in memory */
     uint64_t length;   /* or LENGTH_UNKNOWN (then only the whole can be sent) */

@@ -7,6 +7,7 @@
  *                                                              PASS (upstream is vague about a blob that is here)
  *   OPEN     the object's file is being opened              -> SEND | LOOKUP (it was damaged: a miss)
  *   JOIN     seated in a stream flight, no head (length) yet -> SEND | LOOKUP (fetched for another repository, in vain) |
+ *                                                              JOIN (another registry hangs: a flight of ours) |
  *                                                              PASS (the store takes nothing; it may not be ours)
  *   PASS     a pass is begun, no head yet                   -> SEND
  *   SEND     the answer is going out                        -> END
@@ -428,7 +429,8 @@ static enum step join(struct serve *s)
                            .rule = s->rule,
                            .repo = span_of(s->repo, s->repo_n),
                            .repo_key = repo_key(s),
-                           .digest = s->digest};
+                           .digest = s->digest,
+                           .apart = s->apart};
     struct join j = join_of(s, stored_by_now);
     j.only_join = s->x->req.method != H1_GET;
     switch (join_fetch(&j, &w)) {
@@ -444,6 +446,7 @@ static enum step join(struct serve *s)
     case JOINED_SEAT:
         s->collapsed = true;
         s->lead = false;
+        foreign_begin(&s->wait, &s->seat, core_now(s->op.core));
         s->verified = flight_seen(&s->seat) == FLIGHT_VERIFIED;
         break;
     }
@@ -544,6 +547,8 @@ static enum step join_failed(struct serve *s)
     bool another = f.err == ERR_UP_DIGEST && s->rounds + 1 < s->rule->upstream->n_endpoints;
     if ((!ours || another || f.err == ERR_CLIENT_GONE) && s->rounds < ROUNDS_MAX)
         return again(s);
+    if (!ours && s->x->req.method == H1_GET)
+        return pass_begin(s, LENGTH_UNKNOWN); /* what others' upstreams say is no answer */
     leave(s);
     return respond_failure(s, &f);
 }
@@ -556,16 +561,37 @@ static bool not_ours(const struct serve *s, uint64_t length)
 }
 
 /* What a range is cannot be said before the length is known, and if upstream does not say that, only when all is here. That is waited for as
- * long as a head may take; after that the client gets the whole instead. */
-static bool waits_for_length(struct serve *s)
+ * long as a head may take; after that the client gets the whole instead. For how long still, in ms. */
+static int64_t wait_for_length(const struct serve *s)
 {
     const struct exchange *x = s->x;
     if (x->req.method != H1_GET || h1_get(&x->req, SPAN("range")).p == NULL)
-        return false;
-    int64_t left = s->rule->upstream->timeouts.first_byte_ms - (clock_mono_ns() - x->began_ns) / 1000000;
-    if (left > 0)
-        be_patient(s, left);
-    return left > 0;
+        return 0;
+    return s->rule->upstream->timeouts.first_byte_ms - (clock_mono_ns() - x->began_ns) / 1000000;
+}
+
+/* The flight is another registry's, and stands still: ours is asked. */
+static enum step join_apart(struct serve *s)
+{
+    foreign_shun(s->px, &s->seat, &s->digest);
+    leave(s);
+    s->apart = true;
+    return s->x->req.method == H1_GET ? join(s) : ask(s, ASK_STAT);
+}
+
+/* For the seat's news, `most` ms at most. */
+static enum step wait_seat(struct serve *s, int64_t most)
+{
+    if (foreign_seat(&s->seat, s->setup, s->rule)) {
+        int64_t left = foreign_left(&s->wait, &s->seat, core_now(s->op.core));
+        if (left == 0)
+            return join_apart(s);
+        if (left < most)
+            most = left;
+    }
+    if (most < INT64_MAX)
+        be_patient(s, most);
+    return op_wait(&s->op, SERVE_O_SEAT);
 }
 
 static enum step step_join(struct serve *s)
@@ -574,22 +600,27 @@ static enum step step_join(struct serve *s)
     if (state == FLIGHT_FAILED)
         return join_failed(s);
     if (state == FLIGHT_BUSY)
-        return op_wait(&s->op, SERVE_O_SEAT);
+        return wait_seat(s, INT64_MAX);
     uint64_t length = flight_length(&s->seat);
     if (not_ours(s, length))
         return pass_begin(s, length == FLIGHT_UNKNOWN ? LENGTH_UNKNOWN : length);
     /* An object that is all tail can wait for its verdict: a bad one gets a status instead of a short body. */
     if (state == FLIGHT_HEAD && length <= FLIGHT_TAIL)
-        return op_wait(&s->op, SERVE_O_SEAT);
-    if (state == FLIGHT_HEAD && length == FLIGHT_UNKNOWN && waits_for_length(s))
-        return op_wait(&s->op, SERVE_O_SEAT);
+        return wait_seat(s, INT64_MAX);
+    int64_t left = state == FLIGHT_HEAD && length == FLIGHT_UNKNOWN ? wait_for_length(s) : 0;
+    if (left > 0)
+        return wait_seat(s, left);
     timer_disarm(&s->patience);
     if (state == FLIGHT_UNKEPT && length <= FLIGHT_TAIL)
         return pass_begin(s, LENGTH_UNKNOWN);
-    pass_prepare(s); /* also later its flight may end unkept */
+    pass_prepare(s); /* also later its flight may end unkept, or be of no use any more */
     s->unkept = state == FLIGHT_UNKEPT;
     s->result = s->lead ? RESULT_MISS : s->verified ? RESULT_HIT : RESULT_COLLAPSED;
-    s->content = (struct content){.seat = &s->seat, .alone = &s->alone, .length = length, .media = TYPE_BLOB};
+    s->content = (struct content){.seat = &s->seat,
+                                  .shared = !span_eq(flight_repo(&s->seat), repo_key(s)),
+                                  .alone = &s->alone,
+                                  .length = length,
+                                  .media = TYPE_BLOB};
     return respond_content(s);
 }
 

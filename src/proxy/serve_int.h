@@ -3,6 +3,7 @@
 #define LARDER_PROXY_SERVE_INT_H
 
 #include "proxy/damaged.h"
+#include "proxy/foreign.h"
 #include "proxy/pass.h"
 #include "proxy/proxy_int.h"
 #include "registry/name.h"
@@ -61,7 +62,9 @@ struct serve {
     struct open_object *object;
     struct open_wait open;
     struct flight_seat seat;
-    struct timer patience; /* for a blob's length, or for an answer while there is a stale one */
+    struct timer patience;    /* for a blob's head: its length, or with a foreign flight; or for an answer while there is a stale one */
+    struct foreign_wait wait; /* since it was seated */
+    bool apart;               /* a foreign flight was of no use: our registry has one of its own */
     struct content content;
     struct pass_what alone; /* how to fetch it without the store */
 

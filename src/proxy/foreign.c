@@ -1,0 +1,78 @@
+/* See foreign.h. What is shunned are flights of one registry for one digest: verdicts, which last longer when it happens again. */
+#include "proxy/foreign.h"
+
+#define SHUN_FIRST_MS 30000
+#define SHUN_MAX_MS   600000
+
+/* Of a repository's key. */
+static struct span registry_of(struct span repo_key)
+{
+    ptrdiff_t slash = span_find(repo_key, '/');
+    return slash >= 0 ? span_sub(repo_key, 0, (size_t)slash) : repo_key;
+}
+
+bool foreign_seat(const struct flight_seat *seat, const struct setup *setup, const struct conf_rule *rule)
+{
+    struct flight_failure f;
+    enum flight_state state = flight_seen(seat);
+    return (state == FLIGHT_BUSY || state == FLIGHT_HEAD) &&
+           !span_eq(registry_of(flight_repo(seat)), rule->registry) &&
+           !health_broken(setup, rule->upstream) &&
+           !upstream_limit(setup, rule->upstream, rule->credential_set, WHAT_BLOB, &f);
+}
+
+void foreign_begin(struct foreign_wait *w, const struct flight_seat *seat, int64_t now)
+{
+    *w = (struct foreign_wait){.since_ms = now, .front = flight_front(seat)};
+}
+
+int64_t foreign_left(struct foreign_wait *w, const struct flight_seat *seat, int64_t now)
+{
+    bool busy = flight_seen(seat) == FLIGHT_BUSY;
+    if (!busy && flight_front(seat) - w->front >= FOREIGN_LEAST)
+        foreign_begin(w, seat, now);
+    int64_t left = w->since_ms + (busy ? FOREIGN_HEAD_MS : FOREIGN_STALL_MS) - now;
+    return left > 0 ? left : 0;
+}
+
+/* ---- what is shunned ---- */
+
+static void shun_key(struct span registry, const struct digest *d, struct str *out)
+{
+    str_add(out, SPAN("F "));
+    str_add(out, registry);
+    str_addc(out, ' ');
+    digest_add(out, d);
+    MUST(!out->cut);
+}
+
+static void shun(struct proxy *px, struct span registry, const struct digest *d, int err, int64_t first_ms)
+{
+    char text[REPO_KEY_MAX + DIGEST_TEXT_MAX + 4];
+    struct str key = STR_INIT(text);
+    shun_key(registry, d, &key);
+    verdict_put(px->shared->verdicts, str_span(&key),
+                &(struct flight_failure){.err = err, .retry_after_ms = -1}, first_ms, SHUN_MAX_MS);
+}
+
+void foreign_shun(struct proxy *px, const struct flight_seat *seat, const struct digest *d)
+{
+    struct span registry = registry_of(flight_repo(seat));
+    log_info("serve", "a blob comes too slowly from the registry that was asked first; the own one is asked",
+             LOG_SP("from", registry), LOG_D("digest", d), LOG_U("bytes", flight_front(seat)));
+    shun(px, registry, d, ERR_UP_TIMEOUT, SHUN_FIRST_MS);
+}
+
+void foreign_lied(struct proxy *px, struct span registry, const struct digest *d)
+{
+    shun(px, registry, d, ERR_UP_DIGEST, SHUN_MAX_MS);
+}
+
+bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const struct digest *d)
+{
+    char text[REPO_KEY_MAX + DIGEST_TEXT_MAX + 4];
+    struct str key = STR_INIT(text);
+    struct flight_failure f;
+    shun_key(registry_of(flight_repo(seat)), d, &key);
+    return verdict_get(px->shared->verdicts, str_span(&key), &f);
+}

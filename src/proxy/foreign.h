@@ -1,0 +1,37 @@
+/* Flights of other registries. A blob is fetched once for all who want it, from whichever registry was asked first: so the pace of that
+ * one's upstream, and its lies, would be everybody's. Whoever can have the blob from an upstream of its own waits for a foreign flight no
+ * longer than a moment: for its head FOREIGN_HEAD_MS; later its front has to come on by FOREIGN_LEAST each FOREIGN_STALL_MS. After that
+ * it goes its own way, and who comes later does so at once: the flight is shunned for a while. While the own upstream is out of order, or
+ * says that it is asked too much, there is nowhere to go.
+ *
+ * Repositories of one registry have one upstream, and wait for each other as clients of one repository do.
+ *
+ * Thread: the seat's core; foreign_lied any. */
+#ifndef LARDER_PROXY_FOREIGN_H
+#define LARDER_PROXY_FOREIGN_H
+
+#include "proxy/proxy_int.h"
+
+#define FOREIGN_HEAD_MS  1000
+#define FOREIGN_STALL_MS 3000
+#define FOREIGN_LEAST    (32u << 10)
+
+/* One reader's wait. */
+struct foreign_wait {
+    int64_t since_ms; /* core_now */
+    uint64_t front;
+};
+
+/* Is it led for another registry than the rule's, and can the rule's be asked instead? */
+bool foreign_seat(const struct flight_seat *seat, const struct setup *setup, const struct conf_rule *rule);
+void foreign_begin(struct foreign_wait *w, const struct flight_seat *seat, int64_t now);
+/* How long it may still stand still; 0: it has done so for long enough. */
+int64_t foreign_left(struct foreign_wait *w, const struct flight_seat *seat, int64_t now);
+
+/* The flight stands still. */
+void foreign_shun(struct proxy *px, const struct flight_seat *seat, const struct digest *d);
+/* What the registry sent was not what the digest says. */
+void foreign_lied(struct proxy *px, struct span registry, const struct digest *d);
+bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const struct digest *d);
+
+#endif
