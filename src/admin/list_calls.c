@@ -68,7 +68,7 @@ static void add_entry(struct page *p, struct str *out, const char *repo, const c
     const struct conf_rule *rule = names_rule(p->conf, span_str(repo), &client);
     member_comma(out);
     str_addc(out, '{');
-    member_text(out, "repository", span_str(repo));
+    member_text(out, "repository", store_repo_plain(span_str(repo)));
     if (tag != NULL)
         member_text(out, "tag", span_str(tag));
     member_digest(out, "digest", d);

@@ -60,6 +60,7 @@ const struct conf_rule *names_rule(const struct conf *conf, struct span repo, st
 {
     char buf[NAME_REPO_MAX + 1];
     struct str canonical = STR_INIT(buf);
+    repo = store_repo_plain(repo);
     ptrdiff_t slash = span_find(repo, '/');
     if (slash < 0)
         return NULL;
@@ -196,6 +197,7 @@ void names_filter_init(struct names_filter *f, const struct conf *conf, struct s
 bool names_filter_has(const struct names_filter *f, struct span repo)
 {
     size_t low = 0, high = f->n; /* list[low - 1] <= repo < list[high] */
+    repo = store_repo_plain(repo);
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (compare_spans(f->list[middle].text, repo) <= 0)

@@ -13,7 +13,7 @@ enum names_found {
 
 struct names_image {
     const struct conf_rule *rule;  /* NULL: none, the text says the registry */
-    char repo[STORE_REPO_MAX + 1]; /* "": a digest alone */
+    char repo[STORE_REPO_MAX + 1]; /* without an account; "": a digest alone */
     char tag[STORE_TAG_MAX + 1];   /* "": by digest, or none is written */
     struct digest digest;          /* DIGEST_NONE: by tag, or none is written */
 };
@@ -22,10 +22,10 @@ struct names_image {
  * is that of what a former rule has brought. */
 enum names_found names_image(const struct conf *conf, struct span text, struct names_image *out) MUSTCHECK;
 
-/* The rule that brings this repository of the store, or NULL; *client is set to larder's own name for it. */
+/* The rule that brings this repository of the store (its account, if it has one, is not looked at), or NULL; *client is set to larder's own name for it. */
 const struct conf_rule *names_rule(const struct conf *conf, struct span repo, struct str *client);
 
-/* The repositories whose names begin with a text: with the registry's name, or with larder's own name for them. */
+/* The repositories whose names begin with a text: with the registry's name, or with larder's own name for them; for all accounts. */
 struct names_filter {
     struct arena *arena;
     struct names_prefix *list; /* sorted; none begins with another */

@@ -15,7 +15,7 @@ static void look_up(struct store_calls *s, const struct names_image *image, stru
     struct store_object o;
     struct store_image whole;
     *d = image->digest;
-    if (image->tag[0] != 0 && store_get_tag(r, span_str(image->repo), span_str(image->tag), &tag))
+    if (image->tag[0] != 0 && store_any_tag(s->c.store, span_str(image->repo), span_str(image->tag), &tag))
         *d = tag.digest;
     *here = d->alg != DIGEST_NONE && store_get_object(r, d, &o);
     *bytes = *here ? o.size : 0;

@@ -21,13 +21,7 @@ static unsigned answer_purge(const struct store_purged *p, const char *what, str
 /* An image by digest is what its repository has, and nothing else of that digest. */
 static bool belongs(struct store_calls *s, const struct names_image *image)
 {
-    struct store_link link;
-    if (image->repo[0] == 0)
-        return true;
-    struct store_reader *r = store_reader_new(s->c.store);
-    bool has = store_get_link(r, span_str(image->repo), &image->digest, &link);
-    store_reader_free(r);
-    return has;
+    return image->repo[0] == 0 || store_any_link(s->c.store, span_str(image->repo), &image->digest);
 }
 
 static unsigned purge_image(struct store_calls *s, struct span query, bool force, struct str *out)
@@ -63,6 +57,7 @@ static bool is_of_rule(struct span repo, void *arg)
     const struct rule_repos *r = arg;
     char text[STORE_REPO_MAX + 1];
     struct str upstream_repo = STR_INIT(text);
+    repo = store_repo_plain(repo);
     ptrdiff_t slash = span_find(repo, '/');
     if (slash < 0)
         return false;

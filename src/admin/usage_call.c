@@ -35,7 +35,7 @@ static struct group *group_of(struct usage *u, struct span repo)
 {
     char buf[STORE_REPO_MAX + 1];
     struct str client = STR_INIT(buf);
-    struct span name = repo;
+    struct span name = store_repo_plain(repo);
     if (u->conf != NULL) {
         const struct conf_rule *rule = names_rule(u->conf, repo, &client);
         name = rule != NULL ? rule->name : SPAN("");

@@ -136,10 +136,8 @@ static struct digest top_of(struct store_calls *s, const struct names_image *ima
     struct store_tag tag = {.digest = image->digest};
     if (image->digest.alg != DIGEST_NONE)
         return image->digest;
-    struct store_reader *r = store_reader_new(s->c.store);
     struct span name = image->tag[0] != 0 ? span_str(image->tag) : SPAN("latest");
-    bool found = store_get_tag(r, span_str(image->repo), name, &tag);
-    store_reader_free(r);
+    bool found = store_any_tag(s->c.store, span_str(image->repo), name, &tag);
     return found ? tag.digest : image->digest;
 }
 

@@ -112,15 +112,22 @@ static struct span place_of(struct listing *l, const json_t *o)
         .text;
 }
 
-/* Tags are remembered; manifests that a tag of their repository names are left out. */
+/* Tags are remembered; manifests that a tag of their repository names are left out, and what several accounts have of one tag is told once. */
 static void add_entry(struct listing *l, const json_t *o, bool tags)
 {
     struct span place = place_of(l, o);
     bool seen = map_get(&l->seen, place) != NULL;
-    if (seen && !tags)
-        return;
     if (!seen)
         map_put(&l->seen, place, l);
+    if (tags) {
+        place =
+            ask_words(&l->ask, "%s:%.*s", json_string_value(json_object_get(o, "tag")), SPAN_ARG(place)).text;
+        seen = map_get(&l->seen, place) != NULL;
+        if (!seen)
+            map_put(&l->seen, place, l);
+    }
+    if (seen)
+        return;
     struct output_value *v = add_row(&l->rows);
     if (l->ask.table)
         table_row(&l->ask, o, v);

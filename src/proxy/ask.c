@@ -559,7 +559,7 @@ static enum step step_store(struct ask *a)
     if (a->change.err != 0) {
         COUNT(core_counters(a->px->core), store_errors, 1);
         log_error("store", "index not updated", LOG_D("digest", &a->answer.digest),
-                  LOG_S("repository", a->repo_key));
+                  LOG_SP("repository", store_repo_plain(span_str(a->repo_key))));
         a->answer.unkept = a->kind == ASK_MANIFEST;
     }
     return ask_done(a);

@@ -639,7 +639,7 @@ static enum step step_verify(struct fetch *f)
         return op_go(&f->op, FETCH_RESTART); /* nobody has seen a byte of it */
     if (!digest_eq(&got, &f->x.digest)) {
         transfer_mismatch(&f->x, &got);
-        foreign_lied(f->px, f->x.t.up->registry, &f->x.digest);
+        foreign_lied(f->px, span_str(f->repo_key), &f->x.digest);
         f->discard = true;
         return op_go(&f->op, FETCH_FAIL);
     }
@@ -715,11 +715,12 @@ static enum step step_index(struct fetch *f)
         COUNT(core_counters(f->px->core), stored_objects, 1);
         COUNT(core_counters(f->px->core), stored_bytes, f->x.front);
         log_info("store", "blob stored", LOG_D("digest", &f->x.digest), LOG_U("bytes", f->x.front),
-                 LOG_S("repository", f->repo_key), LOG_I("ms", core_now(f->op.core) - f->op.born));
+                 LOG_SP("repository", store_repo_plain(span_str(f->repo_key))),
+                 LOG_I("ms", core_now(f->op.core) - f->op.born));
     } else {
         COUNT(core_counters(f->px->core), store_errors, 1);
         log_error("store", "index not updated", LOG_D("digest", &f->x.digest),
-                  LOG_S("repository", f->repo_key));
+                  LOG_SP("repository", store_repo_plain(span_str(f->repo_key))));
     }
     flight_done(f->flight);
     f->ended = true;
@@ -1012,7 +1013,7 @@ void fetch_key(const struct fetch_what *w, struct str *out)
     digest_add(out, &w->digest);
     if (w->apart) {
         str_addc(out, ' ');
-        str_add(out, w->rule->registry);
+        foreign_way(w->rule, out);
     }
 }
 

@@ -1,23 +1,42 @@
-/* See foreign.h. What is shunned are flights of one registry for one digest: verdicts, which last longer when it happens again. */
+/* See foreign.h. What is shunned are flights of one registry and account for one digest: verdicts, which last longer when it happens again. */
 #include "proxy/foreign.h"
 
 #define SHUN_FIRST_MS 30000
 #define SHUN_MAX_MS   600000
 
-/* Of a repository's key. */
 static struct span registry_of(struct span repo_key)
 {
     ptrdiff_t slash = span_find(repo_key, '/');
     return slash >= 0 ? span_sub(repo_key, 0, (size_t)slash) : repo_key;
 }
 
+/* As foreign_way, of a repository's key. */
+static void way_of(struct span repo_key, struct str *out)
+{
+    str_add(out, registry_of(repo_key));
+    str_add(out, span_from(repo_key, store_repo_plain(repo_key).n));
+}
+
+void foreign_way(const struct conf_rule *rule, struct str *out)
+{
+    str_add(out, rule->registry);
+    if (rule->credential_set != NULL) {
+        str_addc(out, STORE_ACCOUNT);
+        str_add(out, rule->credential_set->name);
+    }
+}
+
 bool foreign_seat(const struct flight_seat *seat, const struct setup *setup, const struct conf_rule *rule)
 {
+    char ours_text[REPO_KEY_MAX], theirs_text[REPO_KEY_MAX];
+    struct str ours = STR_INIT(ours_text), theirs = STR_INIT(theirs_text);
     struct flight_failure f;
     enum flight_state state = flight_seen(seat);
-    return (state == FLIGHT_BUSY || state == FLIGHT_HEAD) &&
-           !span_eq(registry_of(flight_repo(seat)), rule->registry) &&
-           !health_broken(setup, rule->upstream) &&
+    if (state != FLIGHT_BUSY && state != FLIGHT_HEAD)
+        return false;
+    foreign_way(rule, &ours);
+    way_of(flight_repo(seat), &theirs);
+    return !span_eq(str_span(&ours), str_span(&theirs)) && !health_broken(setup, rule->upstream) &&
            !upstream_limit(setup, rule->upstream, rule->credential_set, WHAT_BLOB, &f);
 }
 
@@ -37,35 +56,35 @@ int64_t foreign_left(struct foreign_wait *w, const struct flight_seat *seat, int
 
 /* ---- what is shunned ---- */
 
-static void shun_key(struct span registry, const struct digest *d, struct str *out)
+static void shun_key(struct span repo_key, const struct digest *d, struct str *out)
 {
     str_add(out, SPAN("F "));
-    str_add(out, registry);
+    way_of(repo_key, out);
     str_addc(out, ' ');
     digest_add(out, d);
     MUST(!out->cut);
 }
 
-static void shun(struct proxy *px, struct span registry, const struct digest *d, int err, int64_t first_ms)
+static void shun(struct proxy *px, struct span repo_key, const struct digest *d, int err, int64_t first_ms)
 {
     char text[REPO_KEY_MAX + DIGEST_TEXT_MAX + 4];
     struct str key = STR_INIT(text);
-    shun_key(registry, d, &key);
+    shun_key(repo_key, d, &key);
     verdict_put(px->shared->verdicts, str_span(&key),
                 &(struct flight_failure){.err = err, .retry_after_ms = -1}, first_ms, SHUN_MAX_MS);
 }
 
 void foreign_shun(struct proxy *px, const struct flight_seat *seat, const struct digest *d)
 {
-    struct span registry = registry_of(flight_repo(seat));
     log_info("serve", "a blob comes too slowly from the registry that was asked first; the own one is asked",
-             LOG_SP("from", registry), LOG_D("digest", d), LOG_U("bytes", flight_front(seat)));
-    shun(px, registry, d, ERR_UP_TIMEOUT, SHUN_FIRST_MS);
+             LOG_SP("from", registry_of(flight_repo(seat))), LOG_D("digest", d),
+             LOG_U("bytes", flight_front(seat)));
+    shun(px, flight_repo(seat), d, ERR_UP_TIMEOUT, SHUN_FIRST_MS);
 }
 
-void foreign_lied(struct proxy *px, struct span registry, const struct digest *d)
+void foreign_lied(struct proxy *px, struct span repo_key, const struct digest *d)
 {
-    shun(px, registry, d, ERR_UP_DIGEST, SHUN_MAX_MS);
+    shun(px, repo_key, d, ERR_UP_DIGEST, SHUN_MAX_MS);
 }
 
 bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const struct digest *d)
@@ -73,6 +92,6 @@ bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const str
     char text[REPO_KEY_MAX + DIGEST_TEXT_MAX + 4];
     struct str key = STR_INIT(text);
     struct flight_failure f;
-    shun_key(registry_of(flight_repo(seat)), d, &key);
+    shun_key(flight_repo(seat), d, &key);
     return verdict_get(px->shared->verdicts, str_span(&key), &f);
 }

@@ -1,5 +1,5 @@
-/* Flights of other registries. A blob is fetched once for all who want it, from whichever registry was asked first: so the pace of that
- * one's upstream, and its lies, would be everybody's. Whoever can have the blob from an upstream of its own waits for a foreign flight no
+/* Flights of other registries, and of other accounts. A blob is fetched once for all who want it, from whichever registry was asked first: so
+ * the pace of that one's upstream, and its lies, would be everybody's. Whoever can have the blob from an upstream of its own waits for a foreign flight no
  * longer than a moment: for its head FOREIGN_HEAD_MS; later its front has to come on by FOREIGN_LEAST each FOREIGN_STALL_MS. After that
  * it goes its own way, and who comes later does so at once: the flight is shunned for a while. While the own upstream is out of order, or
  * says that it is asked too much, there is nowhere to go.
@@ -22,7 +22,9 @@ struct foreign_wait {
     uint64_t front;
 };
 
-/* Is it led for another registry than the rule's, and can the rule's be asked instead? */
+/* A registry as an account of it sees it, as text. */
+void foreign_way(const struct conf_rule *rule, struct str *out);
+/* Is it led for another registry or account than the rule's, and can the rule's be asked instead? */
 bool foreign_seat(const struct flight_seat *seat, const struct setup *setup, const struct conf_rule *rule);
 void foreign_begin(struct foreign_wait *w, const struct flight_seat *seat, int64_t now);
 /* How long it may still stand still; 0: it has done so for long enough. */
@@ -30,8 +32,8 @@ int64_t foreign_left(struct foreign_wait *w, const struct flight_seat *seat, int
 
 /* The flight stands still. */
 void foreign_shun(struct proxy *px, const struct flight_seat *seat, const struct digest *d);
-/* What the registry sent was not what the digest says. */
-void foreign_lied(struct proxy *px, struct span registry, const struct digest *d);
+/* What the repository's registry sent was not what the digest says. */
+void foreign_lied(struct proxy *px, struct span repo_key, const struct digest *d);
 bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const struct digest *d);
 
 #endif

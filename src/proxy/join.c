@@ -2,7 +2,6 @@
 #include "proxy/join.h"
 
 #include "proxy/foreign.h"
-#include "registry/name.h"
 
 static enum joined take_seat(struct join *j, struct span verdict_key, struct span key, struct span repo)
 {
@@ -36,7 +35,7 @@ enum joined join_ask(struct join *j, const struct ask_what *w)
 
 static enum joined seat_in(struct join *j, const struct fetch_what *w, bool only_join)
 {
-    char verdict_text[FLIGHT_KEY_MAX], text[DIGEST_TEXT_MAX + NAME_REGISTRY_MAX + 4];
+    char verdict_text[FLIGHT_KEY_MAX], text[DIGEST_TEXT_MAX + REPO_KEY_MAX + 4];
     struct str verdict_key = STR_INIT(verdict_text), key = STR_INIT(text);
     bool may_lead = !j->only_join;
     fetch_verdict_key(w->repo_key, &w->digest, &verdict_key);

@@ -82,10 +82,12 @@ static bool never_moves(const struct obtain *o)
     return conf_tag_immutable(&o->from->rule->policy, o->tag);
 }
 
-/* Checked since the owner began to want it, or of a tag that never moves. A time that lies ahead (the clock was set back) says nothing. */
+/* Checked for this account since the owner began to want it, or of a tag that never moves. A time that lies ahead (the clock was set back) says
+ * nothing. */
 static bool tag_good(const struct obtain *o, const struct store_tag *tag)
 {
-    return (tag->checked_ms > o->checked_before && tag->checked_ms <= clock_wall_ms()) || never_moves(o);
+    bool checked = tag->checked_ms > o->checked_before && tag->checked_ms <= clock_wall_ms();
+    return (checked && !tag->others) || never_moves(o);
 }
 
 /* flight_join's second look, under the table's lock. */

@@ -75,6 +75,10 @@ const struct conf_rule *proxy_match(const struct conf *conf, struct span ns, str
     str_add(repo_key, rule->registry);
     str_addc(repo_key, '/');
     str_add(repo_key, str_span(repo));
+    if (rule->credential_set != NULL) {
+        str_addc(repo_key, STORE_ACCOUNT);
+        str_add(repo_key, rule->credential_set->name);
+    }
     MUST(!repo->cut && !repo_key->cut);
     return rule;
 }

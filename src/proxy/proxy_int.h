@@ -73,7 +73,8 @@ struct proxy {
 #define REPO_KEY_MAX (STORE_REPO_MAX + 1)
 
 /* The rule for what a client names: by the registry `ns` as a mirror's client does, or (absent, or mirrors are off) by target. Writes the
- * repository at upstream, and what it is called in the index. NULL: none. */
+ * repository at upstream, and what it is called in the index, in flights and verdicts: what one account may read says nothing of another's, so
+ * the rule's credential set is part of it (store.h). NULL: none. */
 const struct conf_rule *proxy_match(const struct conf *conf, struct span ns, struct span name,
                                     struct str *repo, struct str *repo_key);
 
@@ -239,7 +240,7 @@ struct ask_what {
     const struct conf_upstream *up;
     const struct conf_credential_set *set;
     struct span repo;     /* at upstream */
-    struct span repo_key; /* for the index: registry/repo */
+    struct span repo_key; /* see proxy_match */
     struct span tag;      /* or absent */
     struct digest digest; /* asked for, or DIGEST_NONE */
     struct digest known;  /* what the index says the tag is, or DIGEST_NONE */
@@ -262,9 +263,9 @@ struct fetch_what {
     struct setup *setup; /* held by the asker */
     const struct conf_rule *rule;
     struct span repo;     /* at upstream */
-    struct span repo_key; /* for the index */
+    struct span repo_key; /* see proxy_match */
     struct digest digest;
-    bool apart; /* a flight of this registry's own, beside another's that is of no use: foreign.h */
+    bool apart; /* a flight of its own way (foreign.h), beside another's that is of no use */
 };
 
 void fetch_key(const struct fetch_what *w, struct str *out);

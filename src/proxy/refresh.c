@@ -203,7 +203,7 @@ static bool look_at(struct used *u, int64_t now)
         bring(u, &w, &image);
         return true;
     }
-    int64_t due_in = age < 0 ? 0 : ttl - ahead_of(ttl) - age;
+    int64_t due_in = age < 0 || tag.others ? 0 : ttl - ahead_of(ttl) - age;
     if (due_in > 0) {
         u->due_ms = now + due_in;
         return true;

@@ -164,7 +164,9 @@ static const char *what_next(const struct image *i, bool fresh, bool stale_allow
 static void image_json(const struct image *i, struct str *out)
 {
     char digest[DIGEST_TEXT_MAX];
-    int64_t age = clock_wall_ms() - i->tag.checked_ms;
+    int64_t age = clock_wall_ms() - i->tag.checked_ms, fresh_for = i->rule->policy.tag_ttl_ms - age;
+    if (i->by_tag && i->tag.others && fresh_for > 0) /* as in serve.c */
+        fresh_for = 0;
     bool known = i->digest.alg != DIGEST_NONE;
     const struct conf_policy *p = &i->rule->policy;
     bool immutable = i->by_tag && conf_tag_immutable(p, i->reference);
@@ -177,10 +179,9 @@ static void image_json(const struct image *i, struct str *out)
     if (i->by_tag && known)
         str_addf(out, ",\"checked_ms\":%lld", (long long)i->tag.checked_ms);
     if (i->by_tag && known && !immutable)
-        str_addf(out, ",\"fresh_for_ms\":%lld", (long long)(p->tag_ttl_ms - age));
-    text_field(
-        out, "next",
-        span_str(what_next(i, immutable || age < p->tag_ttl_ms, age < p->tag_ttl_ms + p->stale_if_error_ms)));
+        str_addf(out, ",\"fresh_for_ms\":%lld", (long long)fresh_for);
+    text_field(out, "next",
+               span_str(what_next(i, immutable || fresh_for > 0, -fresh_for < p->stale_if_error_ms)));
     str_add(out, SPAN("}\n"));
 }
 

@@ -105,6 +105,13 @@ static int64_t ttl_left(const struct serve *s, int64_t checked_ms)
     return age < 0 ? 0 : s->rule->policy.tag_ttl_ms - age;
 }
 
+/* What others have checked is checked again for this account. */
+static int64_t tag_ttl_left(const struct serve *s, const struct store_tag *tag)
+{
+    int64_t left = ttl_left(s, tag->checked_ms);
+    return tag->others && left > 0 ? 0 : left;
+}
+
 static bool never_moves(const struct serve *s)
 {
     return conf_tag_immutable(&s->rule->policy, s->route.tag);
@@ -207,7 +214,7 @@ static bool answered_by_now(void *arg)
         return false;
     bool by_tag = s->route.digest.alg == DIGEST_NONE;
     if (by_tag && (!store_get_tag(s->px->reader, repo_key(s), s->route.tag, &tag) ||
-                   (ttl_left(s, tag.checked_ms) <= 0 && !never_moves(s))))
+                   (tag_ttl_left(s, &tag) <= 0 && !never_moves(s))))
         return false;
     const struct digest *d = by_tag ? &tag.digest : &s->route.digest;
     return !s->damaged && store_get_object(s->px->reader, d, &object) &&
@@ -404,7 +411,7 @@ static enum step lookup_tag(struct serve *s)
     s->has_tag = !s->damaged && store_get_tag(s->px->reader, repo_key(s), s->route.tag, &s->tag);
     if (!s->has_tag)
         return ask(s, ASK_MANIFEST);
-    s->ttl_ms = ttl_left(s, s->tag.checked_ms);
+    s->ttl_ms = tag_ttl_left(s, &s->tag);
     if (s->ttl_ms > 0) {
         s->result = RESULT_HIT;
         return open_tag(s);

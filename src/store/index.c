@@ -496,6 +496,55 @@ int itxn_each_tag(struct itxn *t, struct span repo, bool exact,
     return each_tag_from(t, SPAN("\x01"), SPAN("\x01"), repo, exact, each, arg, &stopped);
 }
 
+struct one_tag {
+    struct span tag;
+    bool (*each)(struct span repo, struct span tag, const struct store_tag *is, void *arg);
+    void *arg;
+};
+
+static bool each_of_tag(struct span repo, struct span tag, const struct store_tag *is, void *arg)
+{
+    const struct one_tag *one = arg;
+    return !span_eq(tag, one->tag) || one->each(repo, tag, is, one->arg);
+}
+
+int itxn_each_account(struct itxn *t, struct span repo, struct span tag,
+                      bool (*each)(struct span repo, struct span tag, const struct store_tag *is, void *arg),
+                      void *arg)
+{
+    char text[STORE_REPO_MAX + 2];
+    struct str accounts = STR_INIT(text);
+    struct one_tag one = {.tag = tag, .each = each, .arg = arg};
+    struct store_tag is;
+    str_add(&accounts, repo);
+    str_addc(&accounts, STORE_ACCOUNT);
+    if (accounts.cut || (itxn_tag(t, repo, tag, &is) && !each(repo, tag, &is, arg)))
+        return 0;
+    return itxn_each_tag(t, str_span(&accounts), false, each_of_tag, &one);
+}
+
+struct any_tag {
+    struct store_tag *out;
+    bool found;
+};
+
+static bool take_latest(struct span repo, struct span tag, const struct store_tag *is, void *arg)
+{
+    struct any_tag *any = arg;
+    UNUSED(repo);
+    UNUSED(tag);
+    if (!any->found || is->checked_ms > any->out->checked_ms)
+        *any->out = *is;
+    any->found = true;
+    return true;
+}
+
+bool itxn_any_tag(struct itxn *t, struct span repo, struct span tag, struct store_tag *out)
+{
+    struct any_tag any = {.out = out};
+    return itxn_each_account(t, repo, tag, take_latest, &any) == 0 && any.found;
+}
+
 /* Names gathered while a cursor walks, to be worked on afterwards: what is deleted moves what a cursor points at. */
 struct names {
     char *p;
@@ -658,7 +707,11 @@ bool store_get_tag(struct store_reader *r, struct span repo, struct span tag, st
     struct itxn t;
     if (repo.n > STORE_REPO_MAX || tag.n > STORE_TAG_MAX || !reader_begin(r, &t))
         return false;
-    return reader_end(r, itxn_tag(&t, repo, tag, out));
+    struct span plain = store_repo_plain(repo);
+    bool found = itxn_tag(&t, repo, tag, out);
+    if (!found && plain.n < repo.n)
+        found = out->others = itxn_tag(&t, plain, tag, out);
+    return reader_end(r, found);
 }
 
 bool store_get_link(struct store_reader *r, struct span repo, const struct digest *d, struct store_link *out)
@@ -666,7 +719,9 @@ bool store_get_link(struct store_reader *r, struct span repo, const struct diges
     struct itxn t;
     if (repo.n > STORE_REPO_MAX || !reader_begin(r, &t))
         return false;
-    return reader_end(r, itxn_link(&t, repo, d, out));
+    struct span plain = store_repo_plain(repo);
+    bool found = itxn_link(&t, repo, d, out) || (plain.n < repo.n && itxn_link(&t, plain, d, out));
+    return reader_end(r, found);
 }
 
 bool store_get_object(struct store_reader *r, const struct digest *d, struct store_object *out)

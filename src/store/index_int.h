@@ -93,6 +93,13 @@ int itxn_each_tag(struct itxn *t, struct span repo, bool exact,
                   bool (*each)(struct span repo, struct span tag, const struct store_tag *is, void *arg),
                   void *arg) MUSTCHECK;
 
+/* The same for the tag of one repository (without an account) as each account has it. */
+int itxn_each_account(struct itxn *t, struct span repo, struct span tag,
+                      bool (*each)(struct span repo, struct span tag, const struct store_tag *is, void *arg),
+                      void *arg) MUSTCHECK;
+/* The one of these that was checked last. False: there is none. */
+bool itxn_any_tag(struct itxn *t, struct span repo, struct span tag, struct store_tag *out) MUSTCHECK;
+
 /* ---- meta: small values with a sum ---- */
 
 bool meta_get(struct itxn *t, const char *name, void *value,

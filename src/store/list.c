@@ -158,6 +158,40 @@ size_t store_list_links(struct store *s, struct span prefix, struct list_cursor 
     return n;
 }
 
+/* ---- whatever account has seen it ---- */
+
+bool store_any_tag(struct store *s, struct span repo, struct span tag, struct store_tag *out)
+{
+    struct itxn t;
+    if (repo.n > STORE_REPO_MAX || tag.n > STORE_TAG_MAX)
+        return false;
+    bool found = itxn_read(s->index, &t) == 0 && itxn_any_tag(&t, repo, tag, out);
+    itxn_end(&t);
+    return found;
+}
+
+struct owner_search {
+    struct span repo;
+    bool found;
+};
+
+static bool is_owner(struct span repo, const struct store_link *link, void *arg)
+{
+    struct owner_search *o = arg;
+    UNUSED(link);
+    o->found = span_eq(store_repo_plain(repo), o->repo);
+    return !o->found;
+}
+
+bool store_any_link(struct store *s, struct span repo, const struct digest *d)
+{
+    struct owner_search o = {.repo = repo};
+    struct itxn t;
+    bool read = itxn_read(s->index, &t) == 0 && itxn_each_owner(&t, d, is_owner, &o) == 0;
+    itxn_end(&t);
+    return read && o.found;
+}
+
 /* ---- images ---- */
 
 #define DEPTH_MAX 8

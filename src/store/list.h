@@ -33,6 +33,11 @@ struct pinned;
 struct pinned *store_pinned(struct store *s);
 void store_pinned_free(struct pinned *p); /* NULL is a no-op */
 
+/* What a tag of a repository (without an account) names, for whichever account it was checked last. */
+bool store_any_tag(struct store *s, struct span repo, struct span tag, struct store_tag *out) MUSTCHECK;
+/* Has any account seen it there? */
+bool store_any_link(struct store *s, struct span repo, const struct digest *d);
+
 /* False: no such manifest. pins: NULL: out->pinned is not looked at. */
 bool store_image(struct store *s, const struct digest *d, const struct pinned *pins,
                  struct store_image *out) MUSTCHECK;

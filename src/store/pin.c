@@ -98,7 +98,7 @@ static bool read_pin(struct itxn *t, struct span key, struct span value, struct 
         return true;
     memcpy(out->repo, repo.p, repo.n);
     memcpy(out->tag, tag.p, tag.n);
-    out->digest = itxn_tag(t, repo, tag, &is) ? is.digest : (struct digest){.alg = DIGEST_NONE};
+    out->digest = itxn_any_tag(t, repo, tag, &is) ? is.digest : (struct digest){.alg = DIGEST_NONE};
     return true;
 }
 
@@ -333,25 +333,47 @@ int store_purge_digest(struct store *s, const struct digest *d, bool force, stru
     return rc != 0 ? fail(s, why, "purge", rc) : 0;
 }
 
-/* *alone: the tag is gone, and nothing else names its digest, which is in *is. */
-static int purge_one_tag(struct store *s, struct span repo, struct span tag, bool force, struct store_tag *is,
-                         bool *alone, struct store_purged *out)
+struct first_tag {
+    char repo[STORE_REPO_MAX + 1];
+    size_t n;
+    struct digest digest;
+    bool found;
+};
+
+static bool take_first(struct span repo, struct span tag, const struct store_tag *is, void *arg)
+{
+    struct first_tag *first = arg;
+    UNUSED(tag);
+    memcpy(first->repo, repo.p, repo.n);
+    first->n = repo.n;
+    first->digest = is->digest;
+    first->found = true;
+    return false;
+}
+
+/* The first account's. *alone: it is gone, and nothing else names its digest. */
+static int purge_one_tag(struct store *s, struct span repo, struct span tag, bool force,
+                         struct first_tag *first, bool *alone, struct store_purged *out)
 {
     struct key k, pin;
     struct itxn t;
     bool tagged = true;
-    *alone = false;
+    *alone = first->found = false;
     int rc = itxn_write(s->index, &t);
     if (rc != 0)
         return rc;
     key_of_pin(&pin, repo, tag);
-    if (!itxn_tag(&t, repo, tag, is) || (!force && itxn_has(&t, &pin))) {
-        out->pinned += itxn_has(&t, &pin);
+    bool pinned = !force && itxn_has(&t, &pin);
+    out->pinned += pinned;
+    if (!pinned)
+        rc = itxn_each_account(&t, repo, tag, take_first, first);
+    if (rc != 0 || !first->found) {
         itxn_end(&t);
-        return 0;
+        return rc;
     }
-    rc = is_tagged(&t, &is->digest, repo, tag, &tagged);
-    key_of_tag(&k, repo, tag);
+    struct span seen = span_of(first->repo, first->n);
+    rc = is_tagged(&t, &first->digest, seen, tag, &tagged);
+    key_of_tag(&k, seen, tag);
     if (rc == 0)
         rc = itxn_del(&t, &k);
     if (rc != 0) {
@@ -364,24 +386,32 @@ static int purge_one_tag(struct store *s, struct span repo, struct span tag, boo
     return rc;
 }
 
+static void add_purged(struct store_purged *to, const struct store_purged *p)
+{
+    to->tags += p->tags;
+    to->links += p->links;
+    to->objects += p->objects;
+    to->bytes += p->bytes;
+    to->pinned += p->pinned;
+}
+
 int store_purge_tag(struct store *s, struct span repo, struct span tag, bool force, struct store_purged *out,
                     struct str *why)
 {
-    struct store_tag is;
-    struct store_purged image = {0};
-    bool alone;
+    struct first_tag first = {.found = true};
+    int rc = 0, err = 0;
     *out = (struct store_purged){0};
     if (repo.n > STORE_REPO_MAX || tag.n > STORE_TAG_MAX)
         return 0;
-    int rc = purge_one_tag(s, repo, tag, force, &is, &alone, out);
-    if (rc != 0)
-        return fail(s, why, "purge", rc);
-    if (!alone)
-        return 0;
-    int err = store_purge_digest(s, &is.digest, force, &image, why);
-    image.tags += out->tags;
-    *out = image;
-    return err;
+    while (first.found && rc == 0 && err == 0) {
+        struct store_purged image = {0};
+        bool alone;
+        rc = purge_one_tag(s, repo, tag, force, &first, &alone, out);
+        if (rc == 0 && alone)
+            err = store_purge_digest(s, &first.digest, force, &image, why);
+        add_purged(out, &image);
+    }
+    return rc != 0 ? fail(s, why, "purge", rc) : err;
 }
 
 /* ---- purging repositories ---- */

@@ -32,7 +32,7 @@ struct store_purged {
     uint64_t pinned; /* objects that stay because they are pinned */
 };
 
-/* The tag; and, unless another tag names it, its manifest, as store_purge_digest does. With `force` pinned things go, too. */
+/* The tag, for all accounts; and, unless another tag names it, its manifest, as store_purge_digest does. With `force` pinned things go, too. */
 int store_purge_tag(struct store *s, struct span repo, struct span tag, bool force, struct store_purged *out,
                     struct str *why) MUSTCHECK;
 /* The object, its links and tags; of a manifest also what no other manifest refers to. */

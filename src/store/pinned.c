@@ -67,6 +67,29 @@ int digests_add_image(struct digests *s, struct itxn *t, const struct digest *d)
     return add_image(s, t, d, 0);
 }
 
+struct adding {
+    struct digests *to;
+    struct itxn *t;
+    int rc;
+};
+
+static bool add_tagged(struct span repo, struct span tag, const struct store_tag *is, void *arg)
+{
+    struct adding *a = arg;
+    UNUSED(repo);
+    UNUSED(tag);
+    a->rc = digests_add_image(a->to, a->t, &is->digest);
+    return a->rc == 0;
+}
+
+/* What the tag names, for whatever account. */
+static int add_pinned_tag(struct pinned *p, struct itxn *t, struct span repo, struct span tag)
+{
+    struct adding a = {.to = &p->all, .t = t};
+    int rc = itxn_each_account(t, repo, tag, add_tagged, &a);
+    return rc != 0 ? rc : a.rc;
+}
+
 int pinned_load(struct pinned *p, struct itxn *t)
 {
     struct db_cursor *c = NULL;
@@ -79,12 +102,11 @@ int pinned_load(struct pinned *p, struct itxn *t)
         struct fields f;
         struct span full, repo, tag;
         struct digest d;
-        struct store_tag is;
         if (record_open(TABLE_PINS, key, value, &f, &full) && key_split_pin(full, &repo, &tag, &d)) {
             if (repo.p == NULL)
                 rc = digests_add_image(&p->all, t, &d);
-            else if (itxn_tag(t, repo, tag, &is))
-                rc = digests_add_image(&p->all, t, &is.digest);
+            else
+                rc = add_pinned_tag(p, t, repo, tag);
         }
         if (rc == 0)
             rc = db_next(c, &key, &value);

@@ -413,6 +413,7 @@ bool record_open_1(struct span stored_key, struct span record, struct fields *f,
 bool record_tag(struct fields *f, struct store_tag *out)
 {
     get_digest(f, &out->digest);
+    out->others = false;
     out->checked_ms = (int64_t)fields_number(f, 8);
     get_media(f, out->media);
     return !f->bad;

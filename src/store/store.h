@@ -10,7 +10,9 @@
  *   <path>/lock                         held by the process that serves from this store
  *
  * Names of things:
- *   repo      a repository at upstream as text, "docker.io/library/nginx": canonical registry, "/", repository
+ *   repo      a repository at upstream as text, "docker.io/library/nginx": canonical registry, "/", repository; or as an account of that
+ *             registry sees it, "docker.io/corp/app#NAME": then its tags and links are that account's. Without a name they are what anybody
+ *             has seen (and, in a store that an older larder wrote, everybody). What people pin and purge has no account: it is all of them
  *   tag       (repo, tag) -> digest, media type, when upstream last confirmed it
  *   link      (repo, digest) -> media type: this upstream repository has this content. Content is only served through
  *             a rule whose repository is linked to it
@@ -38,11 +40,19 @@
 #include "core/core.h"
 #include "store/sum.h"
 
-#define STORE_REPO_MAX  517 /* registry (261), "/", repository (255) */
+#define STORE_REPO_MAX  646 /* registry (261), "/", repository (255), "#", account (128) */
+#define STORE_ACCOUNT   '#'
 #define STORE_TAG_MAX   128
 #define STORE_MEDIA_MAX 255
 
 struct store;
+
+/* Without the account. */
+static inline struct span store_repo_plain(struct span repo)
+{
+    ptrdiff_t at = span_find(repo, STORE_ACCOUNT);
+    return at >= 0 ? span_sub(repo, 0, (size_t)at) : repo;
+}
 
 /* Opens or creates; blocking, before the cores start. NULL: `why` says what failed, with the path (not writable,
  * used by process N since when, a file where a folder is expected, ...). Nothing that takes long with many objects, but for the
@@ -76,6 +86,7 @@ void store_reader_free(struct store_reader *r);
 struct store_tag {
     struct digest digest;
     int64_t checked_ms; /* wall clock */
+    bool others;        /* it was not checked for the account that it was looked up for */
     char media[STORE_MEDIA_MAX + 1];
 };
 
@@ -96,7 +107,8 @@ struct store_object {
     struct content_sum sum; /* known or not */
 };
 
-/* False: not there (a damaged record counts as not there and is logged). */
+/* False: not there (a damaged record counts as not there and is logged). An account that has no tag or link of its own gets what anybody has
+ * seen: what anybody may read, it may, too. */
 bool store_get_tag(struct store_reader *r, struct span repo, struct span tag,
                    struct store_tag *out) MUSTCHECK;
 bool store_get_link(struct store_reader *r, struct span repo, const struct digest *d,

@@ -376,11 +376,98 @@ static void test_lists(void **state)
     }
 }
 
+/* ---- accounts ---- */
+
+#define ANY "quay.io/corp/app"
+#define ONE ANY "#one"
+#define TWO ANY "#two"
+
+/* v1 is one manifest for one account and without any, and another one for the other account; of a repository with a longer name nothing is
+ * meant. */
+static void fill_accounts(struct rig *r, struct digest *shared, struct digest *two, struct digest *longer)
+{
+    *shared = rig_image(r, 60, ONE, "v1", NULL, 0);
+    struct store_change c = {.what = CHANGE_PUT_TAG | CHANGE_PUT_LINK,
+                             .digest = *shared,
+                             .repo = ANY,
+                             .tag = "v1",
+                             .checked_ms = 1600000000000,
+                             .media = "application/vnd.oci.image.manifest.v1+json"};
+    assert_int_equal(rig_apply(r, &c), 0);
+    *two = rig_image(r, 61, TWO, "v1", NULL, 0);
+    *longer = rig_image(r, 62, ANY "2", "v1", NULL, 0);
+}
+
+static bool get(struct rig *r, const char *repo, const struct digest *d, struct store_tag *tag)
+{
+    struct store_link link;
+    struct store_reader *reader = store_reader_new(r->store);
+    bool linked = store_get_link(reader, span_str(repo), d, &link);
+    if (!store_get_tag(reader, span_str(repo), SPAN("v1"), tag))
+        tag->digest.alg = DIGEST_NONE;
+    store_reader_free(reader);
+    return linked;
+}
+
+static void test_of_several_accounts(void **state)
+{
+    struct rig *r = *state;
+    struct digest shared, two, longer;
+    struct store_tag tag;
+    fill_accounts(r, &shared, &two, &longer);
+    assert_true(get(r, ANY, &shared, &tag));
+    assert_true(digest_eq(&tag.digest, &shared) && !tag.others && tag.checked_ms == 1600000000000);
+    assert_true(get(r, ONE, &shared, &tag));
+    assert_true(digest_eq(&tag.digest, &shared) && !tag.others && tag.checked_ms == 1700000000000);
+    assert_false(get(r, ANY, &two, &tag));
+    assert_false(get(r, ONE, &two, &tag));
+    assert_true(get(r, TWO, &two, &tag));
+    assert_true(digest_eq(&tag.digest, &two) && !tag.others);
+    /* An account that has none of its own has what anybody has. */
+    assert_true(get(r, ANY "#three", &shared, &tag));
+    assert_true(digest_eq(&tag.digest, &shared) && tag.others);
+    assert_false(get(r, ANY "#three", &two, &tag));
+    assert_true(store_any_link(r->store, SPAN(ANY), &two));
+    assert_false(store_any_link(r->store, SPAN(ANY), &longer));
+    assert_true(store_any_tag(r->store, SPAN(ANY), SPAN("v1"), &tag));
+    assert_int_equal(tag.checked_ms, 1700000000000);
+    assert_false(store_any_tag(r->store, SPAN(ANY), SPAN("v2"), &tag));
+}
+
+/* By the repository's name: all accounts'. Pinned it is for all of them, too. */
+static void test_purge_what_several_accounts_have(void **state)
+{
+    struct rig *r = *state;
+    struct digest shared, two, longer;
+    struct store_image image;
+    struct store_purged p;
+    WHY;
+    fill_accounts(r, &shared, &two, &longer);
+    assert_int_equal(store_pin_tag(r->store, SPAN(ANY), SPAN("v1"), &y), 0);
+    struct pinned *pins = store_pinned(r->store);
+    assert_true(store_image(r->store, &shared, pins, &image) && image.pinned);
+    assert_true(store_image(r->store, &two, pins, &image) && image.pinned);
+    assert_true(store_image(r->store, &longer, pins, &image) && !image.pinned);
+    store_pinned_free(pins);
+    assert_int_equal(store_purge_tag(r->store, SPAN(ANY), SPAN("v1"), false, &p, &y), 0);
+    assert_int_equal(p.tags + p.objects, 0);
+    assert_true(p.pinned > 0);
+    assert_int_equal(store_purge_tag(r->store, SPAN(ANY), SPAN("v1"), true, &p, &y), 0);
+    assert_int_equal(p.tags, 3);
+    assert_int_equal(p.objects, 2);
+    assert_false(rig_tag(r, ANY, "v1") || rig_tag(r, ONE, "v1") || rig_tag(r, TWO, "v1"));
+    assert_true(rig_tag(r, ANY "2", "v1") && rig_has(r, &longer));
+    assert_false(rig_has(r, &shared) || rig_has(r, &two));
+    rig_assert_consistent(r);
+}
+
 #define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        RIG_TEST(test_of_several_accounts),
+        RIG_TEST(test_purge_what_several_accounts_have),
         RIG_TEST(test_purge_a_tag),
         RIG_TEST(test_purge_one_of_two_tags),
         RIG_TEST(test_purge_a_digest),
