@@ -639,7 +639,8 @@ static enum step step_verify(struct fetch *f)
         return op_go(&f->op, FETCH_RESTART); /* nobody has seen a byte of it */
     if (!digest_eq(&got, &f->x.digest)) {
         transfer_mismatch(&f->x, &got);
-        foreign_lied(f->px, span_str(f->repo_key), &f->x.digest);
+        if (f->rehash_to == 0) /* else it may have been whoever sent what an earlier fill left */
+            foreign_lied(f->px, span_str(f->repo_key), &f->x.digest);
         f->discard = true;
         return op_go(&f->op, FETCH_FAIL);
     }

@@ -161,6 +161,23 @@ def test_a_registry_that_lies_does_so_to_others_once(both):
     again.result()
 
 
+def test_who_goes_on_with_what_another_registry_left_is_not_blamed(both):
+    both.first.on(both.theirs, Fault(flip=1000, cut_at=SIZE // 2), method="GET", times=1)
+    both.first.on(both.theirs, Fault(status=403), method="GET")
+    assert not both.ask_first().result().good
+    both.first.clear()
+    assert not both.ask_second().result().good, "that was half a lie"
+    gate = both.second.hold(both.ours, at=SIZE // 2)
+    second = both.ask_second()
+    gate.wait_reached()
+    asked = both.first.count("GET", both.theirs)
+    first = both.ask_first()
+    first.wait_got(SIZE // 2)
+    gate.release()
+    assert first.result().good and second.result().good
+    assert both.first.count("GET", both.theirs) == asked, "its transfer is shared"
+
+
 def test_who_is_shunned_is_not_waited_for_again(both):
     gate = both.first.hold(both.theirs, at="request")
     first = both.ask_first()
