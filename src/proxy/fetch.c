@@ -1,7 +1,7 @@
 /* Fetching a blob: the leader of a stream flight. Bytes go from the socket into a ring, from there in a job through the hash
  * and into the partial file; then they are published, and readers on all cores send them from that file.
  *
- *   OPEN     a job opens the partial file                       -> SEND
+ *   OPEN     a job opens the partial file                       -> SEND | RESTART (it is another registry's)
  *   SEND     a request is made, with Range when there is a front -> HEAD
  *   HEAD     its answer is looked at                            -> BODY | REHASH | PAUSE (try again) | FAIL
  *   REHASH   an earlier fill left something: jobs read it through the hash -> BODY | SEND (upstream was not kept waiting so long) |
@@ -272,6 +272,8 @@ static enum step step_open(struct fetch *f)
     f->job_done = false;
     if (f->job_err != 0)
         return store_failed(f);
+    if (f->rehash_to > 0 && foreign_left_it(f->px, span_str(f->repo_key), &f->x.digest))
+        return op_go(&f->op, FETCH_RESTART);
     hash_init(f);
     front_drop(f);
     return op_go(&f->op, FETCH_SEND);
@@ -786,6 +788,8 @@ static enum step step_fail(struct fetch *f)
         return STEP_WAIT;
     }
     f->job_done = false;
+    if (f->has_partial && !f->apart && !f->discard && f->x.front > 0)
+        foreign_leaves(f->px, span_str(f->repo_key), &f->x.digest);
     if (f->x.t.failure.err == ERR_CLIENT_GONE) {
         f->ended = flight_abandon(f->flight);
         return f->ended ? op_go(&f->op, FETCH_END) : go_on(f);

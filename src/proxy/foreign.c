@@ -1,8 +1,11 @@
 /* See foreign.h. What is shunned are flights of one registry and account for one digest: verdicts, which last longer when it happens again. */
 #include "proxy/foreign.h"
 
+#include "base/map.h"
+
 #define SHUN_FIRST_MS 30000
 #define SHUN_MAX_MS   600000
+#define LEFT_MS       (INT64_C(24) * 3600 * 1000)
 
 static struct span registry_of(struct span repo_key)
 {
@@ -94,4 +97,38 @@ bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const str
     struct flight_failure f;
     shun_key(flight_repo(seat), d, &key);
     return verdict_get(px->shared->verdicts, str_span(&key), &f);
+}
+
+/* ---- what fills leave: the last one's way, as a number, stands in the place of a status ---- */
+
+static void left_key(const struct digest *d, struct str *out)
+{
+    str_add(out, SPAN("P "));
+    digest_add(out, d);
+}
+
+static unsigned way_number(struct span repo_key)
+{
+    char text[REPO_KEY_MAX];
+    struct str way = STR_INIT(text);
+    way_of(repo_key, &way);
+    return (unsigned)map_hash(str_span(&way));
+}
+
+void foreign_leaves(struct proxy *px, struct span repo_key, const struct digest *d)
+{
+    char text[DIGEST_TEXT_MAX + 2];
+    struct str key = STR_INIT(text);
+    struct flight_failure who = {.status = way_number(repo_key), .retry_after_ms = -1};
+    left_key(d, &key);
+    verdict_put(px->shared->verdicts, str_span(&key), &who, LEFT_MS, LEFT_MS);
+}
+
+bool foreign_left_it(struct proxy *px, struct span repo_key, const struct digest *d)
+{
+    char text[DIGEST_TEXT_MAX + 2];
+    struct str key = STR_INIT(text);
+    struct flight_failure who;
+    left_key(d, &key);
+    return verdict_get(px->shared->verdicts, str_span(&key), &who) && who.status != way_number(repo_key);
 }

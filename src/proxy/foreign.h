@@ -6,7 +6,7 @@
  *
  * Repositories of one registry have one upstream, and wait for each other as clients of one repository do.
  *
- * Thread: the seat's core; foreign_lied any. */
+ * Thread: the seat's core; what has no seat: any. */
 #ifndef LARDER_PROXY_FOREIGN_H
 #define LARDER_PROXY_FOREIGN_H
 
@@ -35,5 +35,10 @@ void foreign_shun(struct proxy *px, const struct flight_seat *seat, const struct
 /* What the repository's registry sent was not what the digest says. */
 void foreign_lied(struct proxy *px, struct span repo_key, const struct digest *d);
 bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const struct digest *d);
+
+/* A fill ends and leaves a partial file. Its bytes are not verified, so only a fill of the same registry and account goes on with them; after a
+ * restart nobody knows whose they are. */
+void foreign_leaves(struct proxy *px, struct span repo_key, const struct digest *d);
+bool foreign_left_it(struct proxy *px, struct span repo_key, const struct digest *d);
 
 #endif

@@ -161,11 +161,24 @@ def test_a_registry_that_lies_does_so_to_others_once(both):
     again.result()
 
 
-def test_who_goes_on_with_what_another_registry_left_is_not_blamed(both):
+def leave_half_of_a_lie(both):
     both.first.on(both.theirs, Fault(flip=1000, cut_at=SIZE // 2), method="GET", times=1)
     both.first.on(both.theirs, Fault(status=403), method="GET")
     assert not both.ask_first().result().good
+    wait_until(both.larder.partials, "it is kept")
     both.first.clear()
+
+
+def test_what_another_registry_left_is_not_gone_on_with(both):
+    leave_half_of_a_lie(both)
+    second = both.ask_second()
+    assert second.result().good and second.response.body == both.data
+    assert [s.range for s in both.gets()] == [None]
+
+
+def test_who_goes_on_with_what_another_registry_left_is_not_blamed(both):
+    leave_half_of_a_lie(both)
+    both.larder.restart()  # now nobody knows whose it is
     assert not both.ask_second().result().good, "that was half a lie"
     gate = both.second.hold(both.ours, at=SIZE // 2)
     second = both.ask_second()
