@@ -5,7 +5,8 @@
  *                                                             -> GET   (anything else: GET alone decides)
  *   GET     a GET request is out                              -> BODY
  *   BODY    its body is gathered in memory, bounded           -> JUDGE
- *   JUDGE   is it what was asked for? digest, type            -> WRITE (a manifest) | STORE | END | GET (the next endpoint)
+ *   JUDGE   is it what was asked for? digest, type, in a job if it is long
+ *                                                             -> WRITE (a manifest) | STORE | END | GET (the next endpoint)
  *   WRITE   a job writes the manifest into blobs/             -> STORE
  *   STORE   the index's writer makes tag, link, object durable -> END
  *   END     flight_done or flight_fail has been called
@@ -23,6 +24,8 @@
 #define LIST_MAX  (16u << 20)
 #define GROW_STEP (64u << 10)
 
+#define JUDGE_AT_ONCE (64u << 10) /* what is longer is looked through in a job */
+
 /* The body has until the head's deadline, and this long in any case: one that comes drop by drop must not hold up all who ask. */
 #define BODY_MS 5000
 
@@ -33,7 +36,7 @@
 enum ask_state { ASK_HEAD, ASK_GET, ASK_BODY, ASK_JUDGE, ASK_WRITE, ASK_STORE, ASK_END };
 
 #define ASK_O_CALL  1u
-#define ASK_O_WRITE 2u
+#define ASK_O_JOB   2u
 #define ASK_O_STORE 4u
 
 struct ask {
@@ -51,7 +54,10 @@ struct ask {
     size_t n, cap, max;
     struct flight_answer answer;
     struct upstream_try t;
-    struct job write;
+    struct job job;
+    const char *fault; /* once judged: NULL, or what is wrong, and */
+    int fault_err;     /* ... how it fails */
+    bool judged;
     char write_why[200];
     int write_err;
     struct store_change change;
@@ -377,8 +383,8 @@ static const char *manifest_fault(struct ask *a, int *err)
 
 static enum step judge_manifest(struct ask *a)
 {
-    int err;
-    const char *fault = manifest_fault(a, &err);
+    const char *fault = a->fault;
+    int err = a->fault_err;
     if (fault != NULL) {
         /* The digest of a signed one is that of the part without the signatures. */
         if (err == ERR_UP_DIGEST &&
@@ -420,23 +426,30 @@ static const char *next_page_fault(struct ask *a)
     return NULL;
 }
 
+static const char *list_fault(struct ask *a, int *err)
+{
+    struct span type = media_essence(h1_get(a->t.call.head, SPAN("content-type")));
+    struct span index = SPAN("application/vnd.oci.image.index.v1+json");
+    *err = ERR_MANIFEST_UNKNOWN;
+    if (a->referrers &&
+        (!span_ieq(type, index) || media_of_manifest(type, span_of(a->bytes, a->n)).p == NULL))
+        return "referrers that are not an OCI index";
+    *err = ERR_UP_CONTENT;
+    if (!a->referrers && !tags_read(span_of(a->bytes, a->n), &a->answer.name))
+        return "not a list of tags";
+    if (!a->referrers)
+        type = SPAN("application/json");
+    memcpy(a->answer.media, type.p, type.n);
+    *err = ERR_UP_LIST;
+    return next_page_fault(a);
+}
+
 static enum step judge_list(struct ask *a)
 {
     const struct h1_head *head = a->t.call.head;
-    struct span type = media_essence(h1_get(head, SPAN("content-type")));
-    struct span index = SPAN("application/vnd.oci.image.index.v1+json");
-    if (a->referrers &&
-        (!span_ieq(type, index) || media_of_manifest(type, span_of(a->bytes, a->n)).p == NULL))
-        return ask_reject(a, ERR_MANIFEST_UNKNOWN, "referrers that are not an OCI index");
-    if (!a->referrers && !tags_read(span_of(a->bytes, a->n), &a->answer.name))
-        return ask_reject(a, ERR_UP_CONTENT, "not a list of tags");
-    if (!a->referrers)
-        type = SPAN("application/json");
-    const char *fault = next_page_fault(a);
-    if (fault != NULL)
-        return ask_reject(a, ERR_UP_LIST, fault);
+    if (a->fault != NULL)
+        return ask_reject(a, a->fault_err, a->fault);
     a->answer.filtered = span_ieq(h1_get(head, SPAN("oci-filters-applied")), SPAN("artifactType"));
-    memcpy(a->answer.media, type.p, type.n);
     upstream_stop(&a->t);
     a->answer.bytes = a->bytes;
     a->answer.n = a->answer.length = a->n;
@@ -447,6 +460,36 @@ static enum step judge_list(struct ask *a)
     flight_done(a->flight);
     a->ended = true;
     return op_go(&a->op, ASK_END);
+}
+
+/* Nobody else touches the answer meanwhile, nor the head of the call, which has ended. */
+static void on_judge_work(struct job *j)
+{
+    struct ask *a = CONTAINER_OF(j, struct ask, job);
+    a->fault = a->kind == ASK_LIST ? list_fault(a, &a->fault_err) : manifest_fault(a, &a->fault_err);
+    a->judged = true;
+}
+
+static void on_job_done(struct job *j)
+{
+    struct ask *a = CONTAINER_OF(j, struct ask, job);
+    op_clear(&a->op, ASK_O_JOB);
+    op_run(&a->op);
+}
+
+static enum step step_judge(struct ask *a)
+{
+    if (op_expects(&a->op, ASK_O_JOB))
+        return STEP_WAIT;
+    if (!a->judged && a->n > JUDGE_AT_ONCE) {
+        op_expect(&a->op, ASK_O_JOB);
+        job_start(a->op.core, &a->job, on_judge_work, on_job_done);
+        return STEP_WAIT;
+    }
+    if (!a->judged)
+        on_judge_work(&a->job);
+    a->judged = false; /* another endpoint's may follow */
+    return a->kind == ASK_LIST ? judge_list(a) : judge_manifest(a);
 }
 
 /* ---- keeping ---- */
@@ -478,28 +521,21 @@ static void look_into(struct ask *a)
 
 static void on_write_work(struct job *j)
 {
-    struct ask *a = CONTAINER_OF(j, struct ask, write);
+    struct ask *a = CONTAINER_OF(j, struct ask, job);
     look_into(a);
     struct str why = STR_INIT(a->write_why);
     a->write_err = store_write_object(a->px->shared->store, &a->answer.digest,
                                       span_of(a->answer.bytes, a->answer.n), &why);
 }
 
-static void on_write_done(struct job *j)
-{
-    struct ask *a = CONTAINER_OF(j, struct ask, write);
-    op_clear(&a->op, ASK_O_WRITE);
-    op_run(&a->op);
-}
-
 /* The state is entered twice: to start the job, and when it is done. */
 static enum step step_write(struct ask *a)
 {
-    if (op_expects(&a->op, ASK_O_WRITE))
+    if (op_expects(&a->op, ASK_O_JOB))
         return STEP_WAIT;
     if (a->write_err < 0) {
-        op_expect(&a->op, ASK_O_WRITE);
-        job_start(a->op.core, &a->write, on_write_work, on_write_done);
+        op_expect(&a->op, ASK_O_JOB);
+        job_start(a->op.core, &a->job, on_write_work, on_job_done);
         return STEP_WAIT;
     }
     if (a->write_err != 0) { /* the readers have it; it is only not kept */
@@ -584,7 +620,7 @@ static enum step ask_step(struct op *op)
     case ASK_BODY:
         return step_body(a);
     case ASK_JUDGE:
-        return a->kind == ASK_LIST ? judge_list(a) : judge_manifest(a);
+        return step_judge(a);
     case ASK_WRITE:
         return step_write(a);
     case ASK_STORE:
