@@ -186,9 +186,26 @@ static void limit_store(struct main *mn)
     store_set_limits(mn->store, &limits);
 }
 
+/* Every connection is a descriptor: take what the system allows. */
+static void raise_descriptors(const struct conf *c)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0)
+        return;
+    r.rlim_cur = r.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &r);
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < c->client.max_connections + 512)
+        log_warn(
+            "main",
+            "fewer descriptors than client.max_connections needs; raise the limit (ulimit -n, LimitNOFILE)",
+            LOG_U("descriptors", r.rlim_cur), LOG_U("max_connections", c->client.max_connections));
+}
+
 static void took(struct conf *conf, void *arg)
 {
     struct main *mn = arg;
+    if (conf->client.max_connections > mn->conf->client.max_connections)
+        raise_descriptors(conf);
     conf_unref(mn->conf);
     mn->conf = conf_ref(conf);
     limit_store(mn);
@@ -252,21 +269,6 @@ static unsigned worker_count(const struct conf *c)
         return c->workers < WORKERS_MAX ? c->workers : WORKERS_MAX;
     unsigned n = processors_count("");
     return n < WORKERS_MAX ? n : WORKERS_MAX;
-}
-
-/* Every connection is a descriptor: take what the system allows. */
-static void raise_descriptors(const struct conf *c)
-{
-    struct rlimit r;
-    if (getrlimit(RLIMIT_NOFILE, &r) != 0)
-        return;
-    r.rlim_cur = r.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &r);
-    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < c->client.max_connections + 512)
-        log_warn(
-            "main",
-            "fewer descriptors than client.max_connections needs; raise the limit (ulimit -n, LimitNOFILE)",
-            LOG_U("descriptors", r.rlim_cur), LOG_U("max_connections", c->client.max_connections));
 }
 
 /* The pool runs disk jobs, hashing and, on at most half of its threads, look-ups of names (core/resolve.c counts on it); its size is read

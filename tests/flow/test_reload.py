@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 import socket
 import threading
@@ -70,6 +71,19 @@ def test_fewer_connections(upstream, start_larder):
     wait_until(lambda: larder.metric("client_connections_open") == 2, "four have ended")
     for conn in conns:
         conn.close()
+
+
+def test_more_connections_than_descriptors(upstream, larder):
+    resource.prlimit(larder.pid, resource.RLIMIT_NOFILE, (2000, 2000))
+    larder.config["client"] = {"max_connections": 10001}
+    write(larder)
+    taken(larder, 1)
+    (told,) = said(larder, level="warn", text="fewer descriptors than client.max_connections needs")
+    assert (told["descriptors"], told["max_connections"]) == (2000, 10001)
+    larder.config["client"]["max_connections"] = 1000
+    write(larder)
+    taken(larder, 2)
+    assert len(larder.logged(level="warn", text="fewer descriptors")) == 1
 
 
 def test_a_rule_comes_and_goes(upstream, larder):
