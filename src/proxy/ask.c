@@ -197,8 +197,9 @@ static enum stat_says stat_says(const struct ask *a, const struct h1_head *head,
     return media_manifest_plausible(h1_get(head, SPAN("content-type"))) ? STAT_NOTHING : STAT_NO;
 }
 
-/* The repository has it. That is kept as a link only with some evidence: upstream names the digest, or the content is here
- * and its length has been compared. Else whoever fetches it proves it better. */
+/* The repository has it. That is believed with some evidence only: upstream names the digest, or the content is here and its length has
+ * been compared. Else whoever fetches it proves it better. And it is kept as a link only of what is here: a link goes with its object, so that
+ * one without would stay for ever, and upstream can name as many digests as it is asked for. */
 static enum step ask_stat_found(struct ask *a, uint64_t length)
 {
     const struct h1_head *head = a->t.call.head;
@@ -211,9 +212,10 @@ static enum step ask_stat_found(struct ask *a, uint64_t length)
         !media_is_generic(type))
         memcpy(a->answer.media, type.p, type.n);
     upstream_stop(&a->t);
-    a->answer.proved = claimed || store_get_object(a->px->reader, &a->wanted, &object);
+    bool here = store_get_object(a->px->reader, &a->wanted, &object);
+    a->answer.proved = claimed || here;
     flight_answered(a->flight, &a->answer);
-    bool link = a->answer.proved && (!a->manifest || a->answer.media[0] != 0);
+    bool link = here && (!a->manifest || a->answer.media[0] != 0);
     return link ? op_go(&a->op, ASK_STORE) : ask_done(a);
 }
 

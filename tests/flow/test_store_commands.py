@@ -347,6 +347,19 @@ def test_a_rule_without_star_is_its_repository_and_no_other(upstream, start_lard
     assert "nothing of 'all'" in refused(larder, "purge", "--rule", "all")
 
 
+def test_what_was_only_asked_about_leaves_nothing_behind(larder, upstream):
+    """Upstream names whatever digest it is asked for: what nobody has fetched is not written down, for nothing would ever remove it."""
+    image = Image("asked-about", (10, 20, 30))
+    upstream.add("app", image, tag="v")
+    asked = [upstream.add_blob("app", b"asked about %d" % n) for n in range(30)]
+    for digest in asked:
+        assert larder.head("/v2/t/app/blobs/" + digest).status == 200
+    assert "nothing of 'rule-t'" in refused(larder, "purge", "--rule", "rule-t")
+    pull(larder, "t/app", image, "v")
+    wait_until(lambda: len(told(larder, "ls")) == 1, "the image is in the index")
+    assert told(larder, "purge", "--rule", "rule-t")["links"] == 5
+
+
 def test_what_a_rule_shares_with_another_is_not_its_own_any_more(upstream, start_larder):
     larder = start_larder(upstream, rules=[{"name": "one", "source": "up.test/app", "target": "one"}, {"name": "all", "source": "up.test/*", "target": "t/*"}])
     image = Image("shared")
