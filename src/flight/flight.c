@@ -41,6 +41,7 @@ struct flight {
     struct progress now;
     struct list views;
     unsigned n_readers; /* seats on all cores */
+    unsigned n_parts;   /* ... that have asked for a part, and so may have what is ahead */
     struct core *leader_core;
     struct core_msg *leader_msg;
     struct want wants[WANTS_MAX];
@@ -265,6 +266,7 @@ static void view_close(struct flight_view *v)
 static void seat_take(struct flight_view *v, struct flight_seat *seat)
 {
     seat->view = v;
+    seat->part = false;
     seat->node = (struct list_node){0};
     list_push_back(&v->seats, &seat->node);
     v->n_seats++;
@@ -283,6 +285,7 @@ void flight_leave(struct flight_seat *seat)
         list_remove(&seat->node);
         COUNT(core_counters(v->core), flight_readers, -1);
         pthread_mutex_lock(&f->lock);
+        f->n_parts -= seat->part ? 1 : 0;
         if (--f->n_readers == 0)
             post_leader(f);
         pthread_mutex_unlock(&f->lock);
@@ -429,10 +432,23 @@ static uint64_t there_from(const struct progress *p, uint64_t off)
     return to - off + extents_from(&p->ahead, to);
 }
 
+/* From now on what is ahead is not forgotten; what had been by then is no part of the view any more. */
+static void reads_parts(struct flight_seat *seat)
+{
+    struct flight *f = seat->view->flight;
+    pthread_mutex_lock(&f->lock);
+    f->n_parts++;
+    pthread_mutex_unlock(&f->lock);
+    seat->part = true;
+    view_copy(seat->view);
+}
+
 enum body_status flight_bytes(struct flight_seat *seat, uint64_t off, uint64_t end, bool whole,
                               struct body_piece *piece)
 {
     struct flight_view *v = seat->view;
+    if (!whole && !seat->part)
+        reads_parts(seat);
     const struct progress *p = &v->seen;
     bool verified = p->state == FLIGHT_VERIFIED || p->state == FLIGHT_DONE;
     if (verified && end > p->length)
@@ -528,7 +544,7 @@ bool flight_forget_ahead(struct flight *f)
 {
     pthread_mutex_lock(&f->lock);
     const struct extents *ahead = &f->now.ahead;
-    bool ok = f->n_readers == 0 || ahead->n == 0 || ahead->e[ahead->n - 1].to <= f->now.front;
+    bool ok = f->n_parts == 0 || ahead->n == 0 || ahead->e[ahead->n - 1].to <= f->now.front;
     if (ok)
         f->now.ahead.n = 0;
     pthread_mutex_unlock(&f->lock);

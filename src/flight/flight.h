@@ -92,6 +92,7 @@ void flight_core_free(struct core *c);
 struct flight_seat {
     struct list_node node;
     struct flight_view *view;
+    bool part;                              /* flight_bytes has been asked for a part */
     void (*wake)(struct flight_seat *seat); /* the view's copy has changed; may leave from within */
 };
 
@@ -147,8 +148,8 @@ void flight_publish(struct flight *f, uint64_t front); /* [0, front) is written 
 /* [from, to) is written, ahead of the front. False: too many pieces; the bytes count as not there. */
 bool flight_publish_ahead(struct flight *f, uint64_t from, uint64_t to);
 void flight_unpublish(struct flight *f); /* before the head only: nothing is there after all */
-/* Nothing is ahead any more, because the leader will cut the file to the front. False, and nothing changed: readers may be
- * sending what is ahead. */
+/* Nothing is ahead any more, because the leader will cut the file to the front. False, and nothing changed: readers of a
+ * part may be sending what is ahead. */
 bool flight_forget_ahead(struct flight *f);
 void flight_verified(struct flight *f, uint64_t length);               /* stream: whole and right */
 void flight_answered(struct flight *f, const struct flight_answer *a); /* answer: takes over a->bytes */

@@ -1,5 +1,6 @@
 """Ranges: on what is stored, on what is arriving, and on what nobody has asked for yet."""
 
+import os
 import random
 import re
 import time
@@ -330,3 +331,23 @@ def test_what_was_ahead_of_a_fill_that_failed_stays_what_it_was(upstream, start_
     assert_part(larder.get(thing.ours, behind), thing.data, second, second + MIB - 1)
     slow.resume()
     assert_part(slow.result(), thing.data, first, first + 4 * MIB - 1)
+
+
+def test_what_was_ahead_for_who_has_gone_costs_no_front(upstream, start_larder):
+    """The fill ends while a client reads the whole: that is kept, for there is nobody who reads ahead any more."""
+    larder = start_larder(upstream, timeouts={"connect": "1s", "first_byte": "1s", "idle": "1s"})
+    thing = Thing(upstream, 48 * MIB)
+    held = Gate()
+    upstream.on(lambda s: not s.range, Fault(hold={8 * MIB: held}, cut_at=8 * MIB), nth=1)
+    resumed = upstream.on(lambda s: s.range == "bytes=%d-" % (8 * MIB), Fault(status=404))
+    whole = Fetch(larder.address, thing.ours)
+    whole.wait_got(8 * MIB)
+    assert_part(larder.get(thing.ours, {"Range": "bytes=%d-%d" % (32 * MIB, 33 * MIB - 1)}), thing.data, 32 * MIB, 33 * MIB - 1)
+    held.release()
+    assert not whole.result().good
+    larder.wait_idle()
+    assert os.path.getsize(larder.partial_path(thing.digest)) == 8 * MIB
+    resumed.fault = Fault()
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data
+    assert upstream.requests()[-1].range == "bytes=%d-" % (8 * MIB)

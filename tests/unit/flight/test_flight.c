@@ -503,6 +503,46 @@ static void do_unkept(struct step *s)
     flight_unkept(world->flight);
 }
 
+static void do_forget(struct step *s)
+{
+    s->yes = flight_forget_ahead(world->flight);
+}
+
+/* In one turn: no message has told of it yet. */
+static void do_forget_and_bytes(struct step *s)
+{
+    do_forget(s);
+    do_bytes(s);
+}
+
+static void test_what_is_ahead_is_forgotten_but_for_readers_of_parts(void **state)
+{
+    UNUSED(state);
+    struct reader whole = {.wakes = 0}, part = {.wakes = 0}, late = {.wakes = 0};
+    struct step s = {.yes = true};
+    assert_int_equal(join(&whole), FLIGHT_LEAD);
+    assert_int_equal(join(&part), FLIGHT_JOINED);
+    open_partial();
+    head(1 << 20);
+    assert_true(publish(0, 4096));
+    assert_true(publish(500000, 600000));
+    assert_int_equal(bytes(&whole, 0, 1 << 20, true, BODY_PIECE), 4096);
+    assert_int_equal(bytes(&part, 500000, 510000, false, BODY_PIECE), 10000);
+    act(do_forget, &s);
+    assert_false(s.yes);
+    assert_int_equal(bytes(&part, 500000, 510000, false, BODY_PIECE), 10000);
+    leave(&part);
+    assert_int_equal(join(&late), FLIGHT_JOINED);
+    s = (struct step){.reader = &late, .from = 500000, .to = 510000};
+    act(do_forget_and_bytes, &s);
+    assert_true(s.yes);
+    assert_int_equal(s.status, BODY_WAIT);
+    leave(&late);
+    leave(&whole);
+    assert_true(abandon());
+    end_leader();
+}
+
 /* The store takes no more: what is in the file may be had, whole responses have no more than the front, the digest's state is there
  * for who goes on, and a newcomer begins anew. */
 static void test_unkept(void **state)
@@ -735,6 +775,7 @@ int main(void)
         TEST(test_an_object_that_is_all_tail),
         TEST(test_nothing_is_there_after_all),
         TEST(test_failure),
+        TEST(test_what_is_ahead_is_forgotten_but_for_readers_of_parts),
         TEST(test_unkept),
         TEST(test_answer),
         TEST(test_all_leave_from_within_their_wake),
