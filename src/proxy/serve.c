@@ -568,11 +568,13 @@ static bool not_ours(const struct serve *s, uint64_t length)
 }
 
 /* What a range is cannot be said before the length is known, and if upstream does not say that, only when all is here. That is waited for as
- * long as a head may take; after that the client gets the whole instead. For how long still, in ms. */
+ * long as a head may take; after that the client gets the whole instead. Whoever wants the whole has nothing of it before the tail is
+ * full: until then it may turn out that there is nothing, or something else. For how long still, in ms. */
 static int64_t wait_for_length(const struct serve *s)
 {
     const struct exchange *x = s->x;
-    if (x->req.method != H1_GET || h1_get(&x->req, SPAN("range")).p == NULL)
+    bool range = h1_get(&x->req, SPAN("range")).p != NULL;
+    if (x->req.method != H1_GET || (!range && flight_front(&s->seat) > FLIGHT_TAIL))
         return 0;
     return s->rule->upstream->timeouts.first_byte_ms - (clock_mono_ns() - x->began_ns) / 1000000;
 }

@@ -247,6 +247,31 @@ def test_answers_that_are_no_blob(larder, upstream, thing, what):
     assert r.good and r.body == thing.data
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+@pytest.mark.parametrize("body", [b"", PAGE, b"x" * 30 * KIB], ids=["empty", "a page", "a long page"])
+def test_a_little_that_is_no_blob_is_an_error(larder, upstream, thing, framing, body):
+    """Also where upstream says no length. For a HEAD nothing is waited for."""
+    upstream.on(thing.theirs, Fault(body=body, framing=framing), nth=1)
+    assert larder.get(thing.ours).status == 502
+    larder.wait_idle()
+    gate = Gate()
+    upstream.on(thing.theirs, Fault(framing=framing, hold={1000: gate}))
+    assert larder.head(thing.ours).status == 200
+    gate.release()
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data
+
+
+def test_what_comes_slowly_and_without_a_length_gets_its_head_in_time(upstream, start_larder):
+    larder = start_larder(upstream, timeouts={"first_byte": "1s"})
+    thing, gate = Thing(upstream), Gate()
+    upstream.on(thing.theirs, Fault(framing="chunked", hold={1000: gate}))
+    f = Fetch(larder.address, thing.ours)
+    assert f.wait_head(4).status == 200
+    gate.release()
+    assert f.result().good and f.response.body == thing.data
+
+
 def test_the_page_of_a_captive_portal_as_a_manifest(larder, upstream, image):
     """200, text/html, to everything. Clients that go on to the next mirror must not be told 404 or 200."""
     upstream.on(lambda s: True, Fault(status=200, body=PAGE, headers={
