@@ -299,19 +299,26 @@ void health_endpoint_good(const struct setup *setup, const struct conf_upstream 
 }
 
 void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *up,
-                         const struct conf_credential_set *set, unsigned endpoint, struct flight_failure *f)
+                         const struct conf_credential_set *set, unsigned endpoint, int64_t began_ms,
+                         struct flight_failure *f)
 {
     bool limit = f->err == ERR_TOO_MANY;
     struct endpoint_health *e =
         limit ? endpoint_limit(setup, up, set, endpoint) : endpoint_health(setup, up, endpoint);
     if (!health_outage(f) && !limit && f->err != ERR_UP_PROTOCOL)
         return;
-    int64_t pause = doubled(atomic_fetch_add_explicit(&e->failures, 1, memory_order_relaxed));
-    atomic_store_explicit(&e->err, f->err, memory_order_relaxed);
-    atomic_store_explicit(&e->status, f->status, memory_order_relaxed);
+    int64_t now = clock_mono_ms();
+    bool once_more = began_ms < get(&e->failed_ms); /* the same failure, from many who asked at once */
+    int64_t pause = once_more ? get(&e->bad_until_ms) - now
+                              : doubled(atomic_fetch_add_explicit(&e->failures, 1, memory_order_relaxed));
+    if (pause < DOWN_FIRST_MS)
+        pause = DOWN_FIRST_MS;
     if (f->retry_after_ms > pause)
         pause = f->retry_after_ms;
     if (limit && f->retry_after_ms < 0)
         f->retry_after_ms = pause; /* clients are told a time, too */
-    put(&e->bad_until_ms, clock_mono_ms() + pause);
+    atomic_store_explicit(&e->err, f->err, memory_order_relaxed);
+    atomic_store_explicit(&e->status, f->status, memory_order_relaxed);
+    put(&e->failed_ms, now);
+    put(&e->bad_until_ms, now + pause);
 }

@@ -136,9 +136,10 @@ bool health_endpoint_failure(const struct setup *setup, const struct conf_upstre
                              struct flight_failure *f) MUSTCHECK;
 void health_endpoint_good(const struct setup *setup, const struct conf_upstream *up,
                           const struct conf_credential_set *set, unsigned endpoint);
-/* For a limit, f->retry_after_ms is its time; absent: it is set. */
+/* began_ms as in health_bad. For a limit, f->retry_after_ms is its time; absent: it is set. */
 void health_endpoint_bad(const struct setup *setup, const struct conf_upstream *up,
-                         const struct conf_credential_set *set, unsigned endpoint, struct flight_failure *f);
+                         const struct conf_credential_set *set, unsigned endpoint, int64_t began_ms,
+                         struct flight_failure *f);
 
 /* ---- upstream.c: one request, at one endpoint after the other ---- */
 

@@ -34,6 +34,7 @@ struct upstream_limit {
 
 struct endpoint_health {
     _Atomic int64_t bad_until_ms; /* monotonic; the others are asked first before then */
+    _Atomic int64_t failed_ms;    /* monotonic: when it failed last */
     _Atomic int failures;         /* in a row */
     _Atomic int err;              /* the last one */
     _Atomic unsigned status;

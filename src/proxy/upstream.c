@@ -499,7 +499,7 @@ static enum upstream_next next_endpoint(struct upstream_try *t)
     bool meant = !(health_outage(f) || is_limit(f) || own_failure(f) || is_lie(f));
     t->answered = t->answered || meant;
     t->sound = t->sound || (meant && !health_trouble(f));
-    health_endpoint_bad(t->setup, t->up, t->set, t->endpoint, f);
+    health_endpoint_bad(t->setup, t->up, t->set, t->endpoint, t->began_ms, f);
     weigh(t, meant);
     if (is_lie(f))
         upstream_lied(t);

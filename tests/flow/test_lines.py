@@ -12,7 +12,7 @@ from lib.images import KIB, Image, blob
 from lib.larder import REGISTRY, cache_status, wait_until
 from lib.ports import port_that_drops_syns
 from lib.tls import Tls
-from lib.upstream import Fault, Upstream
+from lib.upstream import Fault, Gate, Upstream
 
 APP = "t/app"
 SHORT = {"connect": "2s", "first_byte": "3s", "idle": "3s"}
@@ -142,6 +142,17 @@ def test_a_limit_of_one_endpoint_that_says_no_time_is_told_with_one(order, upstr
     for _ in range(3):
         r = larder.get(paths.manifest(APP, "v2"))
         assert r.status == 429 and 1 <= int(r.header("Retry-After")) <= 30
+
+
+def test_a_limit_of_one_endpoint_that_is_told_to_many_at_once_is_one(upstream, second, start_larder):
+    larder = lacking(start_larder, upstream, second, "mirror first")
+    gate = Gate()
+    second.on(re.compile("/manifests/"), Fault(status=429, hold={"request": gate}))
+    fetches = [Fetch(larder.address, paths.manifest(APP, "none-%d" % n)) for n in range(10)]
+    wait_until(lambda: second.count() == 10, "all ten are at the one that limits")
+    gate.release()
+    answers = [f.result() for f in fetches]
+    assert {r.status for r in answers} == {429} and max(int(r.header("Retry-After")) for r in answers) <= 4
 
 
 def test_a_tag_that_a_mirror_lacks_is_served_stale_while_its_registry_is_down(upstream, second, start_larder):
