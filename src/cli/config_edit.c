@@ -308,7 +308,9 @@ static struct conf *validate(const struct file *f, struct span text)
     struct config_warnings warnings;
     struct conf *c = config_load(text, f->name, &warnings);
     if (c == NULL)
-        fprintf(stderr, "%s: nothing was changed, because the file would be refused as it says above\n",
+        fprintf(stderr,
+                "%s: nothing was changed, because the file would be refused as it says above; its lines "
+                "are counted with the change in it\n",
                 f->name);
     return c;
 }

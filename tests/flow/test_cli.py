@@ -228,6 +228,11 @@ def test_a_password_itself_is_refused_and_told_nowhere(config, command):
     assert "env:" in told and "file:" in told, "it says what to write instead"
 
 
+def test_a_place_in_what_was_not_written_is_told_as_such(config):
+    said = refused(config, "cache", "create", "-n", "again", "-s", "quay.io/*", "-t", "dotnet/x/*")
+    assert re.search(r":\d+:\d+: .*overlaps 'dotnet/\*'", said) and "counted with the change in it" in said
+
+
 def test_a_file_that_is_wrong_can_be_made_right(config):
     config.write_text(CONFIG.replace("source: docker.io/library/hello-world", "source: nginx"))
     assert "docker.io/library/nginx" in refused(config, "cache", "update", "-n", "dotnet", "-c", "hub")
