@@ -43,10 +43,12 @@ void cold_init(struct cold *c, struct cold_pool *pool, void (*ready)(struct cold
 
 enum cached { SOME_MISSING, ALL_CACHED, UNKNOWN };
 
+/* There is no cachestat, or it knows no page of this file system. And: it has known one. */
+static atomic_bool unknown, known;
+
 /* Are the pages with these bytes there, or on their way? */
 static enum cached pages_cached(int fd, off_t off, off_t end)
 {
-    static atomic_bool unknown;
     struct {
         uint64_t off, len;
     } range = {(uint64_t)off, (uint64_t)(end - off)};
@@ -59,11 +61,13 @@ static enum cached pages_cached(int fd, off_t off, off_t end)
         return UNKNOWN;
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t pages = (uint64_t)(end - 1) / page - (uint64_t)off / page + 1;
-    if (syscall(CACHESTAT, fd, &range, &found, 0U) == 0)
-        return found.cache >= pages ? ALL_CACHED : SOME_MISSING;
-    if (errno == ENOSYS)
+    if (syscall(CACHESTAT, fd, &range, &found, 0U) != 0) {
         atomic_store_explicit(&unknown, true, memory_order_relaxed);
-    return UNKNOWN;
+        return UNKNOWN;
+    }
+    if (found.cache > 0 && !atomic_load_explicit(&known, memory_order_relaxed))
+        atomic_store_explicit(&known, true, memory_order_relaxed);
+    return found.cache >= pages ? ALL_CACHED : SOME_MISSING;
 }
 
 /* One byte at `off`: has its page been read? Errors count as yes: sendfile will tell. */
@@ -106,36 +110,56 @@ static bool look_warm(struct cold *c, struct body_piece *piece)
 /* ---- jobs ---- */
 
 /* Has the kernel begin with what comes after this job's bytes; true: they were not all in memory. Where bytes that it was asked for are
- * not there any more, memory is scarce, and what is read early is read twice. */
-static bool read_early(struct cold *c)
+ * not there any more (`missing`), memory is scarce, and what is read early is read twice. */
+static bool read_early(struct cold *c, bool missing)
 {
-    bool dropped = c->from < c->asked && pages_cached(c->fd, c->from, c->to) == SOME_MISSING;
+    bool dropped = c->from < c->asked && missing;
     c->reach = dropped ? 0 : least(2 * c->reach + COLD_BUF, REACH_MAX);
     off_t next = c->to + (off_t)least(c->reach, (uint64_t)(c->end - c->to));
+    enum cached cached = pages_cached(c->fd, c->to, next);
     c->asked = next;
-    if (pages_cached(c->fd, c->to, next) == ALL_CACHED)
-        return false;
-    (void)posix_fadvise(c->fd, c->to, next - c->to, POSIX_FADV_WILLNEED);
-    return true;
+    if (cached != ALL_CACHED)
+        (void)posix_fadvise(c->fd, c->to, next - c->to, POSIX_FADV_WILLNEED);
+    return cached == SOME_MISSING;
+}
+
+/* How many bytes were there without a wait for the disk. *told: that can be told. */
+static size_t read_at_once(const struct cold *c, size_t n, bool *told)
+{
+    size_t done = 0;
+    ssize_t got = 1;
+    while (done < n && got > 0) {
+        struct iovec v = {c->buf + done, n - done};
+        got = preadv2(c->fd, &v, 1, c->from + (off_t)done, RWF_NOWAIT);
+        done += got > 0 ? (size_t)got : 0;
+    }
+    *told = got > 0 || errno == EAGAIN;
+    return done;
+}
+
+static size_t read_rest(const struct cold *c, size_t done, size_t n)
+{
+    ssize_t got = 1;
+    while (done < n && got > 0) {
+        got = pread(c->fd, c->buf + done, n - done, c->from + (off_t)done);
+        done += got > 0 ? (size_t)got : 0;
+    }
+    return done;
 }
 
 static void on_work(struct job *j)
 {
     struct cold *c = CONTAINER_OF(j, struct cold, job);
-    size_t done = 0, n = (size_t)(c->to - c->from);
-    bool waited = read_early(c);
-    int flags = RWF_NOWAIT;
-    while (done < n) {
-        struct iovec v = {c->buf + done, n - done};
-        ssize_t got = preadv2(c->fd, &v, 1, c->from + (off_t)done, flags);
-        if (got <= 0 && flags == 0)
-            break;
-        if (got <= 0)
-            flags = 0;
-        else
-            done += (size_t)got;
-    }
-    c->missed = waited || flags == 0;
+    size_t n = (size_t)(c->to - c->from);
+    bool missing = pages_cached(c->fd, c->from, c->to) == SOME_MISSING;
+    bool early = read_early(c, missing);
+    bool told;
+    size_t done = read_at_once(c, n, &told);
+    /* Some file systems have their files' pages elsewhere. */
+    if (missing && (done == n || !told) && !atomic_load_explicit(&known, memory_order_relaxed))
+        atomic_store_explicit(&unknown, true, memory_order_relaxed);
+    c->missed = early || (told && done < n);
+    done = read_rest(c, done, n);
     c->to = c->from + (off_t)done;
     c->failed = done == 0;
 }

@@ -1,8 +1,10 @@
 """What is stored but not in memory: jobs read it into a few buffers, also where memory is so scarce that it is dropped again."""
 
 import contextlib
+import os
 import re
 import resource
+import subprocess
 import threading
 import time
 
@@ -109,6 +111,37 @@ def test_clients_that_wait_for_a_buffer_may_leave(stored):
         assert stays.result().body == stored.data
         assert all(f.result().end == "left" for f in several)
     wait_until(lambda: stored.larder.connections() == 0, "all have gone")
+
+
+@pytest.fixture
+def overlay(tmp_path):
+    """A file system that has its files' pages elsewhere, as a container's own has: nothing can be learned of them."""
+    upper, work, lower, path = (str(tmp_path / name) for name in ("upper", "work", "lower", "overlay"))
+    for folder in (upper, work, lower, path):
+        os.mkdir(folder)
+    done = subprocess.run(["mount", "-t", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", "overlay", path],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("a file system of its own needs the right to mount: " + done.stdout.strip())
+    yield path
+    subprocess.run(["umount", "-l", path], check=False)
+
+
+def test_it_is_warm_again_where_pages_cannot_be_counted(start_larder, upstream, overlay):
+    larder = start_larder(upstream, run=False, workers=1)
+    larder.config["store"] = {"path": overlay + "/store", "scrub_rate": 0}
+    larder.store = overlay + "/store"
+    larder.start()
+    stored = Stored(upstream, larder)
+    stored.drop()
+    assert larder.get(stored.ours).body == stored.data
+
+    def all_from_memory():
+        time.sleep(1.5)
+        before = larder.metric(READS)
+        assert larder.get(stored.ours).body == stored.data
+        return larder.metric(READS) == before
+    wait_until(all_from_memory, "no job reads what is in memory")
 
 
 def test_the_program_and_the_index_stay_in_memory(larder):
