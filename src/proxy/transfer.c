@@ -46,7 +46,7 @@ void transfer_send(struct transfer *x, void (*event)(struct call *call))
     x->t.patient = !x->headed;
     x->t.insistent = x->headed;
     x->skip = 0;
-    x->rejected = false;
+    x->rejected = x->there = false;
     x->tried_at = x->front;
     upstream_start(&x->t, event);
 }
@@ -130,6 +130,7 @@ enum transfer_next transfer_head(struct transfer *x)
         break;
     }
     const struct h1_head *head = x->t.call.head;
+    x->there = true;
     if (upstream_coded(head))
         return reject(x, "a content coding that was not asked for");
     return head->status == 206 ? head_part(x, head) : head_whole(x, head);
@@ -159,8 +160,9 @@ static void turn_away(struct transfer *x)
 }
 
 /* From the front. An upstream that is not there, or says when it wants to be asked again, is worth all the patience: it may just be
- * restarting. One that is there and gives nothing new is worth few attempts. Before a head the client is still waiting for a status: the
- * round over the endpoints was all there is, but for those behind one whose head is of no use. */
+ * restarting. One that is there and gives nothing new is worth few attempts, also if it falls silent: to read over what is there, without
+ * Range, is no progress of the transfer. Before a head the client is still waiting for a status: the round over the endpoints was all
+ * there is, but for those behind one whose head is of no use. */
 bool transfer_again(struct transfer *x)
 {
     const struct flight_failure *f = &x->t.failure;
@@ -175,7 +177,7 @@ bool transfer_again(struct transfer *x)
     }
     if (x->front >= x->tried_at + PROGRESS_MIN)
         x->tries = x->waits = 0;
-    if (health_outage(f) || f->retry_after_ms >= 0)
+    if (!x->there && (health_outage(f) || f->retry_after_ms >= 0))
         x->waits++;
     else
         x->tries++;

@@ -97,6 +97,17 @@ def test_silence_after_the_head_and_in_the_body(upstream, start_larder):
     larder.wait_idle()
 
 
+def test_silence_at_the_same_place_again_and_again_has_an_end(upstream, start_larder):
+    """What is read over, by an upstream that ignores Range, is nothing new."""
+    larder = start_larder(upstream, timeouts={"connect": "1s", "first_byte": "20s", "idle": "500ms"})
+    thing = Thing(upstream, "stops-at-a-limit")
+    upstream.on(thing.theirs, Fault(silent=50 * KIB, range="ignore"))
+    r = Fetch(larder.address, thing.ours).result(30)
+    assert r.status == 200 and r.end in ("short", "reset") and r.body == thing.data[:50 * KIB], r
+    assert upstream.count() <= 8
+    larder.wait_idle()
+
+
 def test_a_drip_is_served_as_a_drip_and_no_more(upstream, start_larder):
     """A byte now and then is progress: no idle timeout, and the client gets each byte as it comes."""
     larder = start_larder(upstream, timeouts=SHORT, client_limits={"drain_timeout": "1s"})
