@@ -660,6 +660,11 @@ enum auth_next auth_step(struct auth *a)
     }
 }
 
+bool auth_reads_credential(const struct auth *a)
+{
+    return a->phase == PHASE_CREDENTIAL;
+}
+
 static bool same_server(const struct challenge *a, const struct challenge *b)
 {
     return a->scheme == b->scheme && a->has_service == b->has_service && strcmp(a->realm, b->realm) == 0 &&

@@ -58,6 +58,7 @@ struct auth {
 };
 
 enum auth_next auth_step(struct auth *a);
+bool auth_reads_credential(const struct auth *a); /* it waits for that, and for no server */
 /* The request with auth->value got a 401; the next auth_step tells what to do. peer: the kind of address that it came from. */
 void auth_challenged(struct auth *a, const struct h1_head *head, enum address_kind peer);
 /* ... or a 403, which at some registries is the end of a password. True: as after auth_challenged. */

@@ -168,6 +168,7 @@ struct upstream_try {
     bool
         patient; /* a client waits, and has nothing else: what cannot be reached is tried again, inside the deadline */
     bool insistent; /* a transfer under way: it asks also an upstream that is known to be down */
+    /* neither: a check of something that is kept */
     int64_t
         deadline; /* core_now: the last moment for a head, over all that is tried; 0: set by upstream_start */
     size_t repo_n; /* path is /v2/REPO/... */

@@ -206,6 +206,7 @@ struct side *side_start(struct proxy *px, struct fetch *parent, struct flight *f
     s->t.set = like->set;
     s->t.repo_n = like->repo_n;
     s->t.what = WHAT_BLOB;
+    s->t.insistent = true; /* a part of a transfer: it says nothing of how upstream is */
     s->t.endpoint = like->endpoint;
     memcpy(s->t.path, like->path, sizeof s->t.path);
     struct str f = STR_INIT(s->t.fields);

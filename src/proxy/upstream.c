@@ -186,10 +186,19 @@ static int64_t left_ms(const struct upstream_try *t)
     return t->deadline - core_now(t->px->core);
 }
 
+/* For a connection that larder lets it have, or for a credential: upstream has not been asked. */
+static bool waits_at_home(const struct upstream_try *t)
+{
+    return (t->phase == TRY_CALL && t->call.state == CALL_WAITING) ||
+           (t->phase == TRY_AUTH && auth_reads_credential(&t->auth));
+}
+
 static void on_silence(struct timer *timer)
 {
     struct upstream_try *t = CONTAINER_OF(timer, struct upstream_try, silence);
-    if (left_ms(t) > 0)
+    if (waits_at_home(t))
+        timer_arm(t->px->core, &t->silence, SILENCE_MS);
+    else if (left_ms(t) > 0)
         t->turn = health_turn(t->setup, t->up, left_ms(t));
 }
 

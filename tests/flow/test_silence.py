@@ -11,7 +11,7 @@ from lib.client import Fetch
 from lib.images import KIB, Image, blob
 from lib.larder import REGISTRY, cache_status, wait_until
 from lib.ports import port_that_drops_syns
-from lib.upstream import Fault
+from lib.upstream import Fault, Gate
 
 APP = "t/app"
 SHORT = {"connect": "1s", "first_byte": "3s", "idle": "3s"}
@@ -381,6 +381,49 @@ def test_what_is_cached_waits_little_for_a_silent_upstream(start_larder, upstrea
     assert upstream.count() <= 4, upstream.requests()
     upstream.clear()
     wait_until(lambda: "detail" not in cache_status(larder.get(targets[0]))[1], "it answers again")
+
+
+def assert_checked(larder, upstream, target, theirs):
+    upstream.forget()
+    r = larder.get(target)
+    assert r.good and "detail" not in cache_status(r)[1] and upstream.count(path=theirs) == 1, r
+
+
+def test_a_part_ahead_that_waits_says_nothing_of_upstream(start_larder, upstream, image):
+    """It is a piece of a transfer, and no check: tags are checked meanwhile."""
+    larder = start_larder(upstream, defaults={"tag_ttl": "0s"}, timeouts={"connect": "2s", "first_byte": "6s", "idle": "6s"})
+    assert larder.get(paths.manifest(APP, "v1")).good
+    thing = Thing(upstream, "layer", 48 * 1024 * KIB)
+    upstream.on(lambda s: s.path == thing.theirs and not s.range, Fault(hold={1024 * KIB: Gate()}))
+    upstream.on(lambda s: s.path == thing.theirs and s.range, Fault(silent="request"))
+    whole = Fetch(larder.address, thing.ours)
+    whole.wait_got(1024 * KIB)
+    part = Fetch(larder.address, thing.ours, {"Range": "bytes=%d-%d" % (32 << 20, (33 << 20) - 1)})
+    wait_until(lambda: larder.metric("upstream_side_fetches_total") >= 1 and upstream.count() >= 3, "the part is asked for")
+    time.sleep(1.5)
+    assert_checked(larder, upstream, paths.manifest(APP, "v1"), paths.manifest("app", "v1"))
+    for f in (part, whole):
+        f.leave()
+
+
+def test_a_check_that_waits_for_a_connection_says_nothing_of_upstream(start_larder, upstream, image):
+    larder = start_larder(upstream, defaults={"tag_ttl": "0s"}, upstreams=[
+        {"registry": REGISTRY, "endpoints": [upstream.url], "max_connections": 1}])
+    assert larder.get(paths.manifest(APP, "v1")).good
+    thing = Thing(upstream, "layer")
+    gate = upstream.hold(thing.theirs, at=1000)
+    layer = Fetch(larder.address, thing.ours)
+    gate.wait_reached()
+    check = Fetch(larder.address, paths.manifest(APP, "v1"))
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        assert larder.metrics()['larder_upstream_available{registry="%s"}' % REGISTRY] == 1
+        time.sleep(0.1)
+    assert check.result().good
+    gate.release()
+    assert layer.result().body == thing.data
+    larder.wait_idle()
+    assert_checked(larder, upstream, paths.manifest(APP, "v1"), paths.manifest("app", "v1"))
 
 
 def test_start_up_asks_upstream_nothing(start_larder, upstream, image):
