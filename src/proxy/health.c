@@ -35,6 +35,13 @@ static bool take_turn(_Atomic int64_t *until, int64_t now, int64_t ms)
                                                                  memory_order_relaxed);
 }
 
+/* Another time by now: it has come to a result. */
+static void give_back(_Atomic int64_t *until, int64_t turn)
+{
+    (void)atomic_compare_exchange_strong_explicit(until, &turn, clock_mono_ms(), memory_order_relaxed,
+                                                  memory_order_relaxed);
+}
+
 static int64_t doubled(int times)
 {
     int64_t pause = (int64_t)DOWN_FIRST_MS << (times < 5 ? times : 5);
@@ -182,11 +189,8 @@ bool health_refuses(const struct setup *setup, const struct conf_upstream *up, i
 
 void health_turn_over(const struct setup *setup, const struct conf_upstream *up, int64_t turn)
 {
-    int64_t was = turn; /* another time by now: it has come to a result */
     if (turn != 0)
-        (void)atomic_compare_exchange_strong_explicit(&setup_health(setup, up)->down_until_ms, &was,
-                                                      clock_mono_ms(), memory_order_relaxed,
-                                                      memory_order_relaxed);
+        give_back(&setup_health(setup, up)->down_until_ms, turn);
 }
 
 void health_good(const struct setup *setup, const struct conf_upstream *up)
@@ -250,20 +254,40 @@ static bool rests(const struct endpoint_health *e)
            clock_mono_ms() < get(&e->bad_until_ms);
 }
 
-static bool usable(struct endpoint_health *e, int64_t ms)
+/* *turn: what was taken, or as it was. */
+static bool usable(struct endpoint_health *e, int64_t now, int64_t ms, int64_t *turn)
 {
-    return atomic_load_explicit(&e->failures, memory_order_relaxed) == 0 ||
-           take_turn(&e->bad_until_ms, clock_mono_ms(), ms);
+    if (atomic_load_explicit(&e->failures, memory_order_relaxed) == 0)
+        return true;
+    if (!take_turn(&e->bad_until_ms, now, ms))
+        return false;
+    *turn = now + ms;
+    return true;
 }
 
 bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up,
-                            const struct conf_credential_set *set, unsigned endpoint, int64_t ms)
+                            const struct conf_credential_set *set, unsigned endpoint, int64_t ms,
+                            int64_t *turn)
 {
     struct endpoint_health *limit = endpoint_limit(setup, up, set, endpoint),
                            *health = endpoint_health(setup, up, endpoint);
+    int64_t now = clock_mono_ms();
+    *turn = 0;
     if (rests(limit) || rests(health)) /* no turn is taken at one that the other does not let be used */
         return false;
-    return usable(limit, ms) && usable(health, ms);
+    if (usable(limit, now, ms, turn) && usable(health, now, ms, turn))
+        return true;
+    health_endpoint_turn_over(setup, up, set, endpoint, *turn);
+    return false;
+}
+
+void health_endpoint_turn_over(const struct setup *setup, const struct conf_upstream *up,
+                               const struct conf_credential_set *set, unsigned endpoint, int64_t turn)
+{
+    if (turn == 0)
+        return;
+    give_back(&endpoint_limit(setup, up, set, endpoint)->bad_until_ms, turn);
+    give_back(&endpoint_health(setup, up, endpoint)->bad_until_ms, turn);
 }
 
 static bool failure_of(struct endpoint_health *e, struct flight_failure *f)

@@ -127,9 +127,12 @@ bool health_outage(const struct flight_failure *f);
 bool health_trouble(const struct flight_failure *f);
 
 /* May this endpoint be asked before those that are known to be bad? True once after each pause of a bad one, and then for nobody else
- * while the asker may take, ms. */
+ * while the asker may take, ms, or until its turn is over. *turn: 0, if it needs none. */
 bool health_endpoint_usable(const struct setup *setup, const struct conf_upstream *up,
-                            const struct conf_credential_set *set, unsigned endpoint, int64_t ms);
+                            const struct conf_credential_set *set, unsigned endpoint, int64_t ms,
+                            int64_t *turn);
+void health_endpoint_turn_over(const struct setup *setup, const struct conf_upstream *up,
+                               const struct conf_credential_set *set, unsigned endpoint, int64_t turn);
 /* How it failed last, and for how long it will be left alone still. False: it did not. */
 bool health_endpoint_failure(const struct setup *setup, const struct conf_upstream *up,
                              const struct conf_credential_set *set, unsigned endpoint,
@@ -179,8 +182,9 @@ struct upstream_try {
     unsigned char phase;
     unsigned tried; /* endpoints, a bit each, in this round */
     unsigned rounds;
-    int64_t began_ms; /* monotonic */
-    int64_t turn;     /* see health_turn; 0: not its own */
+    int64_t began_ms;      /* monotonic */
+    int64_t turn;          /* see health_turn; 0: not its own */
+    int64_t endpoint_turn; /* likewise: see health_endpoint_usable */
     unsigned hops;
     bool by_auth;     /* the failure is that of the token, or of the credentials */
     bool answered;    /* an endpoint of this round gave an answer that means something */

@@ -287,7 +287,8 @@ static bool pick_endpoint(struct upstream_try *t, unsigned *endpoint)
             unsigned e = (t->endpoint + i) % n;
             if ((t->tried & 1u << e) == 0 &&
                 (pass == 1 ||
-                 (!has_lied(t, e, &lie) && health_endpoint_usable(t->setup, t->up, t->set, e, left_ms(t))))) {
+                 (!has_lied(t, e, &lie) &&
+                  health_endpoint_usable(t->setup, t->up, t->set, e, left_ms(t), &t->endpoint_turn)))) {
                 *endpoint = e;
                 return true;
             }
@@ -354,6 +355,13 @@ void upstream_start(struct upstream_try *t, void (*event)(struct call *call))
     defer_start(t->px->core, &t->later);
 }
 
+/* Whatever has been found out of the endpoint has been said. */
+static void leave_endpoint(struct upstream_try *t)
+{
+    health_endpoint_turn_over(t->setup, t->up, t->set, t->endpoint, t->endpoint_turn);
+    t->endpoint_turn = 0;
+}
+
 void upstream_stop(struct upstream_try *t)
 {
     defer_cancel(&t->later);
@@ -363,6 +371,7 @@ void upstream_stop(struct upstream_try *t)
     t->call.authorization = SPAN_NONE;
     auth_end(&t->auth);
     FREE(t->hop);
+    leave_endpoint(t);
     health_turn_over(t->setup, t->up, t->turn);
     t->turn = 0;
     t->phase = TRY_IDLE;
@@ -495,6 +504,21 @@ static bool own_failure(const struct flight_failure *f)
     return f->err == ERR_BUSY || f->err == ERR_STOPPING;
 }
 
+/* A mirror that says that it lacks something is well: that is sound. A HEAD that fails says as little of the endpoint as it says of the
+ * upstream. */
+static void judge_endpoint(struct upstream_try *t, bool sound)
+{
+    struct flight_failure *f = &t->failure;
+    if (sound && !t->by_auth) {
+        health_endpoint_good(t->setup, t->up, t->set, t->endpoint);
+    } else if (!get_may_differ(t)) {
+        health_endpoint_bad(t->setup, t->up, t->set, t->endpoint, t->began_ms, f);
+        if (is_lie(f))
+            upstream_lied(t);
+    }
+    leave_endpoint(t);
+}
+
 /* The endpoint failed; goes to the next one if the round has one. */
 static enum upstream_next next_endpoint(struct upstream_try *t)
 {
@@ -506,12 +530,11 @@ static enum upstream_next next_endpoint(struct upstream_try *t)
     if (about_credentials(f->err))
         return over(t);
     bool meant = !(health_outage(f) || is_limit(f) || own_failure(f) || is_lie(f));
+    bool sound = meant && !health_trouble(f);
     t->answered = t->answered || meant;
-    t->sound = t->sound || (meant && !health_trouble(f));
-    health_endpoint_bad(t->setup, t->up, t->set, t->endpoint, t->began_ms, f);
+    t->sound = t->sound || sound;
+    judge_endpoint(t, sound);
     weigh(t, meant);
-    if (is_lie(f))
-        upstream_lied(t);
     if (core_now(t->px->core) >= t->deadline || !pick_endpoint(t, &next))
         return round_over(t);
     upstream_log(t, LOG_WARN, "endpoint failed, trying the next");
@@ -712,6 +735,7 @@ static enum upstream_next good(struct upstream_try *t)
     timer_disarm(&t->silence);
     health_good(t->setup, t->up);
     health_endpoint_good(t->setup, t->up, t->set, t->endpoint);
+    leave_endpoint(t);
     upstream_unlimited(t->setup, t->up, t->set, t->what);
     t->call.authorization = SPAN_NONE; /* the request is out: nothing of it is needed any more */
     auth_end(&t->auth);

@@ -3,6 +3,7 @@ What is learnt once is not learnt again by every pull."""
 
 import contextlib
 import re
+import time
 
 import pytest
 
@@ -161,6 +162,53 @@ def test_a_tag_that_a_mirror_lacks_is_served_stale_while_its_registry_is_down(up
     kill(second)
     for _ in range(3):
         assert larder.get(paths.manifest(APP, "v2")).body == image
+
+
+def restart(mirror, larder):
+    """One request finds that it is down."""
+    mirror.stop()
+    larder.get(paths.manifest(APP, "while-it-is-down"))
+    mirror.start()
+
+
+def test_a_mirror_that_lacks_something_is_back(upstream, second, start_larder):
+    larder = lacking(start_larder, upstream, second, "mirror first")
+    restart(upstream, larder)
+    missing = tags_that_are_missing()
+    wait_until(lambda: larder.get(next(missing)).status == 404 and upstream.count(), "it is asked again, and does not have that")
+    second.forget()
+    assert larder.get(paths.manifest(APP, "v1")).good and second.count() == 0
+
+
+def test_a_mirror_whose_look_was_broken_off_is_looked_at_again(upstream, second, start_larder):
+    """The client that the first request to it was for has gone."""
+    datas = [blob("looked-at-%d" % n, 10 * KIB) for n in range(2)]
+    one, two = [upstream.add_blob("app", data) for data in datas]
+    for data in datas:
+        second.add_blob("app", data)
+    larder = start_two(start_larder, upstream, second, defaults={"on_abandoned": "auto"})
+    restart(upstream, larder)
+    gate = upstream.hold(paths.blob("app", one), at="request")
+    time.sleep(1.5)  # it is left alone for a second
+    f = Fetch(larder.address, paths.blob(APP, one))
+    gate.wait_reached()
+    f.leave()
+    larder.wait_idle()
+    second.forget()
+    assert larder.get(paths.blob(APP, two)).body == datas[1] and second.count() == 0
+
+
+def test_a_mirror_that_fails_at_heads_is_asked_by_get(upstream, second, start_larder):
+    image = Image("v1", (10 * KIB,))
+    for up in (upstream, second):
+        up.add("app", image, tag="v1")
+    larder = start_two(start_larder, upstream, second, defaults={"tag_ttl": "0s"})
+    assert larder.get(paths.manifest(APP, "v1")).good
+    upstream.on(re.compile("."), Fault(status=503), method="HEAD")
+    assert "detail" not in cache_status(larder.get(paths.manifest(APP, "v1")))[1]
+    assert upstream.count("HEAD") == 1 and second.count("HEAD") == 1
+    assert larder.get(paths.blob(APP, image.layers[0])).good
+    assert second.count("GET") == 0
 
 
 def test_a_mirror_that_is_down_takes_nothing_from_the_registrys_word(upstream, second, start_larder):
