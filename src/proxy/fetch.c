@@ -46,6 +46,7 @@
 #define PIECE            (128u << 10) /* what a job writes and then hashes, while it is in a cache */
 #define JOB_TURN         (1u << 20)   /* after so much a job gives its thread back: others wait for it */
 #define REHASH_SOON      (64u << 20)  /* an upstream waits while no more than this is rehashed */
+#define NOWHERE          UINT64_MAX
 #define SIDES_MAX        3
 #define SIDE_PART        10 /* at most one byte in ten may be fetched twice */
 #define SIDE_BYTES       (4u << 20)
@@ -86,11 +87,12 @@ struct fetch {
     bool ended;
     bool apart; /* see fetch_what */
     bool has_partial, tidied, paused;
-    bool discard; /* what the file has is worthless, if it fails now */
+    bool discard; /* what the file has is worthless */
     bool unkept;  /* the store takes no more: its readers go on alone */
     bool sided;   /* there may be extents ahead of the front: see partial_write */
     bool eof;
     bool hung_up;      /* for the time of REHASH */
+    uint64_t ended_at; /* where an answer has ended below the front, or NOWHERE */
     struct transfer x; /* its front: see the invariants */
 
     char *ring;
@@ -491,7 +493,7 @@ static void front_push(struct fetch *f)
     if (to > f->x.front && !side_in_the_way(f, f->x.front, to)) {
         f->x.front = to;
         f->x.progress_ms = core_now(f->op.core);
-        f->discard = false; /* upstream has all of what was there */
+        f->ended_at = NOWHERE; /* upstream has all of what was there */
     }
     atomic_store_explicit(&f->granted, f->x.front, memory_order_release);
     if (done_upto(f) < f->x.front && !op_expects(&f->op, FETCH_O_JOB))
@@ -543,14 +545,14 @@ static enum step fetch_give_up(struct fetch *f, int err, const char *why)
 }
 
 /* The answer has ended before what is there does, and says no length. It is cut off, where only its connection's end is its end; or
- * what is there is no part of the blob, which another answer shows. */
+ * what is there is no part of the blob, which another answer with the same end shows. */
 static enum step ended_below(struct fetch *f)
 {
     const char *why = "the answer ends before what has been got of the blob";
-    if (f->discard)
-        return fetch_give_up(f, ERR_UP_CONTENT, why);
-    f->discard = true;
-    return fetch_reject(f, ERR_UP_SHORT, why);
+    uint64_t at = f->x.front - f->x.skip;
+    f->discard = f->ended_at == at;
+    f->ended_at = at;
+    return f->discard ? fetch_give_up(f, ERR_UP_CONTENT, why) : fetch_reject(f, ERR_UP_SHORT, why);
 }
 
 static enum step body_finished(struct fetch *f)
@@ -1038,6 +1040,7 @@ void fetch_lead(struct proxy *px, struct flight *flight, const struct fetch_what
     f->px = px;
     f->flight = flight_ref(flight);
     f->apart = w->apart;
+    f->ended_at = NOWHERE;
     f->policy = &w->rule->policy;
     MUST(w->repo_key.n < sizeof f->repo_key);
     memcpy(f->repo_key, w->repo_key.p, w->repo_key.n);

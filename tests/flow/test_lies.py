@@ -2,6 +2,7 @@
 stored, nothing of it is a complete answer, and the next request asks again."""
 
 import gzip
+import os
 
 import pytest
 
@@ -88,6 +89,25 @@ def test_what_is_longer_than_the_blob_does_not_stand_in_its_way(larder, upstream
     r = larder.get(thing.ours)
     assert r.good and r.body == thing.data
     larder.wait_stored(thing.digest)
+
+
+def test_one_answer_that_is_cut_off_does_not_cost_what_is_there(larder, upstream, thing):
+    """It says neither length nor ranges, so that its end could be the blob's: only another one with the same end shows that."""
+    gate = Gate()
+    upstream.on(thing.theirs, Fault(framing="close", range="ignore", hold={200 * KIB: gate}, cut_at=200 * KIB, cut="rst"), nth=1)
+    upstream.on(thing.theirs, Fault(framing="close", range="ignore", cut_at=100 * KIB), nth=1)
+    upstream.on(thing.theirs, Fault(status=404))
+    f = Fetch(larder.address, thing.ours)
+    f.wait_got(160 * KIB)  # all but the tail
+    gate.release()
+    assert not f.result().good
+    larder.wait_idle()
+    had = os.path.getsize(larder.partial_path(thing.digest))
+    assert had >= 160 * KIB
+    upstream.clear()
+    r = larder.get(thing.ours)
+    assert r.good and r.body == thing.data
+    assert upstream.requests()[-1].range == "bytes=%d-" % had
 
 
 @pytest.mark.parametrize("size", [1, 1000, 32 * KIB, 32 * KIB + 1])
