@@ -3,12 +3,15 @@
  * An entry is
  *
  *   KNOWN     an answer and when it goes stale                    -> QUEUED, LOOKING (resolve_start)
- *   QUEUED    a stranger's, whose turn it is not yet              -> LOOKING (queue_run, or the operator's own wants it, too), or gone
+ *   QUEUED    strangers', whose turn it is not yet                -> LOOKING (who waits for it may have it looked up now), or gone
  *   LOOKING   a request is on the pool                            -> KNOWN (on_answer)
  *
  * with waiters in the last two. Entries are never removed while LOOKING. The table is bounded: when it is full, the KNOWN entry that
  * goes stale first makes room, so that whoever makes us look up many names (redirects) keeps nobody else from it; and of QUEUED ones there
- * are QUEUE_MAX, QUEUE_PART of them for names that one upstream has led to. What the operator has chosen is let in nevertheless. */
+ * are QUEUE_MAX, QUEUE_PART of them for names that one upstream has led to. What the operator has chosen is let in nevertheless.
+ *
+ * Strangers whose names are slow take places from the others. So addresses that were good lately are used once more, although they are
+ * stale, by who would have to wait for a place (as RFC 8767 has it). */
 #include <netdb.h>
 #include <stdlib.h>
 #include <uv.h>
@@ -20,6 +23,7 @@
 
 #define RESOLVE_KEEP_MS   30000
 #define RESOLVE_FAILED_MS 2000
+#define RESOLVE_STALE_MS  (10 * 60 * 1000)
 #define RESOLVE_ENTRIES   512
 #define RESOLVE_HOST_MAX  255
 #define STRANGERS         2 /* LOOKING at a time; the pool has room for two per core, and two more */
@@ -34,7 +38,7 @@ struct resolve_entry {
     size_t host_len;
     struct resolver *owner;
     enum resolve_state state;
-    uint64_t stranger;     /* as in struct resolve_wait */
+    uint64_t stranger;     /* as in struct resolve_wait; of the waiters', the one that it counts for */
     struct list_node node; /* QUEUED: resolver->queue; LOOKING, of a stranger: resolver->strangers */
     int64_t until;         /* KNOWN: on core_now */
     struct resolve_answer answer;
@@ -219,11 +223,24 @@ static bool may_queue(const struct resolver *r, uint64_t stranger)
     return all < QUEUE_MAX && same < QUEUE_PART;
 }
 
+/* Whoever led to it first need not be the next who has a place. False: nobody has who waits for it. */
+static bool has_turn(struct resolver *r, struct resolve_entry *e)
+{
+    LIST_FOREACH (n, &e->waiters) {
+        const struct resolve_wait *w = CONTAINER_OF(n, struct resolve_wait, node);
+        if (may_look(r, w->stranger)) {
+            e->stranger = w->stranger;
+            return true;
+        }
+    }
+    return false;
+}
+
 static struct resolve_entry *queue_next(struct resolver *r)
 {
     LIST_FOREACH (n, &r->queue) {
         struct resolve_entry *e = CONTAINER_OF(n, struct resolve_entry, node);
-        if (may_look(r, e->stranger))
+        if (has_turn(r, e))
             return e;
     }
     return NULL;
@@ -290,6 +307,12 @@ static bool refused(struct resolve_wait *w)
     return answered(w, &(struct resolve_answer){.why = "too many names are being looked up"});
 }
 
+/* KNOWN, but stale. */
+static bool still_good(const struct resolve_entry *e)
+{
+    return e->answer.n > 0 && core_now(e->owner->core) - e->until < RESOLVE_STALE_MS;
+}
+
 /* Not a literal. True: w->answer is there. */
 static bool look_up(struct resolver *r, struct span host, struct resolve_wait *w)
 {
@@ -298,11 +321,13 @@ static bool look_up(struct resolver *r, struct span host, struct resolve_wait *w
         return refused(w);
     if (e->state == KNOWN && e->until > core_now(r->core))
         return answered(w, &e->answer);
-    if (e->state == KNOWN || (e->state == QUEUED && w->stranger == 0)) {
-        e->stranger = w->stranger;
-        bool at_once = may_look(r, e->stranger);
-        if (!at_once && !may_queue(r, e->stranger))
+    bool at_once = may_look(r, w->stranger);
+    if (e->state == KNOWN || (e->state == QUEUED && at_once)) {
+        if (!at_once && still_good(e))
+            return answered(w, &e->answer);
+        if (!at_once && !may_queue(r, w->stranger))
             return refused(w);
+        e->stranger = w->stranger;
         if (at_once && !entry_look(e)) {
             (void)answered(w, &e->answer);
             entry_tell(e); /* it may have been QUEUED */

@@ -3,8 +3,9 @@
  * resolver has); a waiter that gives up cancels its wait, the look-up itself ends when it ends.
  *
  * The pool looks up few names at a time, and a name can take as long as its own servers like. So names that the operator has not chosen
- * (redirects, realms) wait for each other: two of them at a time per core, and one at a time of those that the same upstream has led to.
- * Those that wait are forgotten when nobody waits for them, and are few; a name of the operator's own is always looked up at once.
+ * (redirects, realms) wait for each other: two of them at a time per core, and one at a time of those that the same upstream has led to;
+ * what would wait, but was answered with addresses in the last ten minutes, is answered so again. Those that wait are forgotten when nobody
+ * waits for them, and are few; a name of the operator's own is always looked up at once.
  *
  * Thread: the core's. */
 #ifndef LARDER_CORE_RESOLVE_H

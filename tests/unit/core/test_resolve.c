@@ -1,5 +1,5 @@
 /* Name resolution: literals at once, what is no name at once, a name that the system knows, one that nobody knows, several
- * waiters for one look-up, a cancelled wait, names of strangers. */
+ * waiters for one look-up, a cancelled wait, names of strangers, addresses that are stale. */
 #include "loop.h"
 
 #include "base/str.h"
@@ -12,6 +12,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
 
 #define WAITERS 5
 
@@ -445,6 +447,108 @@ static void test_strangers(void **state)
     assert_int_equal(wait[0].answer.n, 1);
 }
 
+/* A name that several have led to is looked up as soon as one of them has a place, not when it is the turn of who was first. */
+
+static void end_slow(void)
+{
+    for (unsigned k = 0; k < 2; k++)
+        resolve_cancel(&strangers[k][0]);
+    sem_post(&slow_go);
+    core_quit(loop.core);
+}
+
+static void on_one_of_four(struct resolve_wait *w)
+{
+    n_found += w->answer.n > 0;
+    if (++n_done == 4)
+        end_slow();
+}
+
+static bool ask_as(unsigned stranger, struct span name, struct resolve_wait *w,
+                   void (*done)(struct resolve_wait *))
+{
+    *w = (struct resolve_wait){.stranger = stranger, .done = done};
+    return resolve_start(loop.core, name, 1, w);
+}
+
+static void begin_shared_names(void *arg)
+{
+    UNUSED(arg);
+    strangers[0][0] = (struct resolve_wait){.stranger = 1};
+    MUST(!ask_slow(1, 0, &strangers[0][0]));
+    MUST(!ask_as(1, SPAN("44.test"), &strangers[0][1], on_one_of_four));
+    MUST(!ask_as(1, SPAN("66.test"), &strangers[0][2], on_one_of_four));
+    MUST(!ask_as(2, SPAN("44.test"), &wait[0], on_one_of_four)); /* its own place: at once */
+    MUST(!ask_as(2, SPAN("66.test"), &wait[1], on_one_of_four)); /* its own place, after that */
+}
+
+static void test_name_of_several_strangers(void **state)
+{
+    UNUSED(state);
+    sem_init(&slow_go, 0, 0);
+    n_found = 0;
+    run(begin_shared_names, 0);
+    assert_int_equal(n_found, 4);
+    assert_int_equal(wait[0].answer.n, 2);
+}
+
+/* ---- addresses that are stale ---- */
+
+static time_t clock_ahead;
+
+int clock_gettime(clockid_t id, struct timespec *now)
+{
+    int result = (int)syscall(SYS_clock_gettime, id, now);
+    now->tv_sec += clock_ahead;
+    return result;
+}
+
+static bool kept, kept_for_ever;
+
+static void on_much_later(struct resolve_wait *w)
+{
+    UNUSED(w);
+    kept_for_ever = ask_as(3, SPAN("44.test"), &wait[0], on_many);
+    resolve_cancel(&wait[0]);
+    end_slow();
+}
+
+static void on_stale(struct resolve_wait *w)
+{
+    UNUSED(w);
+    kept = ask_as(3, SPAN("44.test"), &wait[0], on_many) && wait[0].answer.n == 2;
+    clock_ahead += 600;
+    MUST(!ask_as(0, SPAN("66.test"), &wait[1], on_much_later));
+}
+
+static void on_fresh(struct resolve_wait *w)
+{
+    UNUSED(w);
+    for (unsigned k = 0; k < 2; k++) {
+        strangers[k][0] = (struct resolve_wait){.stranger = k + 1};
+        MUST(!ask_slow(k + 1, 0, &strangers[k][0]));
+    }
+    clock_ahead += 60;
+    MUST(!ask_as(0, SPAN("4.test"), &wait[1], on_stale));
+}
+
+static void begin_stale(void *arg)
+{
+    UNUSED(arg);
+    MUST(!ask_as(3, SPAN("44.test"), &wait[0], on_fresh));
+}
+
+/* While others' slow names have the places, what was good a while ago is used. */
+static void test_stale_addresses(void **state)
+{
+    UNUSED(state);
+    sem_init(&slow_go, 0, 0);
+    run(begin_stale, 0);
+    clock_ahead = 0;
+    assert_true(kept);
+    assert_false(kept_for_ever);
+}
+
 int main(void)
 {
     setenv("UV_THREADPOOL_SIZE", "8", 1); /* four of them look up names */
@@ -453,7 +557,8 @@ int main(void)
         cmocka_unit_test(test_all_cancelled),   cmocka_unit_test(test_failure_is_kept),
         cmocka_unit_test(test_address_is_kept), cmocka_unit_test(test_many_addresses),
         cmocka_unit_test(test_many_names),      cmocka_unit_test(test_room_is_made_while_waiters_are_told),
-        cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_strangers),       cmocka_unit_test(test_name_of_several_strangers),
+        cmocka_unit_test(test_stale_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
