@@ -26,7 +26,7 @@
 #define RESOLVE_STALE_MS  (10 * 60 * 1000)
 #define RESOLVE_ENTRIES   512
 #define RESOLVE_HOST_MAX  255
-#define STRANGERS         2 /* LOOKING at a time; the pool has room for two per core, and two more */
+#define STRANGERS         2 /* LOOKING at a time; the pool has room for two per core, and two more (main/serve.c) */
 #define STRANGERS_PART    1 /* ... of one upstream's */
 #define QUEUE_MAX         256
 #define QUEUE_PART        64

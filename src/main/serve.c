@@ -272,13 +272,12 @@ static unsigned worker_count(const struct conf *c)
 }
 
 /* The pool runs disk jobs, hashing and, on at most half of its threads, look-ups of names (core/resolve.c counts on it); its size is read
- * once, at its first use. */
+ * once, at its first use, and libuv's most is 1024. What the environment says already is left so. */
 static void size_threadpool(unsigned workers)
 {
     char text[16];
     struct str s = STR_INIT(text);
-    unsigned n = 4 + 4 * workers;
-    str_addu(&s, n > 128 ? 128 : n);
+    str_addu(&s, 4 + 4 * workers);
     (void)setenv("UV_THREADPOOL_SIZE", text, 0);
 }
 

@@ -269,6 +269,12 @@ def test_connections_reach_every_loop(start_larder, upstream):
     assert upstream.count() == 1
 
 
+def test_the_pool_grows_with_the_workers(start_larder, upstream):
+    larder = start_larder(upstream, workers=40)
+    assert larder.get(paths.blob(APP, upstream.add_blob("app", blob("pool", MIB)))).good
+    assert len(os.listdir("/proc/%d/task" % larder.pid)) >= 40 + 4 + 4 * 40
+
+
 # ---- end ----
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
