@@ -10,8 +10,8 @@
  *   !value->good     a source gave nothing: askers fail with the reason, until the pause is over and one of them loads again
  *   refusal != NULL  a server has refused the value SECRET_REFUSALS times in a row: askers fail, until the pause is over and one of them
  *                    probes with it. Another value, or a server that accepts it, ends that. What is refused to a good account, however
- *                    often and in whatever order, is no reason: while the value was taken lately, only a refusal for a repository
- *                    that it was taken for counts, once
+ *                    often and in whatever order, is no reason: while the value was taken lately, and is still good for one of the
+ *                    repositories that it was taken for, only a refusal for another of these counts, once
  *
  * A credential_wait is idle, listed, or posted, and goes from one to the next under the lock; who withdraws a listed one frees it, a
  * posted one frees itself when it runs. */
@@ -274,12 +274,21 @@ void credential_accepted(struct secrets *s, const struct conf_credential_set *co
         log_info("secrets", "credential set is accepted again", LOG_SP("credential_set", set->name));
 }
 
+/* Under the lock. Is there one that it was taken for, and not refused since? */
+static bool still_taken(const struct secret_set *set)
+{
+    for (unsigned i = 0; i < SECRET_REPOS; i++) {
+        if (set->taken_for[i] != 0)
+            return clock_mono_ms() - set->accepted_ms < ACCEPTED_MS;
+    }
+    return false;
+}
+
 /* Under the lock. Is the refusal about that repository, rather than about the credentials? */
 static bool about_repo(struct secret_set *set, uint64_t repo)
 {
     bool taken = taken_drop(set, repo);
-    return !taken && set->refusal == NULL && set->accepted_ms != 0 &&
-           clock_mono_ms() - set->accepted_ms < ACCEPTED_MS;
+    return !taken && set->refusal == NULL && still_taken(set);
 }
 
 /* Under the lock. True: the set is refused from now on. */

@@ -54,8 +54,9 @@ void credential_accepted(struct secrets *s, const struct conf_credential_set *co
 /* A server that knows the account said no, which may mean that the password has ended (Amazon ECR): programs and vaults are asked again.
  * True: they will be, or have been, so that it may be worth another try. */
 bool credential_doubted(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint);
-/* False: the refusal is about that repository, as far as can be told: the same credentials were accepted a while ago, but not for this
- * one. Some servers say 401 for that, too. */
+/* False: the refusal is about that repository, as far as can be told: the same credentials were accepted a while ago for others, which
+ * they have not been refused for since, but not for this one. Some servers say 401 for that, too. Such a refusal is none of those
+ * SECRET_REFUSALS in a row. */
 bool credential_refused(struct secrets *s, const struct conf_credential_set *conf, uint64_t fingerprint,
                         unsigned status, struct span where, struct span repo);
 

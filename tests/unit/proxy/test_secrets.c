@@ -555,6 +555,7 @@ static void test_refused_for_some_repositories(void **state)
     rig_start(r, make_setup(r, NULL));
     uint64_t fp = ask(r, 0).fingerprint;
     accept_for(r, fp, "app");
+    accept_for(r, fp, "good");
     for (int i = 0; i < 100; i++) {
         char name[16];
         struct str s = STR_INIT(name);
@@ -576,6 +577,33 @@ static void test_refused_for_some_repositories(void **state)
     assert_true(health(r).healthy);
     assert_true(refuse_for(r, fp, "app"));
     assert_false(health(r).healthy);
+    rig_stop(r);
+}
+
+/* When there is none left that it is good for, there is nothing that speaks for it. */
+static void test_refused_for_all_repositories(void **state)
+{
+    struct rig *r = *state;
+    add_set("a", "r.example", "env:TEST_USER", "env:TEST_PASSWORD");
+    rig_start(r, make_setup(r, NULL));
+    uint64_t fp = ask(r, 0).fingerprint;
+    for (unsigned n = 1; n <= 4; n++) {
+        char name[16];
+        struct str s = STR_INIT(name);
+        for (unsigned i = 0; i < n; i++) {
+            s = STR_INIT(name);
+            str_addf(&s, "r%u", i);
+            accept_for(r, fp, name);
+        }
+        assert_true(health(r).healthy);
+        for (unsigned i = 0; i < SECRET_REFUSALS; i++) {
+            assert_true(health(r).healthy);
+            s = STR_INIT(name);
+            str_addf(&s, "r%u", i % n);
+            assert_true(refuse_for(r, fp, name));
+        }
+        assert_false(health(r).healthy);
+    }
     rig_stop(r);
 }
 
@@ -708,6 +736,7 @@ int main(void)
         TEST(test_stops_while_waiting),
         TEST(test_refused),
         TEST(test_refused_for_some_repositories),
+        TEST(test_refused_for_all_repositories),
         TEST(test_taken_for_many_repositories),
         TEST(test_another_value_heals),
         TEST(test_one_probes),
