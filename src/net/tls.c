@@ -74,7 +74,8 @@ struct tls {
     struct stream *under;
     br_ssl_engine_context *eng;
     struct tls_check *check;     /* client, until the handshake is over */
-    struct tls_session *session; /* client, until the handshake is over; or NULL */
+    struct tls_session *session; /* client, until the handshake is over; or NULL. Others may change it */
+    int64_t offered_until_ms;    /* its until_ms when it was offered */
     const struct identity *identity;
     struct tls_cache *cache;
     char *why; /* of what broke it */
@@ -277,7 +278,7 @@ static void handshake_ended_below(struct tls *t, ssize_t got)
 static int64_t session_until(const struct tls *t)
 {
     if (t->resumed)
-        return t->session->until_ms;
+        return t->offered_until_ms;
     int64_t most = clock_wall_ms() + SESSION_MS, end = tls_check_until(t->check);
     return end < most ? end : most;
 }
@@ -845,6 +846,7 @@ struct stream *tls_client(struct stream *under, const struct tls_client *how)
     t->session = how->session;
     bool offered = t->session != NULL && clock_wall_ms() < t->session->until_ms;
     if (offered) {
+        t->offered_until_ms = t->session->until_ms;
         br_ssl_session_parameters session;
         memcpy(&session, t->session->opaque, sizeof session);
         br_ssl_engine_set_session_parameters(t->eng, &session);

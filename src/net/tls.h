@@ -49,7 +49,8 @@ struct tls_client {
         host; /* name or IP literal (no brackets) to verify, of 1 to 255 bytes, a dot at its end is ignored; an IP is
                        * matched against IP SANs, and no SNI is sent */
     struct tls_session *
-        session; /* offered, and updated when the handshake is done; NULL: none. Stays until then or until close */
+        session; /* offered, and updated when the handshake is done; NULL: none. Stays until then or until close.
+                  * Several streams may have the same at once */
 };
 
 /* Takes `under` over, a connected stream. Offers http/1.1 by ALPN, AES-GCM before ChaCha20 where the processor has AES instructions,

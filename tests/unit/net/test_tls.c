@@ -1050,6 +1050,53 @@ static void test_session_grows_old(void **state)
     how = before;
 }
 
+/* A handshake that resumes one session, while those of others with the same place bring another one, or fail. */
+
+static struct tls_session meanwhile;
+
+static void begin_with_others(void *arg)
+{
+    begin_handshake(arg);
+    session = meanwhile;
+}
+
+static void shake_with_others(const struct tls_session *first)
+{
+    session = *first;
+    loop_open(&loop);
+    loop_run(&loop, begin_with_others, NULL);
+    loop_close(&loop);
+    assert_true(client.ok && client.resumed);
+    assert_true(tls_session_is_some(&session));
+    assert_int_equal(session.until_ms, first->until_ms);
+}
+
+static void test_session_beside_others(void **state)
+{
+    UNUSED(state);
+    struct tls_client before = how;
+    how.session = &session;
+    struct tls_cache *first = cache = tls_cache_new(), *other = tls_cache_new();
+    tls_session_clear(&session);
+    shake_again(false);
+    struct tls_session old = session;
+    tls_session_clear(&session);
+    clock_ahead = 600;
+    cache = other;
+    shake_again(false);
+    meanwhile = session;
+    assert_in_range(meanwhile.until_ms - old.until_ms, 599000, 700000);
+    cache = first;
+    shake_with_others(&old);
+    tls_session_clear(&meanwhile);
+    shake_with_others(&old);
+    clock_ahead = 0;
+    tls_cache_free(first);
+    tls_cache_free(other);
+    cache = NULL;
+    how = before;
+}
+
 /* A session does not outlive a failed handshake. */
 static void test_session_of_a_failure(void **state)
 {
@@ -1299,6 +1346,7 @@ int main(void)
         cmocka_unit_test(test_blasts),
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_session_grows_old),
+        cmocka_unit_test(test_session_beside_others),
         cmocka_unit_test(test_session_of_a_failure),
         cmocka_unit_test(test_idle_cost),
         cmocka_unit_test(test_secret),
