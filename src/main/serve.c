@@ -1,7 +1,8 @@
 /* The composition root.
  *
  * Start: configuration, store, sockets (all of them, before anything runs: what can fail fails here, with a message and exit
- * code 1), then one thread per core, then the main thread's own core with signals and the admin address.
+ * code 1), then one thread per core, then the main thread's own core with signals and the admin address. A signal that comes before it
+ * is watched waits: SIGHUP from the beginning, and those that end the process once there are sockets.
  *
  * Stop: a signal posts to every worker; each lets its clients finish and tells the main core; when all have, the admin
  * goes, and the main core's loop ends. A second signal ends the process at once. A worker that has stopped touches its own core only;
@@ -225,6 +226,25 @@ static void start_reload(struct main *mn)
     mn->calls_context.reload = mn->reload = reload_start(&config);
 }
 
+/* how: SIG_BLOCK, SIG_UNBLOCK. */
+static void mask_signal(int how, int signum)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signum);
+    pthread_sigmask(how, &set, NULL);
+}
+
+static void watch_signals(struct main *mn)
+{
+    mn->term = signal_watch(mn->core, SIGTERM, on_signal, mn);
+    mn->intr = signal_watch(mn->core, SIGINT, on_signal, mn);
+    mn->hup = signal_watch(mn->core, SIGHUP, on_hangup, mn);
+    mask_signal(SIG_UNBLOCK, SIGTERM);
+    mask_signal(SIG_UNBLOCK, SIGINT);
+    mask_signal(SIG_UNBLOCK, SIGHUP);
+}
+
 static void on_main_start(struct core_msg *m)
 {
     struct main *mn = CONTAINER_OF(m, struct main, start);
@@ -249,10 +269,8 @@ static void on_main_start(struct core_msg *m)
                                   .more_metrics = more_metrics,
                                   .arg = mn};
     mn->admin = admin_start(mn->core, mn->admin_fd, &config);
-    mn->term = signal_watch(mn->core, SIGTERM, on_signal, mn);
-    mn->intr = signal_watch(mn->core, SIGINT, on_signal, mn);
-    mn->hup = signal_watch(mn->core, SIGHUP, on_hangup, mn);
     start_reload(mn);
+    watch_signals(mn);
 }
 
 /* ---- start ---- */
@@ -412,6 +430,7 @@ int serve_run(const char *config_file, const char *version)
 {
     static struct main
         mn; /* static: what a failed start leaves allocated stays reachable until the process ends */
+    mask_signal(SIG_BLOCK, SIGHUP);
     mn.version = version;
     struct config_warnings warnings;
     mn.config_file = config_path(config_file);
@@ -438,6 +457,8 @@ int serve_run(const char *config_file, const char *version)
         refuse(text);
         return 1;
     }
+    mask_signal(SIG_BLOCK, SIGTERM);
+    mask_signal(SIG_BLOCK, SIGINT);
     if (!make_workers(&mn) || !open_sockets(&mn)) {
         setup_unref(setup);
         return 1; /* the process ends: the system takes back what was opened */

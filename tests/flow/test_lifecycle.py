@@ -284,6 +284,19 @@ def test_a_signal_ends_it_with_0(larder, sig):
     larder.wait_exit(0)
 
 
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_before_it_has_started(start_larder, upstream, faults, sig):
+    faults.hold("listen")
+    larder = start_larder(upstream, run=False).start(wait=False)
+    faults.wait_held("listen")
+    larder.process.send_signal(sig)
+    faults.release("listen")
+    if sig == signal.SIGHUP:
+        wait_until(lambda: accepts(larder.address), "it answers")
+    else:
+        larder.wait_exit(0)
+
+
 def test_sigterm_under_load_finishes_what_runs(larder, upstream):
     data = blob("drain", 3 * MIB)
     name = upstream.add_blob("app", data)

@@ -46,7 +46,7 @@ class Faults:
 
     def hold(self, call):
         """From now on this call on a partial file, or on a new configuration file, waits: "pread", "ftruncate" or "fsync";
-        "preadv2": on a whole object of the store."""
+        "preadv2": on a whole object of the store; "listen": on any socket, and it waits when it has been done."""
         with open(self._path("hold", call), "w"):
             pass
 

@@ -3,9 +3,10 @@
  * system with another preferred block size; a clock that is off; names that DNS does not have.
  *
  *   LARDER_FAULTS        a folder. While it has a file hold-pread, hold-ftruncate or hold-fsync, such calls wait, and say so by making
- *                        held-pread and so on; with hold-preadv2, reads of the store's whole objects. Its file names has a line
- *                        "HOST ADDRESS..." for each name that is looked up otherwise: without an address there is no such name,
- *                        and the address "wait" waits while there is a file hold-names.
+ *                        held-pread and so on; with hold-preadv2, reads of the store's whole objects; with hold-listen, whoever has
+ *                        made a socket listen. Its file names has a line "HOST ADDRESS..." for each name that is looked up
+ *                        otherwise: without an address there is no such name, and the address "wait" waits while there is a file
+ *                        hold-names.
  *                While it has a file fail-open with a line "ERROR PATH", to open that file fails with that error number
  *   LARDER_FAULT_CREATE  the error number with which every file that is opened to be made fails
  *   LARDER_FAULT_BLOCK   st_blksize of every file
@@ -21,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -104,6 +106,13 @@ int fsync(int fd)
 {
     wait_if_held("fsync", fd);
     return (int)syscall(SYS_fsync, fd);
+}
+
+int listen(int fd, int n)
+{
+    int result = (int)syscall(SYS_listen, fd, n);
+    wait_while_held("listen");
+    return result;
 }
 
 /* The error number with which it fails, or 0. */
