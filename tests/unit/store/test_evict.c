@@ -319,7 +319,7 @@ static void test_a_set_ends_while_objects_go(void **state)
         rig_on_core(r, end_use, &o);
         store_set_limits(r->store, &(struct store_limits){.max_size = 1});
         end(&o);
-        store_set_limits(r->store, &(struct store_limits){.max_size = 0});
+        max_size(r, 0); /* and what goes has gone, before the next object comes */
         sem_destroy(&o.done);
     }
 }
