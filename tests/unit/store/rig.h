@@ -22,7 +22,7 @@
 #include "store/store_int.h"
 
 struct rig {
-    char dir[64];  /* removed at the end */
+    char dir[64];  /* in the working folder; removed at the end */
     char path[96]; /* <dir>/store */
     struct store *store;
     struct core *core;
@@ -50,10 +50,13 @@ static inline void rig_close(struct rig *r)
     r->store = NULL;
 }
 
-/* cmocka's setup: a folder, nothing in it yet. */
+/* cmocka's setup: a folder, nothing in it yet. The paths are short however long that of the temporary files is. */
 static inline int rig_setup_folder(void **state)
 {
+    const char *tmp = getenv("TMPDIR");
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    if (chdir(tmp != NULL ? tmp : P_tmpdir) != 0)
+        return -1;
     struct rig *r = calloc(1, sizeof *r);
     snprintf(r->dir, sizeof r->dir, "store-test-XXXXXX");
     if (mkdtemp(r->dir) == NULL)
