@@ -133,7 +133,7 @@ static size_t read_at_once(const struct cold *c, size_t n, bool *told)
         got = preadv2(c->fd, &v, 1, c->from + (off_t)done, RWF_NOWAIT);
         done += got > 0 ? (size_t)got : 0;
     }
-    *told = got > 0 || errno == EAGAIN;
+    *told = got >= 0 || errno == EAGAIN;
     return done;
 }
 
@@ -156,7 +156,8 @@ static void on_work(struct job *j)
     bool told;
     size_t done = read_at_once(c, n, &told);
     /* Some file systems have their files' pages elsewhere. */
-    if (missing && (done == n || !told) && !atomic_load_explicit(&known, memory_order_relaxed))
+    if (missing && (done == n || !told) && !atomic_load_explicit(&known, memory_order_relaxed) &&
+        pages_cached(c->fd, c->from, c->to) == SOME_MISSING) /* still */
         atomic_store_explicit(&unknown, true, memory_order_relaxed);
     c->missed = early || (told && done < n);
     done = read_rest(c, done, n);

@@ -191,10 +191,24 @@ static void on_patience(struct timer *t)
     c->base.wake(c->base.wake_arg);
 }
 
+/* The flight that was left has all of it by now, and what has gone out is the flight's: the pass may have less luck. */
+static void come_back(struct content_body *c, uint64_t off)
+{
+    struct content *from = c->content;
+    if (!c->apart || from->seat == NULL || (c->whole && off > c->front))
+        return;
+    enum flight_state state = flight_seen(from->seat);
+    if (state != FLIGHT_VERIFIED && state != FLIGHT_DONE)
+        return;
+    content_pass_end(from);
+    c->apart = false;
+}
+
 static enum body_status alone_pull(struct content_body *c, uint64_t off, uint64_t end,
                                    struct body_piece *piece)
 {
     struct content *from = c->content;
+    come_back(c, off);
     /* What the pass verifies is all that comes behind c->front; of a range the file may have more. */
     bool looks = !c->apart || (!c->whole && from->seat != NULL && flight_seen(from->seat) >= FLIGHT_FAILED);
     if (from->seat != NULL && looks) {

@@ -39,7 +39,7 @@ bool foreign_seat(const struct flight_seat *seat, const struct setup *setup, con
         return false;
     foreign_way(rule, &ours);
     way_of(flight_repo(seat), &theirs);
-    return !span_eq(str_span(&ours), str_span(&theirs)) && !health_broken(setup, rule->upstream) &&
+    return !span_eq(str_span(&ours), str_span(&theirs)) && !health_failed_lately(setup, rule->upstream) &&
            !upstream_limit(setup, rule->upstream, rule->credential_set, WHAT_BLOB, &f);
 }
 
@@ -79,6 +79,8 @@ static void shun(struct proxy *px, struct span repo_key, const struct digest *d,
 
 void foreign_shun(struct proxy *px, const struct flight_seat *seat, const struct digest *d)
 {
+    if (foreign_shunned(px, seat, d)) /* another reader has said so */
+        return;
     log_info("serve", "a blob comes too slowly from the registry that was asked first; the own one is asked",
              LOG_SP("from", registry_of(flight_repo(seat))), LOG_D("digest", d),
              LOG_U("bytes", flight_front(seat)));

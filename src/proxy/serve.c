@@ -10,7 +10,8 @@
  *                                                              JOIN (another registry hangs: a flight of ours) |
  *                                                              PASS (the store takes nothing; it may not be ours)
  *   PASS     a pass is begun, no head yet                   -> SEND
- *   SEND     the answer is going out                        -> END
+ *   SEND     the answer is going out                        -> END | LINK (brought for another repository)
+ *   LINK     the index is told that ours has it, too        -> END
  *   END
  *
  * LOOKUP may be entered several times, bounded by ROUNDS_MAX. What the answer says about the cache (Cache-Status, log,
@@ -554,6 +555,9 @@ static enum step join_failed(struct serve *s)
     bool another = f.err == ERR_UP_DIGEST && s->rounds + 1 < s->rule->upstream->n_endpoints;
     if ((!ours || another || f.err == ERR_CLIENT_GONE) && s->rounds < ROUNDS_MAX)
         return again(s);
+    struct store_object here;
+    if (s->apart && s->linked && s->rounds < ROUNDS_MAX && store_get_object(s->px->reader, &s->digest, &here))
+        return again(s); /* the flight that was left has brought it after all */
     if (!ours && s->x->req.method == H1_GET)
         return pass_begin(s, LENGTH_UNKNOWN); /* what others' upstreams say is no answer */
     leave(s);
@@ -709,6 +713,42 @@ static enum step step_route(struct serve *s)
     return op_go(&s->op, SERVE_LOOKUP);
 }
 
+/* ---- the end ---- */
+
+struct link_change {
+    struct store_change change;
+    struct serve *serve;
+};
+
+static void on_linked(struct store_change *c)
+{
+    struct link_change *l = CONTAINER_OF(c, struct link_change, change);
+    struct serve *s = l->serve;
+    mem_free(l);
+    op_clear(&s->op, SERVE_O_LINK);
+    op_run(&s->op);
+}
+
+/* Another repository's transfer has brought what upstream said that ours has, too: as long, and good. From now on it is here for ours as
+ * well, also when upstream is not there to be asked. */
+static bool link_shared(struct serve *s)
+{
+    if (!s->content.shared || !s->told)
+        return false;
+    enum flight_state state = flight_seen(&s->seat);
+    if (state != FLIGHT_VERIFIED && state != FLIGHT_DONE)
+        return false;
+    struct link_change *l;
+    NEW(l);
+    l->serve = s;
+    l->change.what = CHANGE_PUT_LINK;
+    l->change.digest = s->digest;
+    memcpy(l->change.repo, repo_key(s).p, repo_key(s).n);
+    op_expect(&s->op, SERVE_O_LINK);
+    store_apply(s->px->shared->store, s->op.core, &l->change, on_linked);
+    return true;
+}
+
 /* ---- the operation ---- */
 
 static void serve_drop(struct serve *s)
@@ -749,7 +789,9 @@ static enum step serve_step(struct op *op)
     case SERVE_SEND:
         if (op_expects(op, SERVE_O_SEND))
             return STEP_WAIT;
-        return op_go(op, SERVE_END);
+        return op_go(op, link_shared(s) ? SERVE_LINK : SERVE_END);
+    case SERVE_LINK:
+        return op_expects(op, SERVE_O_LINK) ? STEP_WAIT : op_go(op, SERVE_END);
     case SERVE_END:
         break;
     }
@@ -794,7 +836,8 @@ void serve_forget(struct proxy *px)
 
 static const char *serve_state_name(unsigned state)
 {
-    static const char *const names[] = {"route", "lookup", "ask", "open", "join", "pass", "send", "end"};
+    static const char *const names[] = {"route", "lookup", "ask",  "open", "join",
+                                        "pass",  "send",   "link", "end"};
     return state < ARRAY_LEN(names) ? names[state] : "?";
 }
 

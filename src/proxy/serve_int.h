@@ -18,6 +18,7 @@ enum serve_state {
     SERVE_JOIN,
     SERVE_PASS,
     SERVE_SEND,
+    SERVE_LINK,
     SERVE_END
 };
 
@@ -26,6 +27,7 @@ enum serve_state {
 #define SERVE_O_SEND 4u
 #define SERVE_O_FIX  8u /* a damaged object is put away, and the index told */
 #define SERVE_O_PASS 16u
+#define SERVE_O_LINK 32u
 
 struct serve {
     struct op op;

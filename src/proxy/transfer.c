@@ -46,7 +46,7 @@ void transfer_send(struct transfer *x, void (*event)(struct call *call))
     x->t.patient = !x->headed;
     x->t.insistent = x->headed;
     x->skip = 0;
-    x->rejected = x->there = false;
+    x->there = false;
     x->tried_at = x->front;
     upstream_start(&x->t, event);
 }
@@ -58,7 +58,6 @@ static enum transfer_next reject(struct transfer *x, const char *why)
         return upstream_pass_over(&x->t, ERR_UP_CONTENT, why) == UPSTREAM_WAIT ? TRANSFER_WAIT
                                                                                : TRANSFER_BROKEN;
     upstream_reject(&x->t, ERR_UP_CONTENT, why);
-    x->rejected = true;
     return TRANSFER_BROKEN;
 }
 
@@ -162,17 +161,12 @@ static void turn_away(struct transfer *x)
 /* From the front. An upstream that is not there, or says when it wants to be asked again, is worth all the patience: it may just be
  * restarting. One that is there and gives nothing new is worth few attempts, also if it falls silent: to read over what is there, without
  * Range, is no progress of the transfer. Before a head the client is still waiting for a status: the round over the endpoints was all
- * there is, but for those behind one whose head is of no use. */
+ * there is. */
 bool transfer_again(struct transfer *x)
 {
     const struct flight_failure *f = &x->t.failure;
     if (wants_part(x) && (f->err == ERR_UP_CONTENT || f->status == 400 || f->status == 416)) {
         x->no_range = true;
-        return true;
-    }
-    if (!x->headed && x->rejected && ++x->n_rejected < x->t.up->n_endpoints) {
-        upstream_log(&x->t, LOG_WARN, "endpoint failed, trying the next");
-        turn_away(x);
         return true;
     }
     if (x->front >= x->tried_at + PROGRESS_MIN)

@@ -34,8 +34,6 @@ struct transfer {
     unsigned waits;    /* ... it was not there, or wanted to be asked later */
     uint64_t tried_at; /* front at the last attempt */
     bool there;        /* it got a head */
-    bool rejected;     /* upstream has answered, with a head that is of no use */
-    size_t n_rejected; /* endpoints that have done so before there was a head */
 };
 
 /* The owner holds `setup`, which has the rule. */

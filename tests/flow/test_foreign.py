@@ -236,3 +236,49 @@ def test_a_failure_of_another_repository_is_not_ours(front, upstream, range_):
     assert second.result().good and second.response.body == (data[100000:900000] if range_ else data)
     assert not first.result().good
     assert [s.range for s in upstream.requests("GET", paths.blob("c", name))] == ["bytes=%d-%s" % (200000, "899999" if range_ else "")]
+
+
+def test_what_was_shared_is_served_when_no_registry_is_there(both):
+    """Who was asked first is not the only one for whom it is here."""
+    gate = both.first.hold(both.theirs, at=SIZE // 2)
+    first = both.ask_first()
+    gate.wait_reached()
+    second = both.ask_second()
+    second.wait_got(SIZE // 4)
+    gate.release()
+    assert first.result().good and second.result().good
+    wait_until(lambda: both.larder.stored(both.name), "it is stored")
+    both.larder.wait_idle()
+    both.first.stop()
+    both.second.stop()
+    assert both.larder.get(paths.blob("two/b", both.name)).body == both.data
+
+
+def test_what_the_flight_that_was_left_has_brought_is_good_enough(both):
+    """Our own registry fails after that."""
+    gate, fails = both.first.hold(both.theirs, at="request"), Gate()
+    both.second.on(both.ours, Fault(status=500, hold={"head": fails}), method="GET")
+    first = both.ask_first()
+    gate.wait_reached()
+    second = both.ask_second()
+    fails.wait_reached()
+    gate.release()
+    assert first.result().good
+    wait_until(lambda: both.larder.stored(both.name), "it is stored")
+    fails.release()
+    r = second.result()
+    assert r.good and r.body == both.data
+
+
+@pytest.mark.parametrize("range_", [None, "bytes=100000-899999"], ids=["whole", "range"])
+def test_who_went_on_alone_comes_back_to_what_has_come_on(both, range_):
+    gate = both.first.hold(both.theirs, at=200000)
+    both.second.on(both.ours, Fault(silent="request"), method="GET")
+    first = both.ask_first()
+    gate.wait_reached()
+    second = both.ask_second(headers={"Range": range_} if range_ else None)
+    wait_until(both.gets, "the own registry is asked")
+    gate.release()
+    assert first.result().good
+    r = second.result(MOMENT)
+    assert r.good and r.body == (both.data if range_ is None else both.data[100000:900000])

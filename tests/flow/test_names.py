@@ -401,6 +401,7 @@ def test_what_the_other_repository_has_too_is_served_without_a_second_transfer(p
     for name, data in image.blobs.items():
         for _ in range(3):
             assert larder.get(paths.blob("public/app", name)).body == data
+            larder.wait_idle()  # what upstream said is written down
     assert larder.get(paths.manifest("public/app", image.digest)).body == image.manifest
     for name in image.blobs:
         asked = other.requests(path=paths.blob("app", name))
