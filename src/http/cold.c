@@ -155,14 +155,14 @@ static void on_work(struct job *j)
     bool early = read_early(c, missing);
     bool told;
     size_t done = read_at_once(c, n, &told);
-    /* Some file systems have their files' pages elsewhere. */
-    if (missing && (done == n || !told) && !atomic_load_explicit(&known, memory_order_relaxed) &&
-        pages_cached(c->fd, c->from, c->to) == SOME_MISSING) /* still */
-        atomic_store_explicit(&unknown, true, memory_order_relaxed);
     c->missed = early || (told && done < n);
     done = read_rest(c, done, n);
     c->to = c->from + (off_t)done;
     c->failed = done == 0;
+    /* Some file systems have their files' pages elsewhere: it has been read, and no page is there. */
+    if (missing && done == n && !atomic_load_explicit(&known, memory_order_relaxed) &&
+        pages_cached(c->fd, c->from, c->to) == SOME_MISSING) /* still */
+        atomic_store_explicit(&unknown, true, memory_order_relaxed);
 }
 
 static void serve_queue(struct cold_pool *p);

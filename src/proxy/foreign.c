@@ -39,7 +39,7 @@ bool foreign_seat(const struct flight_seat *seat, const struct setup *setup, con
         return false;
     foreign_way(rule, &ours);
     way_of(flight_repo(seat), &theirs);
-    return !span_eq(str_span(&ours), str_span(&theirs)) && !health_failed_lately(setup, rule->upstream) &&
+    return !span_eq(str_span(&ours), str_span(&theirs)) && !health_broken(setup, rule->upstream) &&
            !upstream_limit(setup, rule->upstream, rule->credential_set, WHAT_BLOB, &f);
 }
 

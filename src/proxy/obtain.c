@@ -202,7 +202,8 @@ static void step_stream(struct obtain *o)
     case FLIGHT_FAILED: {
         struct flight_failure f = *flight_failure(&o->seat);
         bool ours = span_eq(flight_repo(&o->seat), repo_key(o));
-        if (f.err != ERR_STORE && (!ours || f.err == ERR_CLIENT_GONE))
+        bool brought = o->apart && stored_by_now(o); /* by the flight that was left */
+        if (f.err != ERR_STORE && (!ours || brought || f.err == ERR_CLIENT_GONE))
             go(o, PHASE_LOOK);
         else
             fail(o, &f);

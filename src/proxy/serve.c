@@ -10,8 +10,8 @@
  *                                                              JOIN (another registry hangs: a flight of ours) |
  *                                                              PASS (the store takes nothing; it may not be ours)
  *   PASS     a pass is begun, no head yet                   -> SEND
- *   SEND     the answer is going out                        -> END | LINK (brought for another repository)
- *   LINK     the index is told that ours has it, too        -> END
+ *   SEND     the answer is going out                        -> LINK
+ *   LINK     brought by another repository's transfer: when it is stored the index is told that ours has it, too -> END
  *   END
  *
  * LOOKUP may be entered several times, bounded by ROUNDS_MAX. What the answer says about the cache (Cache-Status, log,
@@ -546,6 +546,14 @@ static enum step step_pass(struct serve *s)
 
 /* ---- a blob on its way ---- */
 
+/* Is what the flight that was left has brought here, and what our upstream has, too? */
+static bool brought_after_all(const struct serve *s)
+{
+    struct store_object here;
+    return store_get_object(s->px->reader, &s->digest, &here) &&
+           (s->linked || (s->told && s->told_length == here.size));
+}
+
 static enum step join_failed(struct serve *s)
 {
     struct flight_failure f = *flight_failure(&s->seat);
@@ -555,9 +563,10 @@ static enum step join_failed(struct serve *s)
     bool another = f.err == ERR_UP_DIGEST && s->rounds + 1 < s->rule->upstream->n_endpoints;
     if ((!ours || another || f.err == ERR_CLIENT_GONE) && s->rounds < ROUNDS_MAX)
         return again(s);
-    struct store_object here;
-    if (s->apart && s->linked && s->rounds < ROUNDS_MAX && store_get_object(s->px->reader, &s->digest, &here))
-        return again(s); /* the flight that was left has brought it after all */
+    if (s->apart && s->rounds < ROUNDS_MAX && brought_after_all(s)) {
+        s->linked = true;
+        return again(s);
+    }
     if (!ours && s->x->req.method == H1_GET)
         return pass_begin(s, LENGTH_UNKNOWN); /* what others' upstreams say is no answer */
     leave(s);
@@ -729,15 +738,8 @@ static void on_linked(struct store_change *c)
     op_run(&s->op);
 }
 
-/* Another repository's transfer has brought what upstream said that ours has, too: as long, and good. From now on it is here for ours as
- * well, also when upstream is not there to be asked. */
-static bool link_shared(struct serve *s)
+static void put_link(struct serve *s)
 {
-    if (!s->content.shared || !s->told)
-        return false;
-    enum flight_state state = flight_seen(&s->seat);
-    if (state != FLIGHT_VERIFIED && state != FLIGHT_DONE)
-        return false;
     struct link_change *l;
     NEW(l);
     l->serve = s;
@@ -746,7 +748,27 @@ static bool link_shared(struct serve *s)
     memcpy(l->change.repo, repo_key(s).p, repo_key(s).n);
     op_expect(&s->op, SERVE_O_LINK);
     store_apply(s->px->shared->store, s->op.core, &l->change, on_linked);
-    return true;
+}
+
+/* Another repository's transfer has brought what upstream said that ours has, too: as long, and good. Once it is stored it is here for ours
+ * as well, also when upstream is not there to be asked. */
+static enum step step_link(struct serve *s)
+{
+    struct store_object object;
+    struct store_link link;
+    if (op_expects(&s->op, SERVE_O_LINK))
+        return STEP_WAIT;
+    bool brought = s->content.shared && s->told && s->op.closing == 0;
+    if (brought && flight_seen(&s->seat) == FLIGHT_VERIFIED)
+        return op_wait(&s->op, SERVE_O_SEAT);
+    if (op_expects(&s->op, SERVE_O_SEAT)) /* it closes */
+        op_clear(&s->op, SERVE_O_SEAT);
+    if (!brought || flight_seen(&s->seat) != FLIGHT_DONE ||
+        !store_get_object(s->px->reader, &s->digest, &object) ||
+        store_get_link(s->px->reader, repo_key(s), &s->digest, &link))
+        return op_go(&s->op, SERVE_END);
+    put_link(s);
+    return STEP_WAIT;
 }
 
 /* ---- the operation ---- */
@@ -789,9 +811,9 @@ static enum step serve_step(struct op *op)
     case SERVE_SEND:
         if (op_expects(op, SERVE_O_SEND))
             return STEP_WAIT;
-        return op_go(op, link_shared(s) ? SERVE_LINK : SERVE_END);
+        return op_go(op, SERVE_LINK);
     case SERVE_LINK:
-        return op_expects(op, SERVE_O_LINK) ? STEP_WAIT : op_go(op, SERVE_END);
+        return step_link(s);
     case SERVE_END:
         break;
     }

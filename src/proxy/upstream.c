@@ -512,7 +512,9 @@ static void judge_endpoint(struct upstream_try *t, bool sound)
     if (sound && !t->by_auth) {
         health_endpoint_good(t->setup, t->up, t->set, t->endpoint);
     } else if (!get_may_differ(t)) {
-        health_endpoint_bad(t->setup, t->up, t->set, t->endpoint, t->began_ms, f);
+        /* Whoever had the turn has found out anew, however long ago its round began. */
+        int64_t began_ms = t->endpoint_turn != 0 ? INT64_MAX : t->began_ms;
+        health_endpoint_bad(t->setup, t->up, t->set, t->endpoint, began_ms, f);
         if (is_lie(f))
             upstream_lied(t);
     }

@@ -282,3 +282,17 @@ def test_who_went_on_alone_comes_back_to_what_has_come_on(both, range_):
     assert first.result().good
     r = second.result(MOMENT)
     assert r.good and r.body == (both.data if range_ is None else both.data[100000:900000])
+
+
+def test_a_failure_of_our_own_registry_binds_nobody_to_one_that_hangs(front, both):
+    gate = both.first.hold(both.theirs, at=SIZE // 2)
+    first = both.ask_first()
+    gate.wait_reached()
+    second = both.ask_second()
+    second.wait_got(SIZE // 4)
+    both.second.on(paths.manifest("b", "none"), Fault(status=500), times=2)
+    assert front.get(paths.manifest("two/b", "none")).status == 502
+    r = second.result(MOMENT + 10)
+    assert r.good and r.body == both.data
+    gate.release()
+    assert first.result().good
