@@ -110,5 +110,5 @@ bool range_parse_refused(struct span header, uint64_t *total)
 {
     struct span rest;
     return unit_is_bytes(header, ' ', &rest) && span_starts(rest, SPAN("*/")) &&
-           span_u64(span_from(rest, 2), UINT64_MAX - 1, total);
+           span_u64(span_from(rest, 2), INT64_MAX, total);
 }

@@ -46,8 +46,9 @@ static void check_content_range(const struct range *r, uint64_t length)
     str_addu(&s, r->off + r->len - 1);
     str_addc(&s, '/');
     str_addu(&s, length);
-    MUST(range_parse_content(str_span(&s), &first, &last, &total));
-    MUST(first == r->off && last == r->off + r->len - 1 && total == length);
+    bool sane = length <= INT64_MAX; /* no file is longer */
+    MUST(range_parse_content(str_span(&s), &first, &last, &total) == sane);
+    MUST(!sane || (first == r->off && last == r->off + r->len - 1 && total == length));
 }
 
 static void check_resolved(const struct range_spec *spec, uint64_t length)
