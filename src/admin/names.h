@@ -22,7 +22,8 @@ struct names_image {
  * is that of what a former rule has brought. */
 enum names_found names_image(const struct conf *conf, struct span text, struct names_image *out) MUSTCHECK;
 
-/* The rule that brings this repository of the store (its account, if it has one, is not looked at), or NULL; *client is set to larder's own name for it. */
+/* The rule that brings this repository of the store (its account, if it has one, is not looked at), or NULL; *client is set to larder's
+ * own name for it. */
 const struct conf_rule *names_rule(const struct conf *conf, struct span repo, struct str *client);
 
 /* The repositories whose names begin with a text: with the registry's name, or with larder's own name for them; for all accounts. */

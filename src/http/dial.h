@@ -55,8 +55,8 @@ struct dial {
 
     /* results, valid in done: exactly one of stream and err. The stream is the owner's from then on. */
     struct stream *stream;
-    bool
-        absolute; /* spoken to through a proxy without a tunnel: requests carry the whole URL and proxy_authorization */
+    /* Spoken to through a proxy without a tunnel: requests carry the whole URL and proxy_authorization. */
+    bool absolute;
     struct span proxy_authorization; /* or absent; lives as long as `how` */
     int err; /* ERR_UP_RESOLVE, ERR_UP_CONNECT; ERR_UP_REDIRECT: guarded, and no address was reachable */
     enum address_kind peer; /* of the address that it stands on; through a proxy: public */

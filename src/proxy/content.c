@@ -21,11 +21,10 @@ struct content_body {
     struct content *content;
     char boundary[BOUNDARY_LEN];
     bool multipart, whole;
-    bool passed; /* the last piece came from the pass */
-    bool waits;  /* the last answer was that the flight has nothing yet */
-    bool
-        apart; /* it goes on alone, from `front` on if it is the whole: the seat's flight is not waited for any more */
-    uint64_t front;
+    bool passed;        /* the last piece came from the pass */
+    bool waits;         /* the last answer was that the flight has nothing yet */
+    bool apart;         /* it goes on alone: the seat's flight is not waited for any more */
+    uint64_t front;     /* ... from here on, if it is the whole */
     struct hasher upto; /* at front */
     struct foreign_wait wait;
     struct timer patience; /* armed: the seat's flight is foreign, and has been waited for */
@@ -157,20 +156,23 @@ static bool ended_for_others(const struct content *from)
     return from->shared && err != ERR_UP_DIGEST && err != ERR_STOPPING;
 }
 
+static int64_t patience_left(struct content_body *c)
+{
+    const struct pass_what *alone = c->content->alone;
+    return foreign_patience(&c->wait, c->content->seat, alone->setup, alone->rule, core_now(alone->px->core));
+}
+
 /* The flight has nothing yet: from now on, or since it came on last, it is waited for. */
 static void watch(struct content_body *c)
 {
-    const struct content *from = c->content;
-    const struct pass_what *alone = from->alone;
-    int64_t now = core_now(alone->px->core);
-    if (c->patience.due != 0) {
-        (void)foreign_left(&c->wait, from->seat, now);
+    struct core *core = c->content->alone->px->core;
+    if (c->whole && c->n > 1)
         return;
-    }
-    if (!foreign_seat(from->seat, alone->setup, alone->rule) || (c->whole && c->n > 1))
-        return;
-    foreign_begin(&c->wait, from->seat, now);
-    timer_arm(alone->px->core, &c->patience, foreign_left(&c->wait, from->seat, now));
+    if (c->patience.due == 0)
+        foreign_begin(&c->wait, c->content->seat, core_now(core));
+    int64_t left = patience_left(c);
+    if (c->patience.due == 0 && left < INT64_MAX)
+        timer_arm(core, &c->patience, left);
 }
 
 #define LOOK_AGAIN_MS 100 /* it is just coming on */
@@ -180,9 +182,9 @@ static void on_patience(struct timer *t)
     struct content_body *c = CONTAINER_OF(t, struct content_body, patience);
     const struct content *from = c->content;
     const struct pass_what *alone = from->alone;
-    if (!c->waits || !foreign_seat(from->seat, alone->setup, alone->rule))
+    int64_t left = c->waits ? patience_left(c) : INT64_MAX;
+    if (left == INT64_MAX)
         return;
-    int64_t left = foreign_left(&c->wait, from->seat, core_now(alone->px->core));
     if (left > 0 || !go_apart(c)) {
         timer_arm(alone->px->core, &c->patience, left > 0 ? left : LOOK_AGAIN_MS);
         return;

@@ -274,7 +274,7 @@ static enum step step_open(struct fetch *f)
     f->job_done = false;
     if (f->job_err != 0)
         return store_failed(f);
-    if (f->rehash_to > 0 && foreign_left_it(f->px, span_str(f->repo_key), &f->x.digest))
+    if (f->rehash_to > 0 && foreign_is_leftover(f->px, span_str(f->repo_key), &f->x.digest))
         return op_go(&f->op, FETCH_RESTART);
     hash_init(f);
     front_drop(f);
@@ -791,7 +791,7 @@ static enum step step_fail(struct fetch *f)
     }
     f->job_done = false;
     if (f->has_partial && !f->apart && !f->discard && f->x.front > 0)
-        foreign_leaves(f->px, span_str(f->repo_key), &f->x.digest);
+        foreign_note_leftover(f->px, span_str(f->repo_key), &f->x.digest);
     if (f->x.t.failure.err == ERR_CLIENT_GONE) {
         f->ended = flight_abandon(f->flight);
         return f->ended ? op_go(&f->op, FETCH_END) : go_on(f);

@@ -29,17 +29,24 @@ void foreign_way(const struct conf_rule *rule, struct str *out)
     }
 }
 
-bool foreign_seat(const struct flight_seat *seat, const struct setup *setup, const struct conf_rule *rule)
+/* Is it led for another registry or account than the rule's? */
+static bool is_foreign(const struct flight_seat *seat, const struct conf_rule *rule)
 {
     char ours_text[REPO_KEY_MAX], theirs_text[REPO_KEY_MAX];
     struct str ours = STR_INIT(ours_text), theirs = STR_INIT(theirs_text);
-    struct flight_failure f;
     enum flight_state state = flight_seen(seat);
     if (state != FLIGHT_BUSY && state != FLIGHT_HEAD)
         return false;
     foreign_way(rule, &ours);
     way_of(flight_repo(seat), &theirs);
-    return !span_eq(str_span(&ours), str_span(&theirs)) && !health_broken(setup, rule->upstream) &&
+    return !span_eq(str_span(&ours), str_span(&theirs));
+}
+
+/* ... and can the rule's own be asked instead? */
+static bool can_leave(const struct setup *setup, const struct conf_rule *rule)
+{
+    struct flight_failure f;
+    return !health_broken(setup, rule->upstream) &&
            !upstream_limit(setup, rule->upstream, rule->credential_set, WHAT_BLOB, &f);
 }
 
@@ -48,13 +55,18 @@ void foreign_begin(struct foreign_wait *w, const struct flight_seat *seat, int64
     *w = (struct foreign_wait){.since_ms = now, .front = flight_front(seat)};
 }
 
-int64_t foreign_left(struct foreign_wait *w, const struct flight_seat *seat, int64_t now)
+int64_t foreign_patience(struct foreign_wait *w, const struct flight_seat *seat, const struct setup *setup,
+                         const struct conf_rule *rule, int64_t now)
 {
+    if (!is_foreign(seat, rule))
+        return INT64_MAX;
     bool busy = flight_seen(seat) == FLIGHT_BUSY;
     if (!busy && flight_front(seat) - w->front >= FOREIGN_LEAST)
         foreign_begin(w, seat, now);
     int64_t left = w->since_ms + (busy ? FOREIGN_HEAD_MS : FOREIGN_STALL_MS) - now;
-    return left > 0 ? left : 0;
+    if (left > 0)
+        return left;
+    return can_leave(setup, rule) ? 0 : FOREIGN_HEAD_MS; /* it may be well again by then */
 }
 
 /* ---- what is shunned ---- */
@@ -77,9 +89,23 @@ static void shun(struct proxy *px, struct span repo_key, const struct digest *d,
                 &(struct flight_failure){.err = err, .retry_after_ms = -1}, first_ms, SHUN_MAX_MS);
 }
 
+void foreign_lied(struct proxy *px, struct span repo_key, const struct digest *d)
+{
+    shun(px, repo_key, d, ERR_UP_DIGEST, SHUN_MAX_MS);
+}
+
+static bool is_shunned(struct proxy *px, const struct flight_seat *seat, const struct digest *d)
+{
+    char text[REPO_KEY_MAX + DIGEST_TEXT_MAX + 4];
+    struct str key = STR_INIT(text);
+    struct flight_failure f;
+    shun_key(flight_repo(seat), d, &key);
+    return verdict_get(px->shared->verdicts, str_span(&key), &f);
+}
+
 void foreign_shun(struct proxy *px, const struct flight_seat *seat, const struct digest *d)
 {
-    if (foreign_shunned(px, seat, d)) /* another reader has said so */
+    if (is_shunned(px, seat, d)) /* another reader has said so */
         return;
     log_info("serve", "a blob comes too slowly from the registry that was asked first; the own one is asked",
              LOG_SP("from", registry_of(flight_repo(seat))), LOG_D("digest", d),
@@ -87,18 +113,10 @@ void foreign_shun(struct proxy *px, const struct flight_seat *seat, const struct
     shun(px, flight_repo(seat), d, ERR_UP_TIMEOUT, SHUN_FIRST_MS);
 }
 
-void foreign_lied(struct proxy *px, struct span repo_key, const struct digest *d)
+bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const struct setup *setup,
+                     const struct conf_rule *rule, const struct digest *d)
 {
-    shun(px, repo_key, d, ERR_UP_DIGEST, SHUN_MAX_MS);
-}
-
-bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const struct digest *d)
-{
-    char text[REPO_KEY_MAX + DIGEST_TEXT_MAX + 4];
-    struct str key = STR_INIT(text);
-    struct flight_failure f;
-    shun_key(flight_repo(seat), d, &key);
-    return verdict_get(px->shared->verdicts, str_span(&key), &f);
+    return is_foreign(seat, rule) && can_leave(setup, rule) && is_shunned(px, seat, d);
 }
 
 /* ---- what fills leave: the last one's way, as a number, stands in the place of a status ---- */
@@ -117,7 +135,7 @@ static unsigned way_number(struct span repo_key)
     return (unsigned)map_hash(str_span(&way));
 }
 
-void foreign_leaves(struct proxy *px, struct span repo_key, const struct digest *d)
+void foreign_note_leftover(struct proxy *px, struct span repo_key, const struct digest *d)
 {
     char text[DIGEST_TEXT_MAX + 2];
     struct str key = STR_INIT(text);
@@ -126,7 +144,7 @@ void foreign_leaves(struct proxy *px, struct span repo_key, const struct digest 
     verdict_put(px->shared->verdicts, str_span(&key), &who, LEFT_MS, LEFT_MS);
 }
 
-bool foreign_left_it(struct proxy *px, struct span repo_key, const struct digest *d)
+bool foreign_is_leftover(struct proxy *px, struct span repo_key, const struct digest *d)
 {
     char text[DIGEST_TEXT_MAX + 2];
     struct str key = STR_INIT(text);

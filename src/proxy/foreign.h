@@ -24,21 +24,23 @@ struct foreign_wait {
 
 /* A registry as an account of it sees it, as text. */
 void foreign_way(const struct conf_rule *rule, struct str *out);
-/* Is it led for another registry or account than the rule's, and can the rule's be asked instead? */
-bool foreign_seat(const struct flight_seat *seat, const struct setup *setup, const struct conf_rule *rule);
 void foreign_begin(struct foreign_wait *w, const struct flight_seat *seat, int64_t now);
-/* How long it may still stand still; 0: it has done so for long enough. */
-int64_t foreign_left(struct foreign_wait *w, const struct flight_seat *seat, int64_t now);
+/* For how long the seat is waited for before this is asked again, in ms. 0: the flight has stood still for long enough, and the rule's own
+ * registry can be asked; INT64_MAX: it is not foreign, or has ended. */
+int64_t foreign_patience(struct foreign_wait *w, const struct flight_seat *seat, const struct setup *setup,
+                         const struct conf_rule *rule, int64_t now);
 
 /* The flight stands still. */
 void foreign_shun(struct proxy *px, const struct flight_seat *seat, const struct digest *d);
 /* What the repository's registry sent was not what the digest says. */
 void foreign_lied(struct proxy *px, struct span repo_key, const struct digest *d);
-bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const struct digest *d);
+/* Is it one that is to be left at once? */
+bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const struct setup *setup,
+                     const struct conf_rule *rule, const struct digest *d);
 
 /* A fill ends and leaves a partial file. Its bytes are not verified, so only a fill of the same registry and account goes on with them; after a
  * restart nobody knows whose they are. */
-void foreign_leaves(struct proxy *px, struct span repo_key, const struct digest *d);
-bool foreign_left_it(struct proxy *px, struct span repo_key, const struct digest *d);
+void foreign_note_leftover(struct proxy *px, struct span repo_key, const struct digest *d);
+bool foreign_is_leftover(struct proxy *px, struct span repo_key, const struct digest *d);
 
 #endif

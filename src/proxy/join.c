@@ -60,8 +60,7 @@ enum joined join_fetch(struct join *j, const struct fetch_what *w)
     if (joined != JOINED_NONE || w->apart)
         return joined;
     joined = seat_in(j, &shared, j->only_join);
-    if (joined != JOINED_SEAT || !foreign_seat(j->seat, w->setup, w->rule) ||
-        !foreign_shunned(j->px, j->seat, &w->digest))
+    if (joined != JOINED_SEAT || !foreign_shunned(j->px, j->seat, w->setup, w->rule, &w->digest))
         return joined;
     flight_leave(j->seat);
     return seat_in(j, &apart, j->only_join);

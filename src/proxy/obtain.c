@@ -184,9 +184,9 @@ static void join(struct obtain *o)
 static void wait_stream(struct obtain *o)
 {
     const struct obtain_from *from = o->from;
-    if (!foreign_seat(&o->seat, from->setup, from->rule))
+    int64_t left = foreign_patience(&o->wait, &o->seat, from->setup, from->rule, core_now(o->px->core));
+    if (left == INT64_MAX)
         return;
-    int64_t left = foreign_left(&o->wait, &o->seat, core_now(o->px->core));
     if (left > 0) {
         timer_arm(o->px->core, &o->patience, left);
         return;

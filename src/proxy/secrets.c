@@ -25,9 +25,8 @@
 #define PAUSE_FIRST_MS  1000
 #define PAUSE_MAX_MS    (5 * 60 * 1000)
 #define FORCED_AGAIN_MS 10000 /* however many refusals come */
-#define ACCEPTED_MS                                                                                          \
-    (15 * 60 *                                                                                               \
-     1000) /* so long a set that was taken is not bad for repositories that it was never taken for */
+/* So long a set that was taken is not bad for repositories that it was never taken for. */
+#define ACCEPTED_MS (15 * 60 * 1000)
 
 struct credential_wait {
     struct list_node node;

@@ -604,13 +604,11 @@ static enum step join_apart(struct serve *s)
 /* For the seat's news, `most` ms at most. */
 static enum step wait_seat(struct serve *s, int64_t most)
 {
-    if (foreign_seat(&s->seat, s->setup, s->rule)) {
-        int64_t left = foreign_left(&s->wait, &s->seat, core_now(s->op.core));
-        if (left == 0)
-            return join_apart(s);
-        if (left < most)
-            most = left;
-    }
+    int64_t left = foreign_patience(&s->wait, &s->seat, s->setup, s->rule, core_now(s->op.core));
+    if (left == 0)
+        return join_apart(s);
+    if (left < most)
+        most = left;
     if (most < INT64_MAX)
         be_patient(s, most);
     return op_wait(&s->op, SERVE_O_SEAT);

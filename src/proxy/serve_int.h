@@ -64,8 +64,8 @@ struct serve {
     struct open_object *object;
     struct open_wait open;
     struct flight_seat seat;
-    struct timer
-        patience; /* for a head: its length, a foreign flight; or for an answer while there is a stale one */
+    /* For a blob's length, a foreign flight, or an answer while there is a stale one. */
+    struct timer patience;
     struct foreign_wait wait; /* since it was seated */
     bool apart;               /* a foreign flight was of no use: our registry has one of its own */
     struct content content;

@@ -25,9 +25,8 @@ struct transfer {
     bool length_known;
     bool headed;   /* the owner's: a client has been told the length, or that there is a blob */
     bool no_range; /* upstream refused Range: read over what is there instead */
-    int64_t
-        progress_ms; /* core_now of the last byte that was thrown away; the owner's: of the last new one, or when it
-                            began to want more */
+    /* core_now of the last byte that was thrown away; the owner's: of the last new one, or when it began to want more. */
+    int64_t progress_ms;
 
     /* its own */
     unsigned tries;    /* since the last progress: upstream was there in vain */

@@ -13,8 +13,8 @@
 struct token_answer {
     char *token;         /* mem_alloc'd, ends in 0; the caller wipes and frees it (token_answer_free) */
     char *refresh_token; /* or NULL */
-    int64_t
-        life_ms; /* from now; the default when absent, at least TOKEN_LIFE_DEFAULT seconds, at most a day */
+    /* From now; the default when absent, at least TOKEN_LIFE_DEFAULT seconds, at most a day. */
+    int64_t life_ms;
 };
 
 /* The JSON body of a 200. `token` or `access_token`; expires_in as number or string, issued_at (RFC 3339) is taken into account only to

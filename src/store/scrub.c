@@ -11,8 +11,8 @@
 
 #define BATCH      64
 #define SAVE_BYTES (UINT64_C(256) << 20)
-#define LEAST_COST                                                                                           \
-    (64u << 10) /* bytes that could be read while a small object is found, opened and written down */
+/* Bytes that could be read while a small object is found, opened and written down. */
+#define LEAST_COST (64u << 10)
 
 #define SAVED_MAX (1 + 1 + DIGEST_RAW_MAX) /* length, key */
 

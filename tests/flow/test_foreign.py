@@ -296,3 +296,29 @@ def test_a_failure_of_our_own_registry_binds_nobody_to_one_that_hangs(front, bot
     assert r.good and r.body == both.data
     gate.release()
     assert first.result().good
+
+
+def test_who_has_nowhere_to_go_goes_when_there_is(front, both):
+    """The own registry is out of order when the foreign one has stood still for long enough, and well again later."""
+    gate = Gate()
+    both.first.on(both.theirs, Fault(rate=80000, hold={SIZE - 100000: gate}), method="GET")
+    first = both.ask_first()
+    first.wait_got(1)
+    second = both.ask_second()
+    second.wait_got(1)
+    both.second.on(lambda seen: True, Fault(drop=True))
+
+    def broken():
+        asked = both.second.count()
+        assert front.get(paths.manifest("two/b", "none")).status == 502
+        return both.second.count() == asked
+    wait_until(broken, "it is not asked any more")
+    gate.wait_reached()
+    time.sleep(4)  # longer than the flight may stand still
+    assert both.gets() == [] and second.got < SIZE
+    both.second.clear()
+    wait_until(lambda: front.get(paths.manifest("two/b", "none")).status == 404, "it is well")
+    r = second.result(MOMENT + 10)
+    assert r.good and r.body == both.data
+    gate.release()
+    assert first.result().good
