@@ -21,7 +21,7 @@
  * (partial_expect). A blob that does not fit is passed on to who asked for it, and is not kept.
  *
  * Eviction begins a little below the limit (2 % of it, 256 MiB at most), so that what arrives meanwhile stays inside, and goes
- * down to 95 %. A step is at most 100 objects: one transaction, then the files. Steps exclude each other (s->evict). */
+ * down to 95 %. A step is at most 25 objects: one transaction, then the files. Steps exclude each other (s->evict). */
 #ifndef LARDER_STORE_EVICT_H
 #define LARDER_STORE_EVICT_H
 

@@ -6,7 +6,8 @@
  * in short transactions of their own.
  *
  * Reading. A reader is a transaction that is parked between look-ups: it keeps its slot in LMDB's table, so a look-up
- * waits for nobody (its lock is its own, but for index_reopen), and holds no snapshot, so the writer can reuse pages.
+ * waits for nobody (its lock is its own, but for index_reopen), and holds no snapshot, so the writer can reuse pages. What it has
+ * found lately is given again while nothing changes (recent_int.h).
  *
  * Touches. Each reader has a table of what was asked for since the keeper looked last; the keeper takes the table away and writes it
  * down. A full table forgets: the order of eviction is coarse anyway.
@@ -20,6 +21,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "store/index_int.h"
+#include "store/recent_int.h"
 
 #define BATCH_MAX 1000
 
@@ -50,6 +52,7 @@ struct touches {
 struct store_reader {
     unsigned magic;
     struct index *index;
+    struct recent *recent;
     struct db_txn *txn; /* NULL: to be begun */
     struct list_node node;
     pthread_mutex_t use_lock;   /* held during a look-up; guards txn */
@@ -645,6 +648,7 @@ struct store_reader *store_reader_new(struct store *s)
     NEW(r);
     r->magic = READER_MAGIC;
     r->index = x;
+    r->recent = recent_new();
     pthread_mutex_init(&r->touch_lock, NULL);
     pthread_mutex_init(&r->use_lock, NULL);
     atomic_fetch_add(&x->readers, 1);
@@ -668,6 +672,7 @@ void store_reader_free(struct store_reader *r)
     pthread_mutex_unlock(&x->readers_lock);
     pthread_mutex_destroy(&r->use_lock);
     pthread_mutex_destroy(&r->touch_lock);
+    recent_free(r->recent);
     r->magic = 0;
     mem_free(r);
     atomic_fetch_sub(&x->readers, 1);
@@ -717,10 +722,15 @@ bool store_get_tag(struct store_reader *r, struct span repo, struct span tag, st
 bool store_get_link(struct store_reader *r, struct span repo, const struct digest *d, struct store_link *out)
 {
     struct itxn t;
+    uint64_t version = store_version(r->index->store);
+    if (recent_link(r->recent, version, repo, d, out))
+        return true;
     if (repo.n > STORE_REPO_MAX || !reader_begin(r, &t))
         return false;
     struct span plain = store_repo_plain(repo);
     bool found = itxn_link(&t, repo, d, out) || (plain.n < repo.n && itxn_link(&t, plain, d, out));
+    if (found)
+        recent_keep_link(r->recent, version, repo, d, out);
     return reader_end(r, found);
 }
 
@@ -728,11 +738,16 @@ bool store_get_object(struct store_reader *r, const struct digest *d, struct sto
 {
     struct pool_entry e;
     struct itxn t;
+    uint64_t version = store_version(r->index->store);
+    if (recent_object(r->recent, version, d, out))
+        return true;
     if (!reader_begin(r, &t))
         return false;
     bool found = itxn_object(&t, d, &e);
     if (found)
         *out = e.o;
+    if (found && !e.o.suspect) /* a suspect ceases to be one without a change of the index */
+        recent_keep_object(r->recent, version, d, out);
     return reader_end(r, found);
 }
 
