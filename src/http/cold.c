@@ -109,17 +109,18 @@ static bool look_warm(struct cold *c, struct body_piece *piece)
 
 /* ---- jobs ---- */
 
-/* Has the kernel begin with what comes after this job's bytes; true: they were not all in memory. Where bytes that it was asked for are
- * not there any more (`missing`), memory is scarce, and what is read early is read twice. */
+/* Has the kernel begin with what comes after this job's bytes, as far as it was not asked for it before; true: not all was in memory. Where
+ * bytes that it was asked for are not there any more (`missing`), memory is scarce, and what is read early is read twice. */
 static bool read_early(struct cold *c, bool missing)
 {
     bool dropped = c->from < c->asked && missing;
     c->reach = dropped ? 0 : least(2 * c->reach + COLD_BUF, REACH_MAX);
     off_t next = c->to + (off_t)least(c->reach, (uint64_t)(c->end - c->to));
-    enum cached cached = pages_cached(c->fd, c->to, next);
+    off_t from = c->asked > c->to && c->asked <= next ? c->asked : c->to;
+    enum cached cached = pages_cached(c->fd, from, next);
     c->asked = next;
     if (cached != ALL_CACHED)
-        (void)posix_fadvise(c->fd, c->to, next - c->to, POSIX_FADV_WILLNEED);
+        (void)posix_fadvise(c->fd, from, next - from, POSIX_FADV_WILLNEED);
     return cached == SOME_MISSING;
 }
 
