@@ -52,7 +52,8 @@ static bool can_leave(const struct setup *setup, const struct conf_rule *rule)
 
 void foreign_begin(struct foreign_wait *w, const struct flight_seat *seat, int64_t now)
 {
-    *w = (struct foreign_wait){.since_ms = now, .front = flight_front(seat)};
+    *w = (struct foreign_wait){
+        .since_ms = now, .headed = flight_seen(seat) != FLIGHT_BUSY, .front = flight_front(seat)};
 }
 
 int64_t foreign_patience(struct foreign_wait *w, const struct flight_seat *seat, const struct setup *setup,
@@ -61,7 +62,7 @@ int64_t foreign_patience(struct foreign_wait *w, const struct flight_seat *seat,
     if (!is_foreign(seat, rule))
         return INT64_MAX;
     bool busy = flight_seen(seat) == FLIGHT_BUSY;
-    if (!busy && flight_front(seat) - w->front >= FOREIGN_LEAST)
+    if (!busy && (!w->headed || flight_front(seat) - w->front >= FOREIGN_LEAST))
         foreign_begin(w, seat, now);
     int64_t left = w->since_ms + (busy ? FOREIGN_HEAD_MS : FOREIGN_STALL_MS) - now;
     if (left > 0)

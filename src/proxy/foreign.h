@@ -2,7 +2,8 @@
  * the pace of that one's upstream, and its lies, would be everybody's. Whoever can have the blob from an upstream of its own waits for a foreign flight no
  * longer than a moment: for its head FOREIGN_HEAD_MS; later its front has to come on by FOREIGN_LEAST each FOREIGN_STALL_MS. After that
  * it goes its own way, and who comes later does so at once: the flight is shunned for a while. While the own upstream is out of order, or
- * says that it is asked too much, there is nowhere to go.
+ * says that it is asked too much, there is nowhere to go. Who waits does not try whether it is well again: that would give up what may still
+ * come for what probably fails. Others' requests tell, or a minute without a failure.
  *
  * Repositories of one registry have one upstream, and wait for each other as clients of one repository do.
  *
@@ -19,6 +20,7 @@
 /* One reader's wait. */
 struct foreign_wait {
     int64_t since_ms; /* core_now */
+    bool headed;      /* the head had come by then */
     uint64_t front;
 };
 
@@ -38,8 +40,9 @@ void foreign_lied(struct proxy *px, struct span repo_key, const struct digest *d
 bool foreign_shunned(struct proxy *px, const struct flight_seat *seat, const struct setup *setup,
                      const struct conf_rule *rule, const struct digest *d);
 
-/* A fill ends and leaves a partial file. Its bytes are not verified, so only a fill of the same registry and account goes on with them; after a
- * restart nobody knows whose they are. */
+/* A fill ends and leaves a partial file. Its bytes are not verified, so only a fill of the same registry and account goes on with them, while
+ * it is known whose they are: for a day, unless many other verdicts come, and not after a restart. Then any goes on with them, and if they were
+ * wrong, its digest is. */
 void foreign_note_leftover(struct proxy *px, struct span repo_key, const struct digest *d);
 bool foreign_is_leftover(struct proxy *px, struct span repo_key, const struct digest *d);
 

@@ -160,6 +160,7 @@ struct proxy *proxy_start(struct proxy_shared *s, struct core *core)
     pthread_mutex_unlock(&s->lock);
     px->stats = &s->stats[px->index];
     px->reader = store_reader_new(s->store);
+    store_reader_remember(px->reader);
     list_init(&px->serves);
     px->open = open_set_new(core, s->store, OPEN_FILES);
     px->pool = pool_new(core);

@@ -6,7 +6,7 @@
  * in short transactions of their own.
  *
  * Reading. A reader is a transaction that is parked between look-ups: it keeps its slot in LMDB's table, so a look-up
- * waits for nobody (its lock is its own, but for index_reopen), and holds no snapshot, so the writer can reuse pages. What it has
+ * waits for nobody (its lock is its own, but for index_reopen), and holds no snapshot, so the writer can reuse pages. What one that remembers has
  * found lately is given again while nothing changes (recent_int.h).
  *
  * Touches. Each reader has a table of what was asked for since the keeper looked last; the keeper takes the table away and writes it
@@ -52,10 +52,10 @@ struct touches {
 struct store_reader {
     unsigned magic;
     struct index *index;
-    struct recent *recent;
-    struct db_txn *txn; /* NULL: to be begun */
+    struct recent *recent; /* or NULL */
+    struct db_txn *txn;    /* NULL: to be begun */
     struct list_node node;
-    pthread_mutex_t use_lock;   /* held during a look-up; guards txn */
+    pthread_mutex_t use_lock;   /* held while the index is read; guards txn */
     pthread_mutex_t touch_lock; /* guards touches */
     struct touches *touches;    /* NULL: nothing since the keeper looked */
 };
@@ -648,7 +648,6 @@ struct store_reader *store_reader_new(struct store *s)
     NEW(r);
     r->magic = READER_MAGIC;
     r->index = x;
-    r->recent = recent_new();
     pthread_mutex_init(&r->touch_lock, NULL);
     pthread_mutex_init(&r->use_lock, NULL);
     atomic_fetch_add(&x->readers, 1);
@@ -678,7 +677,14 @@ void store_reader_free(struct store_reader *r)
     atomic_fetch_sub(&x->readers, 1);
 }
 
-/* Every look-up is between reader_begin and reader_end: a snapshot of its own. */
+void store_reader_remember(struct store_reader *r)
+{
+    CHECK_MAGIC(r, READER_MAGIC);
+    if (r->recent == NULL)
+        r->recent = recent_new();
+}
+
+/* Whatever is read of the index is between reader_begin and reader_end: a snapshot of its own. */
 static bool reader_begin(struct store_reader *r, struct itxn *t)
 {
     CHECK_MAGIC(r, READER_MAGIC);
@@ -723,13 +729,13 @@ bool store_get_link(struct store_reader *r, struct span repo, const struct diges
 {
     struct itxn t;
     uint64_t version = store_version(r->index->store);
-    if (recent_link(r->recent, version, repo, d, out))
+    if (r->recent != NULL && recent_link(r->recent, version, repo, d, out))
         return true;
     if (repo.n > STORE_REPO_MAX || !reader_begin(r, &t))
         return false;
     struct span plain = store_repo_plain(repo);
     bool found = itxn_link(&t, repo, d, out) || (plain.n < repo.n && itxn_link(&t, plain, d, out));
-    if (found)
+    if (found && r->recent != NULL)
         recent_keep_link(r->recent, version, repo, d, out);
     return reader_end(r, found);
 }
@@ -739,14 +745,15 @@ bool store_get_object(struct store_reader *r, const struct digest *d, struct sto
     struct pool_entry e;
     struct itxn t;
     uint64_t version = store_version(r->index->store);
-    if (recent_object(r->recent, version, d, out))
+    if (r->recent != NULL && recent_object(r->recent, version, d, out))
         return true;
     if (!reader_begin(r, &t))
         return false;
     bool found = itxn_object(&t, d, &e);
     if (found)
         *out = e.o;
-    if (found && !e.o.suspect) /* a suspect ceases to be one without a change of the index */
+    if (found && r->recent != NULL &&
+        !e.o.suspect) /* a suspect ceases to be one without a change of the index */
         recent_keep_object(r->recent, version, d, out);
     return reader_end(r, found);
 }

@@ -1,8 +1,8 @@
 /* What one reader has found lately: records of the index that are given again while the index is as it was (store_version), so a hit of a
  * small and popular object does not go down LMDB's trees. What was not found is not kept: whoever looks for it waits for a change.
  *
- * A slot is an object and one repository's link to it, by the digest, in sets of RECENT_WAYS. Memory: RECENT_SLOTS slots, of which only
- * those are touched that were needed.
+ * A slot is an object and one repository's link to it, by the digest, in sets of RECENT_WAYS. Memory: RECENT_SLOTS slots of about 400 bytes,
+ * of which a process that has just begun touches only those that it needs.
  *
  * Owner and thread: the reader's. */
 #ifndef LARDER_STORE_RECENT_INT_H

@@ -82,6 +82,8 @@ struct store_reader;
 /* A reader is used by one thread at a time. All are freed before store_close. */
 struct store_reader *store_reader_new(struct store *s);
 void store_reader_free(struct store_reader *r);
+/* For a reader that lives long: what it finds is found again without the index, while that does not change. Costs less than a MiB. */
+void store_reader_remember(struct store_reader *r);
 
 struct store_tag {
     struct digest digest;
@@ -107,7 +109,7 @@ struct store_object {
     struct content_sum sum; /* known or not */
 };
 
-/* False: not there (a damaged record counts as not there and is logged). An account that has no tag or link of its own gets what anybody has
+/* False: not there (a damaged record counts as not there and is logged, when it is read). An account that has no tag or link of its own gets what anybody has
  * seen: what anybody may read, it may, too. */
 bool store_get_tag(struct store_reader *r, struct span repo, struct span tag,
                    struct store_tag *out) MUSTCHECK;

@@ -1,4 +1,4 @@
-/* A reader that keeps what it found lately says what a new one says, after every change. */
+/* A reader that remembers what it found lately says what another one says, after every change. */
 #include "rig.h"
 
 #include "store/recent_int.h"
@@ -73,13 +73,14 @@ static void test_says_what_a_new_reader_says(void **state)
 {
     struct rig *r = *state;
     struct store_reader *keeps = store_reader_new(r->store);
+    store_reader_remember(keeps);
     unsigned random = 1;
     for (unsigned i = 0; i < 200; i++) {
         random = random * 1103515245 + 12345;
         change_something(r, random >> 8 & 0xffff);
         struct store_reader *new = store_reader_new(r->store);
         assert_same(keeps, new);
-        assert_same(keeps, new); /* out of what both have kept */
+        assert_same(keeps, new); /* out of what it has kept */
         store_reader_free(new);
     }
     store_reader_free(keeps);
