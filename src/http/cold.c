@@ -9,7 +9,7 @@
 
 #include "base/mem.h"
 
-#define WARM_WINDOW  (1u << 20) /* bytes that one look covers */
+#define WARM_WINDOW  (1u << 20) /* bytes that one look covers at most */
 #define SEEN_WARM_MS 100        /* a file that was all in memory so lately is not looked at again */
 #define LOOK_MS      20         /* what was seen longer ago may be gone: slow clients come back to it late */
 #define PORTION_MIN  (16u << 10)
@@ -86,13 +86,23 @@ static bool in_memory(int fd, off_t off, off_t end)
            (end - off <= 16384 || page_ready(fd, off));
 }
 
+/* How many bytes a look at them should cover. Who could not send all of what was seen while that was good has twice of what it sent looked
+ * at: of a thousand slow clients each would have a MiB counted for every few KiB. */
+static uint64_t warm_window(const struct cold *c, const struct body_piece *piece)
+{
+    if (piece->len <= WARM_WINDOW || piece->off < c->from || piece->off >= c->to)
+        return least(piece->len, WARM_WINDOW);
+    uint64_t twice = 2 * (uint64_t)(piece->off - c->from);
+    return twice < COLD_BUF ? COLD_BUF : least(twice, WARM_WINDOW);
+}
+
 /* The piece of a warm file is cut to what is in memory. False: its first bytes are not. */
 static bool look_warm(struct cold *c, struct body_piece *piece)
 {
     int64_t now = core_now(c->pool->core);
     off_t off = piece->off;
     if (off < c->from || off >= c->to || now - c->seen_ms > LOOK_MS) {
-        uint64_t window = least(piece->len, WARM_WINDOW);
+        uint64_t window = warm_window(c, piece);
         int64_t *warm = window == piece->len ? piece->seen_warm_ms : NULL;
         bool lately = warm != NULL && *warm != 0 && now - *warm < SEEN_WARM_MS;
         if (!lately && !in_memory(c->fd, off, off + (off_t)window))
