@@ -6,7 +6,7 @@
 struct crowd {
     pthread_mutex_t lock; /* guards members, and what they owe */
     struct list members;
-    _Atomic uint64_t open;
+    _Atomic uint64_t open, owed;
 };
 
 struct crowd *crowd_new(void)
@@ -38,6 +38,8 @@ void crowd_leave(struct crowd_member *m)
 {
     pthread_mutex_lock(&m->crowd->lock);
     list_remove(&m->node);
+    atomic_fetch_sub_explicit(&m->crowd->owed, m->owed, memory_order_relaxed);
+    m->owed = 0;
     pthread_mutex_unlock(&m->crowd->lock);
 }
 
@@ -59,7 +61,8 @@ void crowd_exit(struct crowd *c)
 
 bool crowd_over(const struct crowd *c, uint64_t max)
 {
-    return atomic_load_explicit(&c->open, memory_order_relaxed) > max;
+    uint64_t owed = atomic_load_explicit(&c->owed, memory_order_relaxed);
+    return atomic_load_explicit(&c->open, memory_order_relaxed) > max + owed;
 }
 
 /* Of what is idle there, and nobody has taken the place of yet. */
@@ -82,6 +85,7 @@ bool crowd_replace(struct crowd_member *m)
     bool found = most != m;
     if (found) {
         most->owed++;
+        atomic_fetch_add_explicit(&c->owed, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&c->open, 1, memory_order_relaxed);
         core_post(most->core, &most->shed);
     }
@@ -100,6 +104,7 @@ unsigned crowd_owed(struct crowd_member *m)
     pthread_mutex_lock(&m->crowd->lock);
     unsigned owed = m->owed;
     m->owed = 0;
+    atomic_fetch_sub_explicit(&m->crowd->owed, owed, memory_order_relaxed);
     pthread_mutex_unlock(&m->crowd->lock);
     return owed;
 }

@@ -32,7 +32,8 @@ bool crowd_enter(struct crowd *c, uint64_t max) MUSTCHECK;
 /* One more in any case, because another member closes an idle one. False: none has any. */
 bool crowd_replace(struct crowd_member *m) MUSTCHECK;
 void crowd_exit(struct crowd *c);
-bool crowd_over(const struct crowd *c, uint64_t max); /* are more than max open? */
+/* Are more than max open, those not counted that somebody has been told to close? */
+bool crowd_over(const struct crowd *c, uint64_t max);
 
 void crowd_idle(struct crowd_member *m, int change); /* that many more of the member's have nothing to do */
 unsigned crowd_owed(struct crowd_member *m);         /* takes them */
