@@ -27,7 +27,7 @@ void crowd_free(struct crowd *c)
 
 void crowd_join(struct crowd *c, struct crowd_member *m, struct core *core, void (*shed)(struct core_msg *m))
 {
-    *m = (struct crowd_member){.crowd = c, .core = core};
+    *m = (struct crowd_member){.crowd = c, .core = core, .since_ms = INT64_MAX};
     core_msg_init(&m->shed, shed);
     pthread_mutex_lock(&c->lock);
     list_push_back(&c->members, &m->node);
@@ -72,31 +72,45 @@ static unsigned spare(const struct crowd_member *m)
     return idle > m->owed ? idle - m->owed : 0;
 }
 
+static int64_t since(const struct crowd_member *m)
+{
+    return atomic_load_explicit(&m->since_ms, memory_order_relaxed);
+}
+
+/* Should a rather than b close one? Who has been told already is asked after the others: how old its next one is is not known. */
+static bool before(const struct crowd_member *a, const struct crowd_member *b)
+{
+    if (spare(a) == 0 || spare(b) == 0)
+        return spare(a) > 0;
+    return a->owed != b->owed ? a->owed < b->owed : since(a) < since(b);
+}
+
 bool crowd_replace(struct crowd_member *m)
 {
     struct crowd *c = m->crowd;
-    struct crowd_member *most = m;
+    struct crowd_member *first = m;
     pthread_mutex_lock(&c->lock);
     LIST_FOREACH (n, &c->members) {
         struct crowd_member *other = CONTAINER_OF(n, struct crowd_member, node);
-        if (spare(other) > spare(most))
-            most = other;
+        if (before(other, first))
+            first = other;
     }
-    bool found = most != m;
+    bool found = first != m;
     if (found) {
-        most->owed++;
+        first->owed++;
         atomic_fetch_add_explicit(&c->owed, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&c->open, 1, memory_order_relaxed);
-        core_post(most->core, &most->shed);
+        core_post(first->core, &first->shed);
     }
     pthread_mutex_unlock(&c->lock);
     return found;
 }
 
-void crowd_idle(struct crowd_member *m, int change)
+void crowd_idle(struct crowd_member *m, int change, int64_t since_ms)
 {
     unsigned idle = atomic_load_explicit(&m->idle, memory_order_relaxed);
     atomic_store_explicit(&m->idle, idle + (unsigned)change, memory_order_relaxed);
+    atomic_store_explicit(&m->since_ms, since_ms, memory_order_relaxed);
 }
 
 unsigned crowd_owed(struct crowd_member *m)

@@ -159,16 +159,31 @@ static bool waits(enum conn_state state)
     return state == CONN_IDLE || state == CONN_HEAD;
 }
 
+static struct conn *oldest(struct server *s, enum conn_state state)
+{
+    struct list_node *n = list_first(&s->conns[state]);
+    return n != NULL ? CONTAINER_OF(n, struct conn, node) : NULL;
+}
+
+static struct conn *longest_waiting(struct server *s)
+{
+    struct conn *idle = oldest(s, CONN_IDLE), *head = oldest(s, CONN_HEAD);
+    return idle == NULL || (head != NULL && head->since_ms < idle->since_ms) ? head : idle;
+}
+
 static void conn_go(struct conn *k, enum conn_state state)
 {
-    int idle = waits(state) - (waits((enum conn_state)k->state) && list_linked(&k->node));
-    if (idle != 0)
-        crowd_idle(&k->server->member, idle);
+    struct server *s = k->server;
+    bool waited = waits((enum conn_state)k->state) && list_linked(&k->node);
     list_remove(&k->node);
     k->state = (uint8_t)state;
-    k->since_ms = core_now(k->server->core);
+    k->since_ms = core_now(s->core);
     if (state != CONN_CLOSED)
-        list_push_back(&k->server->conns[state], &k->node);
+        list_push_back(&s->conns[state], &k->node);
+    if (waited || waits(state)) {
+        struct conn *first = longest_waiting(s);
+        crowd_idle(&s->member, waits(state) - waited, first != NULL ? first->since_ms : INT64_MAX);
+    }
     switch (state) {
     case CONN_IDLE:
         timer_arm(k->server->core, &k->timer, k->server->config.idle_ms);
@@ -974,17 +989,10 @@ struct body *body_of_text(struct span text)
 
 /* ---- the server ---- */
 
-static struct conn *oldest(struct server *s, enum conn_state state)
-{
-    struct list_node *n = list_first(&s->conns[state]);
-    return n != NULL ? CONTAINER_OF(n, struct conn, node) : NULL;
-}
-
 /* The one that has waited for its client for the longest time: half a request keeps no place from others. False: none does. */
 static bool close_waiting(struct server *s)
 {
-    struct conn *idle = oldest(s, CONN_IDLE), *head = oldest(s, CONN_HEAD);
-    struct conn *k = idle == NULL || (head != NULL && head->since_ms < idle->since_ms) ? head : idle;
+    struct conn *k = longest_waiting(s);
     if (k != NULL)
         conn_close(k, false, NULL);
     return k != NULL;
@@ -1004,8 +1012,10 @@ static bool make_room(struct server *s)
     if (s->draining)
         return false;
     while (!crowd_enter(s->member.crowd, s->config.max_connections)) {
+        if (crowd_replace(&s->member))
+            return true;
         if (!close_waiting(s))
-            return crowd_replace(&s->member);
+            return false;
     }
     return true;
 }
